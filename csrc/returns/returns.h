@@ -1,0 +1,184 @@
+// The one recursion behind every return of the four papers (and rlax's general_off_policy_returns, torchrl's td_lambda, GAE):
+//
+//   delta_t = r_t + gamma (1 - terminated_t) v_{t+1} - q_t
+//   X_t     = delta_t + gamma lam c_{t+1} X_{t+1}          cut after a step that ended its episode and after the last valid one
+//   G_t     = q_t + X_t
+//
+// Each step is the affine map X -> offset + gain X. The CPU applies the maps one after the other, the GPU composes them in a scan.
+#pragma once
+#include <cstdint>
+
+#include "device.h"
+
+namespace emix::returns {
+
+inline constexpr int kMaxRowAxes = 5;  // the batch and up to four trailing axes (agents, members, ...)
+
+// Where one tensor's elements lie. Strides are in elements and may be 0 (broadcast) or negative.
+struct View {
+  const void* data = nullptr;  // nullptr: an optional input that was not given
+  int64_t time = 0;
+  int64_t row[kMaxRowAxes] = {};
+  int itemsize = 0;
+};
+
+// A row is one sequence in time: an episode, or an episode of one agent.
+struct Problem {
+  int64_t rows = 0, steps = 0;
+  int row_axes = 0;
+  int64_t row_size[kMaxRowAxes] = {};
+  View reward, terminated, truncated, valid, q, v, trace;
+  double gamma = 0, lam = 0;
+  bool clip = false;       // c = min(1, trace), Retrace
+  bool advantage = false;  // give X, not G
+  int64_t horizon = 0;     // X_t is the sum of at most this many terms; 0: all
+};
+
+EMIX_HD int64_t row_offset(const Problem& problem, const View& view, int64_t row) {
+  if (problem.row_axes == 1) return row * view.row[0];
+  int64_t offset = 0;
+  for (int axis = problem.row_axes - 1; axis >= 0; --axis) {
+    offset += row % problem.row_size[axis] * view.row[axis];
+    row /= problem.row_size[axis];
+  }
+  return offset;
+}
+
+// A mask of any dtype: every bit but the sign counts, so that -0.0 is false. An absent mask never reaches this.
+EMIX_HD bool mask_at(const View& mask, int64_t offset) {
+  switch (mask.itemsize) {
+    case 1: return static_cast<const uint8_t*>(mask.data)[offset] != 0;
+    case 2: return (static_cast<const uint16_t*>(mask.data)[offset] & 0x7fffu) != 0;
+    case 4: return (static_cast<const uint32_t*>(mask.data)[offset] & 0x7fffffffu) != 0;
+    default: return (static_cast<const uint64_t*>(mask.data)[offset] & 0x7fffffffffffffffu) != 0;
+  }
+}
+
+template <class F>
+struct Affine {
+  F offset, gain;  // x -> offset + gain x
+};
+
+// A gain of 0 cuts: what lies beyond, NaN included, has no way through.
+template <class F>
+EMIX_HD F apply(const Affine<F>& map, F x) {
+  return map.gain != 0 ? map.offset + map.gain * x : map.offset;
+}
+
+// x -> first(second(x))
+template <class F>
+EMIX_HD Affine<F> compose(const Affine<F>& first, const Affine<F>& second) {
+  return {apply(first, second.offset), first.gain != 0 ? first.gain * second.gain : F(0)};
+}
+
+// What step t reads. The fields that end in _next belong to t + 1.
+template <class F>
+struct Step {
+  F reward, q, v_next, trace_next;
+  bool terminated, truncated, valid, valid_next;
+};
+
+template <class F>
+EMIX_HD F delta(const Step<F>& step, F gamma) {
+  const F bootstrap = step.terminated ? F(0) : gamma * step.v_next;
+  return step.reward + bootstrap - step.q;
+}
+
+template <class F>
+EMIX_HD bool linked(const Step<F>& step) {
+  return step.valid && !step.terminated && !step.truncated && step.valid_next;
+}
+
+template <class F>
+EMIX_HD Affine<F> affine(const Step<F>& step, F gamma, F lam, bool clip) {
+  const F c = clip && step.trace_next > 1 ? F(1) : step.trace_next;
+  return {step.valid ? delta(step, gamma) : F(0), linked(step) ? gamma * lam * c : F(0)};
+}
+
+// G_t or the advantage, from X_t.
+template <class F>
+EMIX_HD F result(const Step<F>& step, F x, bool advantage) {
+  return !step.valid ? F(0) : advantage ? x : step.q + x;
+}
+
+// Gradients of one step, from x_grad = dL/dX_t (which is also dL/d delta_t), the upstream gradient and X_{t+1}.
+template <class F>
+struct StepGradient {
+  F reward, q, v_next, trace_next;
+};
+
+template <class F>
+EMIX_HD StepGradient<F> gradient(const Step<F>& step, F grad, F x_grad, F trace_grad, F gamma, F lam, bool clip, bool advantage) {
+  if (!step.valid) return {F(0), F(0), F(0), F(0)};
+  const bool through = linked(step) && !(clip && step.trace_next > 1);
+  return {x_grad, (advantage ? F(0) : grad) - x_grad, step.terminated ? F(0) : gamma * x_grad, through ? gamma * lam * trace_grad : F(0)};
+}
+
+// The inputs of one row.
+template <class T, class F>
+struct Row {
+  const Problem& problem;
+  int64_t reward, terminated, truncated, valid, q, v, trace;  // offsets of step 0
+
+  EMIX_HD Row(const Problem& p, int64_t row)
+      : problem(p),
+        reward(row_offset(p, p.reward, row)),
+        terminated(row_offset(p, p.terminated, row)),
+        truncated(p.truncated.data ? row_offset(p, p.truncated, row) : 0),
+        valid(p.valid.data ? row_offset(p, p.valid, row) : 0),
+        q(row_offset(p, p.q, row)),
+        v(row_offset(p, p.v, row)),
+        trace(p.trace.data ? row_offset(p, p.trace, row) : 0) {}
+
+  EMIX_HD static F at(const View& view, int64_t offset) { return static_cast<F>(static_cast<const T*>(view.data)[offset]); }
+
+  EMIX_HD Step<F> operator[](int64_t t) const {
+    const Problem& p = problem;
+    Step<F> step;
+    step.reward = at(p.reward, reward + t * p.reward.time);
+    step.q = at(p.q, q + t * p.q.time);
+    step.v_next = at(p.v, v + (t + 1) * p.v.time);
+    step.trace_next = p.trace.data ? at(p.trace, trace + (t + 1) * p.trace.time) : F(1);
+    step.terminated = mask_at(p.terminated, terminated + t * p.terminated.time);
+    step.truncated = p.truncated.data && mask_at(p.truncated, truncated + t * p.truncated.time);
+    step.valid = !p.valid.data || mask_at(p.valid, valid + t * p.valid.time);
+    step.valid_next = t + 1 < p.steps && (!p.valid.data || mask_at(p.valid, valid + (t + 1) * p.valid.time));
+    return step;
+  }
+};
+
+// The limited horizon n, one step at a time and independent of the other steps:
+//   X_t = sum_{l < n} (prod_{j < l} gain_{t+j}) delta_{t+l}
+template <class F, class Maps>
+EMIX_HD F window(const Maps& map_at, int64_t t, int64_t steps, int64_t horizon) {
+  F sum = 0, weight = 1;
+  for (int64_t l = 0; l < horizon && t + l < steps && weight != 0; ++l) {
+    const Affine<F> map = map_at(t + l);
+    sum += weight * map.offset;
+    weight *= map.gain;
+  }
+  return sum;
+}
+
+// dL/d delta_t and dL/d gain_t under a limited horizon, from the upstream gradients of the windows that reach step t. O(n^2), for the rare caller
+// who differentiates through a limited horizon.
+template <class F>
+struct WindowGradient {
+  F delta, gain;
+};
+
+template <class F, class Maps, class Upstream>
+EMIX_HD WindowGradient<F> window_gradient(const Maps& map_at, const Upstream& grad_at, int64_t t, int64_t steps, int64_t horizon) {
+  WindowGradient<F> sum{F(0), F(0)};
+  F weight = 1;  // of step t in the window that starts at t - l
+  for (int64_t l = 0; l < horizon && l <= t; ++l) {
+    if (l > 0) weight *= map_at(t - l).gain;
+    if (weight == 0) break;
+    const F arrived = weight * grad_at(t - l);
+    sum.delta += arrived;
+    sum.gain += arrived * window<F>(map_at, t + 1, steps, horizon - 1 - l);
+  }
+  return sum;
+}
+
+}  // namespace emix::returns

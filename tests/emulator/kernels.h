@@ -1,0 +1,13 @@
+// The test program's cases by name: test_emulator.py runs them and knows what each must print.
+#pragma once
+
+#include "emulator.h"
+
+#include <map>
+#include <string>
+
+using Cases = std::map<std::string, void (*)()>;
+#define CASE(name) {#name, name}
+
+extern const Cases kBrokenCases;  // each ends in an exception
+extern const Cases kFatalCases;   // each ends the process
