@@ -20,8 +20,9 @@ struct CurrentStream {
 #else
 #define EMIX_CUDA_KEY CUDA
 
-// Makes the tensor's device current and finds its stream. libtorch_cuda is looked up, not linked, so that the library also loads in a torch
-// without CUDA; Stream::id() of the stable ABI is no cudaStream_t, and nativeHandle() needs torch 2.13.
+// Makes the tensor's device current and finds its stream. libtorch_cuda is looked up, not linked, so that the library
+// also loads in a torch without CUDA; Stream::id() of the stable ABI is no cudaStream_t, and nativeHandle() needs
+// torch 2.13.
 struct CurrentStream {
   explicit CurrentStream(const Tensor& tensor) : guard(tensor.get_device_index()) {
     using Get = AOTITorchError (*)(int32_t, void**);
@@ -29,7 +30,9 @@ struct CurrentStream {
       void* library = dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_NOLOAD);
       return library ? reinterpret_cast<Get>(dlsym(library, "aoti_torch_get_current_cuda_stream")) : nullptr;
     }();
-    if (!get) throw std::runtime_error("emix: this torch has no CUDA (libtorch_cuda.so is not loaded), so a CUDA tensor cannot be worked on");
+    if (!get)
+      throw std::runtime_error(
+          "emix: this torch has no CUDA (libtorch_cuda.so is not loaded), so a CUDA tensor cannot be worked on");
     void* found = nullptr;
     TORCH_ERROR_CODE_CHECK(get(tensor.get_device_index(), &found));
     stream = static_cast<cudaStream_t>(found);

@@ -1,7 +1,8 @@
 // What a formula and a kernel may use: host/device macros, warp primitives, the one way to launch. No torch here.
 //
-// The same .cu file is compiled three ways: by nvcc; as plain C++ with EMIX_EMULATED, where tests/emulator/ supplies CUDA's names and runs a
-// block's threads as fibers; and its <word>.h also by the CPU kernels, where only the macros below matter.
+// The same .cu file is compiled three ways: by nvcc; as plain C++ with EMIX_EMULATED, where tests/emulator/ supplies
+// CUDA's names and runs a block's threads as fibers; and its <word>.h also by the CPU kernels, where only the macros
+// below matter.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -15,7 +16,8 @@
 #if defined(__CUDACC__) || defined(EMIX_EMULATED)
 #define EMIX_HD __host__ __device__ __forceinline__
 #else
-#define EMIX_HD inline __attribute__((always_inline))  // must be inlined: only then is it compiled for the caller's instruction set
+#define EMIX_HD \
+  inline __attribute__((always_inline))  // must be inlined: only then is it compiled for the caller's instruction set
 #endif
 
 #if defined(__CUDACC__) || defined(EMIX_EMULATED)
@@ -48,7 +50,9 @@ __device__ __forceinline__ T shuffle(T value, int lane) {
 __device__ __forceinline__ void warp_barrier() { __syncwarp(kAllLanes); }
 
 // Index of this thread, and their number, over the whole grid (one-dimensional launches).
-__device__ __forceinline__ int64_t thread_index() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
+__device__ __forceinline__ int64_t thread_index() {
+  return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
 __device__ __forceinline__ int64_t thread_count() { return static_cast<int64_t>(gridDim.x) * blockDim.x; }
 
 // Blocks that cover `threads`; kernels step by thread_count(), so a capped grid is still right.
@@ -59,15 +63,17 @@ inline unsigned blocks_for(int64_t threads, int block) {
 
 // Every kernel is launched here, so that the emulator can take its place.
 template <class... Parameters, class... Arguments>
-void launch(const char* name, void (*kernel)(Parameters...), unsigned grid, int block, cudaStream_t stream, Arguments... arguments) {
+void launch(const char* name, void (*kernel)(Parameters...), unsigned grid, int block, cudaStream_t stream,
+            Arguments... arguments) {
   if (grid == 0) return;
 #if defined(EMIX_EMULATED)
   (void)stream;
   emulator::launch(name, kernel, dim3(grid), dim3(block), 0, arguments...);
 #else
-  kernel<<<grid, block, 0, stream>>>(arguments...);
+  kernel<<<grid, block, 0, stream> > >(arguments...);
   const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) throw std::runtime_error(std::string("emix: launch of ") + name + " failed: " + cudaGetErrorString(error));
+  if (error != cudaSuccess)
+    throw std::runtime_error(std::string("emix: launch of ") + name + " failed: " + cudaGetErrorString(error));
 #endif
 }
 

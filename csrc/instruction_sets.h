@@ -1,5 +1,5 @@
-// One binary for every CPU: a function marked EMIX_INSTRUCTION_SETS is compiled once for each level and chosen when the library is loaded.
-// What it calls must be inlined into it (EMIX_HD), or it runs at the baseline.
+// One binary for every CPU: a function marked EMIX_INSTRUCTION_SETS is compiled once for each level and chosen when the
+// library is loaded. What it calls must be inlined into it (EMIX_HD), or it runs at the baseline.
 #pragma once
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)

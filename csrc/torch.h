@@ -22,7 +22,8 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-// A mistake of the caller. Python turns the text after "emix: " into a ValueError; `name` in backticks becomes the public argument's name.
+// A mistake of the caller. Python turns the text after "emix: " into a ValueError; `name` in backticks becomes the
+// public argument's name.
 template <class... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
   std::ostringstream text;
@@ -44,12 +45,14 @@ inline std::string device_text(const Tensor& tensor) {
 }
 
 inline bool is_floating(ScalarType type) {
-  return type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::Half || type == ScalarType::BFloat16;
+  return type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::Half ||
+         type == ScalarType::BFloat16;
 }
 
 inline constexpr size_t kMaxDims = 8;
 
-// A new contiguous tensor on the device of `like`, straight from the allocator: torch::stable::empty would pass the dispatcher once more.
+// A new contiguous tensor on the device of `like`, straight from the allocator: torch::stable::empty would pass the
+// dispatcher once more.
 inline Tensor empty(const std::vector<int64_t>& sizes, ScalarType type, const Tensor& like) {
   int64_t strides[kMaxDims] = {};
   if (sizes.size() > kMaxDims) fail("a result of ", sizes.size(), " axes is not supported");
@@ -59,8 +62,8 @@ inline Tensor empty(const std::vector<int64_t>& sizes, ScalarType type, const Te
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(), strides, static_cast<int32_t>(type),
-                                                  device_type, device_index, &handle));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(), strides,
+                                                  static_cast<int32_t>(type), device_type, device_index, &handle));
   return Tensor(handle);
 }
 
@@ -78,11 +81,16 @@ void run_rows(int64_t rows, int64_t grain, const F& f) {
 template <class F>
 void dispatch_floating(ScalarType type, const F& f) {
   switch (type) {
-    case ScalarType::Float: return f(float());
-    case ScalarType::Double: return f(double());
-    case ScalarType::Half: return f(Half());
-    case ScalarType::BFloat16: return f(BFloat16());
-    default: fail("expected a floating dtype");
+    case ScalarType::Float:
+      return f(float());
+    case ScalarType::Double:
+      return f(double());
+    case ScalarType::Half:
+      return f(Half());
+    case ScalarType::BFloat16:
+      return f(BFloat16());
+    default:
+      fail("expected a floating dtype");
   }
 }
 

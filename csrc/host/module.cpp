@@ -21,6 +21,7 @@ py::dict build() {
 PYBIND11_MODULE(_host, m) {
   m.doc() = "Host-side helpers of emix that need no torch.";
   m.def("build", &build,
-        "How this package was built: version, compiler, torch (whose headers were used; any torch >= 2.10 runs it), cuda (ON or OFF), "
+        "How this package was built: version, compiler, torch (whose headers were used; any torch >= 2.10 runs it), "
+        "cuda (ON or OFF), "
         "cuda_version and cuda_architectures (empty without CUDA).");
 }

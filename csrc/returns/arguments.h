@@ -26,8 +26,9 @@ struct Input {
 inline void check_shape(const Input& input, const int64_t* sizes, int64_t dims, const std::vector<int64_t>& shape) {
   const int64_t steps = shape[1] + (input.next ? 1 : 0);
   if (dims < 2 || sizes[0] != shape[0] || sizes[1] != steps)
-    fail("`", input.name, "` must have shape [", shape[0], ", ", steps, "] or [", shape[0], ", ", steps, ", ...] because `reward` has ", shape[0],
-         " episodes of ", shape[1], " steps", input.next ? " and this one also has the entry after the last" : "", ", got ", shape_text(sizes, dims));
+    fail("`", input.name, "` must have shape [", shape[0], ", ", steps, "] or [", shape[0], ", ", steps,
+         ", ...] because `reward` has ", shape[0], " episodes of ", shape[1], " steps",
+         input.next ? " and this one also has the entry after the last" : "", ", got ", shape_text(sizes, dims));
 }
 
 // The trailing axes of all inputs together; each input has all of them, or size 1 in their place, or none.
@@ -40,17 +41,20 @@ inline void merge_trailing(const Input& input, const int64_t* sizes, int64_t dim
     fits = sizes[i] == shape[i] || sizes[i] == 1;
   }
   if (!fits)
-    fail("`", input.name, "` must have the trailing axes ", shape_text(shape.data() + 2, shape.size() - 2), " of the inputs before it, or none, got ",
-         shape_text(sizes, dims));
+    fail("`", input.name, "` must have the trailing axes ", shape_text(shape.data() + 2, shape.size() - 2),
+         " of the inputs before it, or none, got ", shape_text(sizes, dims));
 }
 
 inline void check_type(const Input& input, ScalarType type) {
   if (type == ScalarType::ComplexFloat || type == ScalarType::ComplexDouble || type == ScalarType::ComplexHalf)
     fail("`", input.name, "` must be real, got a complex tensor");
-  if (!input.mask && !is_floating(type)) fail("`", input.name, "` must be a float16, bfloat16, float32 or float64 tensor, got an integer or bool one");
+  if (!input.mask && !is_floating(type))
+    fail("`", input.name, "` must be a float16, bfloat16, float32 or float64 tensor, got an integer or bool one");
 }
 
-inline Arguments arguments(const Tensor& reward, const Tensor& terminated, const Tensor& q, const Tensor& v, double gamma, double lam, const OptionalTensor& trace, const OptionalTensor& truncated, const OptionalTensor& valid, int64_t horizon, bool clip, bool advantage) {
+inline Arguments arguments(const Tensor& reward, const Tensor& terminated, const Tensor& q, const Tensor& v,
+                           double gamma, double lam, const OptionalTensor& trace, const OptionalTensor& truncated,
+                           const OptionalTensor& valid, int64_t horizon, bool clip, bool advantage) {
   if (!(gamma >= 0 && gamma <= 1)) fail("`gamma` must lie in [0, 1], got ", gamma);
   if (!(lam >= 0 && lam <= 1)) fail("`lam` must lie in [0, 1], got ", lam);
   if (horizon < 0) fail("`horizon` must be at least 1");
@@ -69,7 +73,8 @@ inline Arguments arguments(const Tensor& reward, const Tensor& terminated, const
   for (const Input& input : inputs)
     if (input.tensor && !input.tensor->defined()) fail("`", input.name, "` must be a tensor, got None");
   const auto sizes = reward.sizes();
-  if (sizes.size() < 2) fail("`reward` must have shape [B, T] or [B, T, ...], got ", shape_text(sizes.data(), sizes.size()));
+  if (sizes.size() < 2)
+    fail("`reward` must have shape [B, T] or [B, T, ...], got ", shape_text(sizes.data(), sizes.size()));
   result.shape = {sizes[0], sizes[1]};
   problem.steps = sizes[1];
   problem.horizon = horizon >= problem.steps ? 0 : horizon;
@@ -82,14 +87,17 @@ inline Arguments arguments(const Tensor& reward, const Tensor& terminated, const
     merge_trailing(input, own.data(), own.size(), result.shape);
     const ScalarType type = input.tensor->scalar_type();
     check_type(input, type);
-    if (input.tensor->is_cpu() != reward.is_cpu() || (!reward.is_cpu() && input.tensor->get_device_index() != reward.get_device_index()))
+    if (input.tensor->is_cpu() != reward.is_cpu() ||
+        (!reward.is_cpu() && input.tensor->get_device_index() != reward.get_device_index()))
       fail("`", input.name, "` must be on ", device_text(reward), " like `reward`, got ", device_text(*input.tensor));
     if (input.mask) continue;
     if (result.input == ScalarType::Undefined) result.input = type;
     mixed |= type != result.input;
     wide |= type == ScalarType::Double;
   }
-  if (result.shape.size() > kMaxRowAxes + 1) fail("`reward` and the other inputs may have ", kMaxRowAxes - 1, " trailing axes at most, got ", result.shape.size() - 2);
+  if (result.shape.size() > kMaxRowAxes + 1)
+    fail("`reward` and the other inputs may have ", kMaxRowAxes - 1, " trailing axes at most, got ",
+         result.shape.size() - 2);
   result.output = wide ? ScalarType::Double : ScalarType::Float;
   if (mixed) result.input = result.output;
 
@@ -140,7 +148,8 @@ inline Gradients empty_gradients(const Arguments& arguments, const Tensor& like)
   std::vector<int64_t> next = arguments.shape;
   next[1] += 1;
   const ScalarType type = arguments.output;
-  return {empty(arguments.shape, type, like), empty(next, type, like), empty(next, type, like), empty(next, type, like)};
+  return {empty(arguments.shape, type, like), empty(next, type, like), empty(next, type, like),
+          empty(next, type, like)};
 }
 
 struct GradientViews {
@@ -150,11 +159,15 @@ struct GradientViews {
 // `grad` is the upstream gradient, in the shape and dtype of the forward's result.
 inline GradientViews gradient_views(const Arguments& arguments, const Tensor& grad, const Gradients& gradients) {
   const auto sizes = grad.sizes();
-  if (grad.scalar_type() != arguments.output || sizes.size() != arguments.shape.size() || !std::equal(sizes.begin(), sizes.end(), arguments.shape.begin()))
-    fail("`grad` must have the shape ", shape_text(arguments.shape.data(), arguments.shape.size()), " and the dtype of the result, got ",
-         shape_text(sizes.data(), sizes.size()));
+  if (grad.scalar_type() != arguments.output || sizes.size() != arguments.shape.size() ||
+      !std::equal(sizes.begin(), sizes.end(), arguments.shape.begin()))
+    fail("`grad` must have the shape ", shape_text(arguments.shape.data(), arguments.shape.size()),
+         " and the dtype of the result, got ", shape_text(sizes.data(), sizes.size()));
   const Problem& problem = arguments.problem;
-  GradientViews views{{}, output_view(gradients.reward, problem), output_view(gradients.q, problem), output_view(gradients.v, problem),
+  GradientViews views{{},
+                      output_view(gradients.reward, problem),
+                      output_view(gradients.q, problem),
+                      output_view(gradients.v, problem),
                       output_view(gradients.trace, problem)};
   const auto strides = grad.strides();
   views.grad.data = grad.const_data_ptr();

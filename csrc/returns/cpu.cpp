@@ -1,5 +1,5 @@
-// returns on the CPU. Forward: eight rows at a time, in tiles that stay in the L1 cache; loading and the maps vectorise over time, the eight
-// recursions hide each other's latency. Backward and the limited horizon: row by row.
+// returns on the CPU. Forward: eight rows at a time, in tiles that stay in the L1 cache; loading and the maps vectorise
+// over time, the eight recursions hide each other's latency. Backward and the limited horizon: row by row.
 #include <algorithm>
 
 #include "instruction_sets.h"
@@ -21,7 +21,8 @@ struct Tile {
 
 // tile[row][k] = element k of a row that starts at start[row]
 template <class F, class Element>
-EMIX_HD void load_elements(int rows, const int64_t* start, int64_t stride, int count, F (*tile)[kSteps], const Element& element) {
+EMIX_HD void load_elements(int rows, const int64_t* start, int64_t stride, int count, F (*tile)[kSteps],
+                           const Element& element) {
   if (stride == 1) {
     for (int row = 0; row < rows; ++row)
       for (int k = 0; k < count; ++k) tile[row][k] = element(start[row] + k);
@@ -32,22 +33,30 @@ EMIX_HD void load_elements(int rows, const int64_t* start, int64_t stride, int c
 }
 
 template <class T, class F>
-EMIX_HD void load_values(const View& view, const int64_t* row_start, int64_t first, int rows, int count, F (*tile)[kSteps]) {
+EMIX_HD void load_values(const View& view, const int64_t* row_start, int64_t first, int rows, int count,
+                         F (*tile)[kSteps]) {
   int64_t start[kRows];
   for (int row = 0; row < rows; ++row) start[row] = row_start[row] + first * view.time;
   const T* data = static_cast<const T*>(view.data);
-  load_elements(rows, start, view.time, count, tile, [&](int64_t i) __attribute__((always_inline)) { return static_cast<F>(data[i]); });
+  load_elements(
+      rows, start, view.time, count,
+      tile, [&](int64_t i) __attribute__((always_inline)) { return static_cast<F>(data[i]); });
 }
 
 template <class F>
-EMIX_HD void load_mask(const View& view, const int64_t* row_start, int64_t first, int rows, int count, F (*tile)[kSteps]) {
+EMIX_HD void load_mask(const View& view, const int64_t* row_start, int64_t first, int rows, int count,
+                       F (*tile)[kSteps]) {
   int64_t start[kRows];
   for (int row = 0; row < rows; ++row) start[row] = row_start[row] + first * view.time;
   if (view.itemsize == 1) {  // bool, the common case, without a switch in the loop
     const uint8_t* data = static_cast<const uint8_t*>(view.data);
-    load_elements(rows, start, view.time, count, tile, [&](int64_t i) __attribute__((always_inline)) { return data[i] ? F(1) : F(0); });
+    load_elements(
+        rows, start, view.time, count,
+        tile, [&](int64_t i) __attribute__((always_inline)) { return data[i] ? F(1) : F(0); });
   } else {
-    load_elements(rows, start, view.time, count, tile, [&](int64_t i) __attribute__((always_inline)) { return mask_at(view, i) ? F(1) : F(0); });
+    load_elements(
+        rows, start, view.time, count,
+        tile, [&](int64_t i) __attribute__((always_inline)) { return mask_at(view, i) ? F(1) : F(0); });
   }
 }
 
@@ -59,14 +68,10 @@ EMIX_HD void fill(int rows, int count, F value, F (*tile)[kSteps]) {
 
 template <class F>
 EMIX_HD Step<F> step_of(const Tile<F>& tile, int row, int k) {
-  return {tile.reward[row][k],
-          tile.q[row][k],
-          tile.v_next[row][k],
-          tile.trace_next[row][k],
-          tile.terminated[row][k] != 0,
-          tile.truncated[row][k] != 0,
-          tile.valid[row][k] != 0,
-          tile.valid_next[row][k] != 0};
+  return {tile.reward[row][k],          tile.q[row][k],
+          tile.v_next[row][k],          tile.trace_next[row][k],
+          tile.terminated[row][k] != 0, tile.truncated[row][k] != 0,
+          tile.valid[row][k] != 0,      tile.valid_next[row][k] != 0};
 }
 
 struct RowStarts {
@@ -109,7 +114,9 @@ EMIX_HD void forward_rows(const Problem& p, const View& out, int64_t begin, int6
     if (!p.trace.data) fill(rows, most, F(1), tile.trace_next);
     if (!p.truncated.data) fill(rows, most, F(0), tile.truncated);
     if (!p.valid.data) fill(rows, most, F(1), tile.valid);
-    if (rows < kRows) fill(kRows, most, F(0), tile.offset), fill(kRows, most, F(0), tile.gain);  // absent rows still take part in the recursion
+    if (rows < kRows)
+      fill(kRows, most, F(0), tile.offset),
+          fill(kRows, most, F(0), tile.gain);  // absent rows still take part in the recursion
 
     F x[kRows] = {};
     for (int64_t last = p.steps; last > 0; last -= kSteps) {
@@ -122,18 +129,14 @@ EMIX_HD void forward_rows(const Problem& p, const View& out, int64_t begin, int6
           tile.offset[row][k] = map.offset, tile.gain[row][k] = map.gain;
         }
       for (int k = count - 1; k >= 0; --k)
-        for (int row = 0; row < kRows; ++row) tile.offset[row][k] = x[row] = apply(Affine<F>{tile.offset[row][k], tile.gain[row][k]}, x[row]);
-      F* to = static_cast<F*>(const_cast<void*>(out.data));
+        for (int row = 0; row < kRows; ++row)
+          tile.offset[row][k] = x[row] = apply(Affine<F>{tile.offset[row][k], tile.gain[row][k]}, x[row]);
       for (int row = 0; row < rows; ++row)
         for (int k = 0; k < count; ++k)
-          to[out_start[row] + (first + k) * out.time] = result(step_of(tile, row, k), tile.offset[row][k], p.advantage);
+          element<F>(out, out_start[row] + (first + k) * out.time) =
+              result(step_of(tile, row, k), tile.offset[row][k], p.advantage);
     }
   }
-}
-
-template <class F>
-EMIX_HD F& element(const View& view, int64_t offset) {
-  return static_cast<F*>(const_cast<void*>(view.data))[offset];
 }
 
 // X^(n) is the one-step map applied n times to 0; each pass reads ahead of what it writes, so it vectorises over time.
@@ -163,10 +166,12 @@ EMIX_HD void backward_rows(const Problem& p, const GradientViews& views, int64_t
   std::vector<F> x(p.steps + 1);
   for (int64_t i = begin; i < end; ++i) {
     const Row<T, F> row(p, i);
-    const int64_t grad = row_offset(p, views.grad, i), reward = row_offset(p, views.reward, i), q = row_offset(p, views.q, i),
-                  v = row_offset(p, views.v, i), trace = row_offset(p, views.trace, i);
+    const int64_t grad = row_offset(p, views.grad, i), reward = row_offset(p, views.reward, i),
+                  q = row_offset(p, views.q, i), v = row_offset(p, views.v, i), trace = row_offset(p, views.trace, i);
     const auto map_at = [&](int64_t t) { return map[t]; };
-    const auto grad_at = [&](int64_t t) { return row[t].valid ? element<F>(views.grad, grad + t * views.grad.time) : F(0); };
+    const auto grad_at = [&](int64_t t) {
+      return row[t].valid ? element<F>(views.grad, grad + t * views.grad.time) : F(0);
+    };
     for (int64_t t = p.steps; t-- > 0;) {
       map[t] = affine(row[t], gamma, lam, p.clip);
       x[t] = apply(map[t], x[t + 1]);
@@ -183,7 +188,8 @@ EMIX_HD void backward_rows(const Problem& p, const GradientViews& views, int64_t
         x_grad = apply(Affine<F>{upstream, t > 0 ? map[t - 1].gain : F(0)}, x_grad);
         arrived = {x_grad, x_grad * x[t + 1]};
       }
-      const StepGradient<F> g = gradient(row[t], upstream, arrived.delta, arrived.gain, gamma, lam, p.clip, p.advantage);
+      const StepGradient<F> g =
+          gradient(row[t], upstream, arrived.delta, arrived.gain, gamma, lam, p.clip, p.advantage);
       element<F>(views.reward, reward + t * views.reward.time) = g.reward;
       element<F>(views.q, q + t * views.q.time) = g.q;
       element<F>(views.v, v + (t + 1) * views.v.time) = g.v_next;
@@ -192,16 +198,14 @@ EMIX_HD void backward_rows(const Problem& p, const GradientViews& views, int64_t
   }
 }
 
-template <class T>
-using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
-// A function template cannot be cloned for several instruction sets, so the clones are named, one overload an element type.
-#define EMIX_RETURNS_CLONES(T)                                                                                                    \
-  EMIX_INSTRUCTION_SETS void forward(T, const Problem& p, const View& out, int64_t begin, int64_t end) {                          \
-    p.horizon > 0 ? forward_windows<T, Wide<T>>(p, out, begin, end) : forward_rows<T, Wide<T>>(p, out, begin, end);               \
-  }                                                                                                                               \
-  EMIX_INSTRUCTION_SETS void backward(T, const Problem& p, const GradientViews& views, int64_t begin, int64_t end) {              \
-    backward_rows<T, Wide<T>>(p, views, begin, end);                                                                              \
+// A function template cannot be cloned for several instruction sets, so the clones are named, one overload an element
+// type.
+#define EMIX_RETURNS_CLONES(T)                                                                                       \
+  EMIX_INSTRUCTION_SETS void forward(T, const Problem& p, const View& out, int64_t begin, int64_t end) {             \
+    p.horizon > 0 ? forward_windows<T, Wide<T>>(p, out, begin, end) : forward_rows<T, Wide<T>>(p, out, begin, end);  \
+  }                                                                                                                  \
+  EMIX_INSTRUCTION_SETS void backward(T, const Problem& p, const GradientViews& views, int64_t begin, int64_t end) { \
+    backward_rows<T, Wide<T>>(p, views, begin, end);                                                                 \
   }
 EMIX_RETURNS_CLONES(float)
 EMIX_RETURNS_CLONES(double)
@@ -210,23 +214,31 @@ EMIX_RETURNS_CLONES(BFloat16)
 
 int64_t grain(const Problem& problem) { return std::max<int64_t>(kRows, kGrain / std::max<int64_t>(1, problem.steps)); }
 
-Tensor trace_returns(const Tensor& reward, const Tensor& terminated, const Tensor& q, const Tensor& v, double gamma, double lam, const OptionalTensor& trace, const OptionalTensor& truncated, const OptionalTensor& valid, int64_t horizon, bool clip, bool advantage) {
-  const Arguments a = arguments(reward, terminated, q, v, gamma, lam, trace, truncated, valid, horizon, clip, advantage);
+Tensor trace_returns(const Tensor& reward, const Tensor& terminated, const Tensor& q, const Tensor& v, double gamma,
+                     double lam, const OptionalTensor& trace, const OptionalTensor& truncated,
+                     const OptionalTensor& valid, int64_t horizon, bool clip, bool advantage) {
+  const Arguments a =
+      arguments(reward, terminated, q, v, gamma, lam, trace, truncated, valid, horizon, clip, advantage);
   Tensor output = empty(a.shape, a.output, reward);
   const View out = output_view(output, a.problem);
   dispatch_floating(a.input, [&](auto type) {
-    run_rows(a.problem.rows, grain(a.problem), [&](int64_t begin, int64_t end) { forward(type, a.problem, out, begin, end); });
+    run_rows(a.problem.rows, grain(a.problem),
+             [&](int64_t begin, int64_t end) { forward(type, a.problem, out, begin, end); });
   });
   return output;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> trace_returns_backward(const Tensor& grad, const Tensor& reward, const Tensor& terminated, const Tensor& q,
-                                                                  const Tensor& v, double gamma, double lam, const OptionalTensor& trace, const OptionalTensor& truncated, const OptionalTensor& valid, int64_t horizon, bool clip, bool advantage) {
-  const Arguments a = arguments(reward, terminated, q, v, gamma, lam, trace, truncated, valid, horizon, clip, advantage);
+std::tuple<Tensor, Tensor, Tensor, Tensor> trace_returns_backward(
+    const Tensor& grad, const Tensor& reward, const Tensor& terminated, const Tensor& q, const Tensor& v, double gamma,
+    double lam, const OptionalTensor& trace, const OptionalTensor& truncated, const OptionalTensor& valid,
+    int64_t horizon, bool clip, bool advantage) {
+  const Arguments a =
+      arguments(reward, terminated, q, v, gamma, lam, trace, truncated, valid, horizon, clip, advantage);
   const Gradients gradients = empty_gradients(a, reward);
   const GradientViews views = gradient_views(a, grad, gradients);
   dispatch_floating(a.input, [&](auto type) {
-    run_rows(a.problem.rows, grain(a.problem), [&](int64_t begin, int64_t end) { backward(type, a.problem, views, begin, end); });
+    run_rows(a.problem.rows, grain(a.problem),
+             [&](int64_t begin, int64_t end) { backward(type, a.problem, views, begin, end); });
   });
   return gradients.tuple();
 }

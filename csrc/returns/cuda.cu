@@ -1,5 +1,6 @@
-// returns on the GPU, one launch each. A warp scans a row: all loads of up to 8 x 32 steps are issued before the first shuffle waits for one.
-// Where there are many rows whose steps lie apart (time-major or agent-innermost storage), a thread walks a row and neighbours share cache lines.
+// returns on the GPU, one launch each. A warp scans a row: all loads of up to 8 x 32 steps are issued before the first
+// shuffle waits for one. Where there are many rows whose steps lie apart (time-major or agent-innermost storage), a
+// thread walks a row and neighbours share cache lines.
 #include "cuda_stream.h"
 #include "returns/arguments.h"
 
@@ -8,14 +9,6 @@ namespace {
 
 inline constexpr int kBlock = 128;
 inline constexpr int64_t kManyRows = 16384;  // enough threads to fill the device with one a row
-
-template <class T>
-using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
-template <class F>
-__device__ __forceinline__ F& element(const View& view, int64_t offset) {
-  return static_cast<F*>(const_cast<void*>(view.data))[offset];
-}
 
 // Lane i gets the composition of the maps of lanes i .. 31.
 template <class F>
@@ -103,7 +96,8 @@ __global__ void __launch_bounds__(kBlock) forward_window(Problem p, View out) {
     const int64_t t = i % p.steps;
     const Row<T, F> row(p, i / p.steps);
     const auto map_at = [&](int64_t s) { return affine(row[s], gamma, lam, p.clip); };
-    element<F>(out, row_offset(p, out, i / p.steps) + t * out.time) = result(row[t], window<F>(map_at, t, p.steps, p.horizon), p.advantage);
+    element<F>(out, row_offset(p, out, i / p.steps) + t * out.time) =
+        result(row[t], window<F>(map_at, t, p.steps, p.horizon), p.advantage);
   }
 }
 
@@ -128,7 +122,9 @@ struct Backward {
         trace(row_offset(p_, views_.trace, i)) {}
 
   __device__ Affine<F> map(int64_t t) const { return affine(row[t], gamma, lam, p.clip); }
-  __device__ F upstream(int64_t t) const { return row[t].valid ? element<F>(views.grad, grad + t * views.grad.time) : F(0); }
+  __device__ F upstream(int64_t t) const {
+    return row[t].valid ? element<F>(views.grad, grad + t * views.grad.time) : F(0);
+  }
 
   __device__ void write(int64_t t, F x_grad, F trace_grad) const {
     const StepGradient<F> g = gradient(row[t], upstream(t), x_grad, trace_grad, gamma, lam, p.clip, p.advantage);
@@ -195,8 +191,10 @@ int scan_block(const Problem& p) { return p.rows < 1024 ? kWarp : kBlock; }
 
 template <class T>
 void launch_forward(const Problem& p, const View& out, cudaStream_t stream) {
-  if (p.horizon > 0) return launch("forward_window", forward_window<T>, blocks_for(p.rows * p.steps, kBlock), kBlock, stream, p, out);
-  if (p.rows >= kManyRows && p.q.time != 1) return launch("forward_walk", forward_walk<T>, blocks_for(p.rows, kBlock), kBlock, stream, p, out);
+  if (p.horizon > 0)
+    return launch("forward_window", forward_window<T>, blocks_for(p.rows * p.steps, kBlock), kBlock, stream, p, out);
+  if (p.rows >= kManyRows && p.q.time != 1)
+    return launch("forward_walk", forward_walk<T>, blocks_for(p.rows, kBlock), kBlock, stream, p, out);
   const int block = scan_block(p);
   const unsigned grid = blocks_for(p.rows * kWarp, block);
   if (p.steps <= 1 * kWarp) return launch("forward_scan", forward_scan<T, 1>, grid, block, stream, p, out);
@@ -207,16 +205,19 @@ void launch_forward(const Problem& p, const View& out, cudaStream_t stream) {
 
 template <class T>
 void launch_backward(const Problem& p, const GradientViews& views, cudaStream_t stream) {
-  if (p.horizon > 0) return launch("backward_window", backward_window<T>, blocks_for(p.rows * p.steps, kBlock), kBlock, stream, p, views);
+  if (p.horizon > 0)
+    return launch("backward_window", backward_window<T>, blocks_for(p.rows * p.steps, kBlock), kBlock, stream, p,
+                  views);
   const int block = scan_block(p);
   launch("backward_scan", backward_scan<T>, blocks_for(p.rows * kWarp, block), block, stream, p, views);
 }
 
-Tensor trace_returns(const Tensor& reward, const Tensor& terminated, const Tensor& q, const Tensor& v, double gamma, double lam,
-                     const OptionalTensor& trace, const OptionalTensor& truncated, const OptionalTensor& valid, int64_t horizon, bool clip,
-                     bool advantage) {
+Tensor trace_returns(const Tensor& reward, const Tensor& terminated, const Tensor& q, const Tensor& v, double gamma,
+                     double lam, const OptionalTensor& trace, const OptionalTensor& truncated,
+                     const OptionalTensor& valid, int64_t horizon, bool clip, bool advantage) {
   const CurrentStream current(reward);
-  const Arguments a = arguments(reward, terminated, q, v, gamma, lam, trace, truncated, valid, horizon, clip, advantage);
+  const Arguments a =
+      arguments(reward, terminated, q, v, gamma, lam, trace, truncated, valid, horizon, clip, advantage);
   Tensor output = empty(a.shape, a.output, reward);
   const View out = output_view(output, a.problem);
   if (a.problem.rows > 0 && a.problem.steps > 0)
@@ -224,15 +225,17 @@ Tensor trace_returns(const Tensor& reward, const Tensor& terminated, const Tenso
   return output;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> trace_returns_backward(const Tensor& grad, const Tensor& reward, const Tensor& terminated, const Tensor& q,
-                                                                  const Tensor& v, double gamma, double lam, const OptionalTensor& trace,
-                                                                  const OptionalTensor& truncated, const OptionalTensor& valid, int64_t horizon,
-                                                                  bool clip, bool advantage) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> trace_returns_backward(
+    const Tensor& grad, const Tensor& reward, const Tensor& terminated, const Tensor& q, const Tensor& v, double gamma,
+    double lam, const OptionalTensor& trace, const OptionalTensor& truncated, const OptionalTensor& valid,
+    int64_t horizon, bool clip, bool advantage) {
   const CurrentStream current(reward);
-  const Arguments a = arguments(reward, terminated, q, v, gamma, lam, trace, truncated, valid, horizon, clip, advantage);
+  const Arguments a =
+      arguments(reward, terminated, q, v, gamma, lam, trace, truncated, valid, horizon, clip, advantage);
   const Gradients gradients = empty_gradients(a, reward);
   const GradientViews views = gradient_views(a, grad, gradients);
-  if (a.problem.rows > 0) dispatch_floating(a.input, [&](auto type) { launch_backward<decltype(type)>(a.problem, views, current.stream); });
+  if (a.problem.rows > 0)
+    dispatch_floating(a.input, [&](auto type) { launch_backward<decltype(type)>(a.problem, views, current.stream); });
   return gradients.tuple();
 }
 

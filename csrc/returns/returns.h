@@ -1,12 +1,15 @@
-// The one recursion behind every return of the four papers (and rlax's general_off_policy_returns, torchrl's td_lambda, GAE):
+// The one recursion behind every return of the four papers (and rlax's general_off_policy_returns, torchrl's td_lambda,
+// GAE):
 //
 //   delta_t = r_t + gamma (1 - terminated_t) v_{t+1} - q_t
-//   X_t     = delta_t + gamma lam c_{t+1} X_{t+1}          cut after a step that ended its episode and after the last valid one
-//   G_t     = q_t + X_t
+//   X_t     = delta_t + gamma lam c_{t+1} X_{t+1}          cut after a step that ended its episode and after the last
+//   valid one G_t     = q_t + X_t
 //
-// Each step is the affine map X -> offset + gain X. The CPU applies the maps one after the other, the GPU composes them in a scan.
+// Each step is the affine map X -> offset + gain X. The CPU applies the maps one after the other, the GPU composes them
+// in a scan.
 #pragma once
 #include <cstdint>
+#include <type_traits>
 
 #include "device.h"
 
@@ -21,6 +24,16 @@ struct View {
   int64_t row[kMaxRowAxes] = {};
   int itemsize = 0;
 };
+
+// An element of an output.
+template <class F>
+EMIX_HD F& element(const View& view, int64_t offset) {
+  return const_cast<F*>(static_cast<const F*>(view.data))[offset];
+}
+
+// What inputs of type T are computed in.
+template <class T>
+using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 // A row is one sequence in time: an episode, or an episode of one agent.
 struct Problem {
@@ -47,10 +60,14 @@ EMIX_HD int64_t row_offset(const Problem& problem, const View& view, int64_t row
 // A mask of any dtype: every bit but the sign counts, so that -0.0 is false. An absent mask never reaches this.
 EMIX_HD bool mask_at(const View& mask, int64_t offset) {
   switch (mask.itemsize) {
-    case 1: return static_cast<const uint8_t*>(mask.data)[offset] != 0;
-    case 2: return (static_cast<const uint16_t*>(mask.data)[offset] & 0x7fffu) != 0;
-    case 4: return (static_cast<const uint32_t*>(mask.data)[offset] & 0x7fffffffu) != 0;
-    default: return (static_cast<const uint64_t*>(mask.data)[offset] & 0x7fffffffffffffffu) != 0;
+    case 1:
+      return static_cast<const uint8_t*>(mask.data)[offset] != 0;
+    case 2:
+      return (static_cast<const uint16_t*>(mask.data)[offset] & 0x7fffu) != 0;
+    case 4:
+      return (static_cast<const uint32_t*>(mask.data)[offset] & 0x7fffffffu) != 0;
+    default:
+      return (static_cast<const uint64_t*>(mask.data)[offset] & 0x7fffffffffffffffu) != 0;
   }
 }
 
@@ -108,10 +125,12 @@ struct StepGradient {
 };
 
 template <class F>
-EMIX_HD StepGradient<F> gradient(const Step<F>& step, F grad, F x_grad, F trace_grad, F gamma, F lam, bool clip, bool advantage) {
+EMIX_HD StepGradient<F> gradient(const Step<F>& step, F grad, F x_grad, F trace_grad, F gamma, F lam, bool clip,
+                                 bool advantage) {
   if (!step.valid) return {F(0), F(0), F(0), F(0)};
   const bool through = linked(step) && !(clip && step.trace_next > 1);
-  return {x_grad, (advantage ? F(0) : grad) - x_grad, step.terminated ? F(0) : gamma * x_grad, through ? gamma * lam * trace_grad : F(0)};
+  return {x_grad, (advantage ? F(0) : grad) - x_grad, step.terminated ? F(0) : gamma * x_grad,
+          through ? gamma * lam * trace_grad : F(0)};
 }
 
 // The inputs of one row.
@@ -130,7 +149,9 @@ struct Row {
         v(row_offset(p, p.v, row)),
         trace(p.trace.data ? row_offset(p, p.trace, row) : 0) {}
 
-  EMIX_HD static F at(const View& view, int64_t offset) { return static_cast<F>(static_cast<const T*>(view.data)[offset]); }
+  EMIX_HD static F at(const View& view, int64_t offset) {
+    return static_cast<F>(static_cast<const T*>(view.data)[offset]);
+  }
 
   EMIX_HD Step<F> operator[](int64_t t) const {
     const Problem& p = problem;
@@ -160,15 +181,16 @@ EMIX_HD F window(const Maps& map_at, int64_t t, int64_t steps, int64_t horizon) 
   return sum;
 }
 
-// dL/d delta_t and dL/d gain_t under a limited horizon, from the upstream gradients of the windows that reach step t. O(n^2), for the rare caller
-// who differentiates through a limited horizon.
+// dL/d delta_t and dL/d gain_t under a limited horizon, from the upstream gradients of the windows that reach step t.
+// O(n^2), for the rare caller who differentiates through a limited horizon.
 template <class F>
 struct WindowGradient {
   F delta, gain;
 };
 
 template <class F, class Maps, class Upstream>
-EMIX_HD WindowGradient<F> window_gradient(const Maps& map_at, const Upstream& grad_at, int64_t t, int64_t steps, int64_t horizon) {
+EMIX_HD WindowGradient<F> window_gradient(const Maps& map_at, const Upstream& grad_at, int64_t t, int64_t steps,
+                                          int64_t horizon) {
   WindowGradient<F> sum{F(0), F(0)};
   F weight = 1;  // of step t in the window that starts at t - l
   for (int64_t l = 0; l < horizon && l <= t; ++l) {

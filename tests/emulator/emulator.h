@@ -20,12 +20,12 @@
 //   cuda_types.h  keywords, vector types, threadIdx and its kin, the few runtime calls a launcher makes
 #pragma once
 
-#include "cuda_types.h"
-#include "scheduler.h"
-
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
+
+#include "cuda_types.h"
+#include "scheduler.h"
 
 namespace emulator {
 

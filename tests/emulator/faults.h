@@ -1,13 +1,13 @@
 // The rules of CUDA that are checked before a launch, and the words in which a broken one is told.
 #pragma once
 
-#include "cuda_types.h"
-
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <stdexcept>
 #include <string>
+
+#include "cuda_types.h"
 
 namespace emulator {
 

@@ -1,11 +1,11 @@
 // Kernels that keep CUDA's rules, save for a forgotten barrier, and the program that runs all the test's kernels by
 // name.
-#include "kernels.h"
-
 #include <iostream>
 #include <numeric>
 #include <thread>
 #include <vector>
+
+#include "kernels.h"
 
 using emulator::launch;
 

@@ -1,10 +1,10 @@
 // The test program's cases by name: test_emulator.py runs them and knows what each must print.
 #pragma once
 
-#include "emulator.h"
-
 #include <map>
 #include <string>
+
+#include "emulator.h"
 
 using Cases = std::map<std::string, void (*)()>;
 #define CASE(name) {#name, name}

@@ -5,15 +5,15 @@
 // other, one order shows it.
 #pragma once
 
-#include "cuda_types.h"
-#include "faults.h"
-#include "fiber.h"
-#include "order.h"
-
 #include <cstring>
 #include <exception>
 #include <functional>
 #include <type_traits>
+
+#include "cuda_types.h"
+#include "faults.h"
+#include "fiber.h"
+#include "order.h"
 
 namespace emulator {
 

@@ -1,0 +1,54 @@
+# make setup | train | test | bench | lint: everything happens in .venv, with the Python that PYTHON names.
+PYTHON ?= python3
+TORCH ?= 2.13.0
+EMIX_CUDA ?= AUTO
+BIN := .venv/bin
+INSTALLED := .venv/installed-torch-$(TORCH)-cuda-$(EMIX_CUDA)
+SOURCES := $(shell find csrc cmake CMakeLists.txt pyproject.toml -type f 2>/dev/null)
+
+TASK := lbf/Foraging-5x5-2p-1f-v3
+RUNS ?= runs/$(shell date +%Y-%m-%d_%H-%M-%S)
+
+.PHONY: setup train test test-emulated bench lint format clean
+setup: $(INSTALLED)
+
+$(INSTALLED): $(SOURCES)
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 10) else "emix needs Python 3.10 or newer, %s is %d.%d: make setup PYTHON=python3.11" % (sys.executable, *v))'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing torch $(TORCH), then building emix (two to three minutes the first time)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check torch==$(TORCH) 'scikit-build-core>=0.11' 'pybind11>=2.13' 'cmake>=3.26' ninja
+	@EMIX_CUDA=$(EMIX_CUDA) $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[dev]'
+	@rm -f .venv/installed-* && touch $@
+
+train: setup
+	$(BIN)/emix train smix@foraging $(TASK) --seed 1 --runs $(RUNS)
+
+test: setup
+	$(BIN)/python -m pytest
+
+# The CUDA kernels on the CPU, each thread a fiber (tests/emulator), under the ops' own tests and in two thread orders.
+test-emulated: setup
+	@$(BIN)/cmake -S . -B build/emulated -G Ninja -DEMIX_CUDA=EMULATED -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python > build-emulated.log || (cat build-emulated.log; false)
+	@$(BIN)/cmake --build build/emulated && rm build-emulated.log
+	EMIX_LIBRARY=build/emulated/libemix.so $(BIN)/python -m pytest tests/ops
+	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_ORDER=shuffled:1 $(BIN)/python -m pytest tests/ops
+
+bench: setup
+	$(BIN)/python -m pytest benchmarks --benchmark-enable
+
+CPP := $(shell find csrc tests/emulator -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+lint: setup
+	$(BIN)/ruff check python tests benchmarks
+	$(BIN)/ruff format --check python tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
+	$(BIN)/cmake -S . -B build/tidy -G Ninja -DEMIX_CUDA=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python > /dev/null
+	$(BIN)/clang-tidy --quiet -p build/tidy csrc/library.cpp $(wildcard csrc/*/cpu.cpp)
+
+format: setup
+	$(BIN)/ruff check --fix python tests benchmarks
+	$(BIN)/ruff format python tests benchmarks
+	$(BIN)/clang-format -i $(CPP)
+
+clean:
+	rm -rf .venv build

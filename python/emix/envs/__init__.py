@@ -1,0 +1,46 @@
+"""Environments: ``make`` builds one by name, ``list_envs`` lists the names, ``check_env`` tests one of your own.
+
+Everything that needs torch or a simulator is imported at first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from emix.envs.core import Env, EnvSpec, Step, episode_seed
+from emix.envs.registry import EnvInfo, list_envs, make
+
+if TYPE_CHECKING:
+    from emix.envs.adapters import parallel_env, vector_env
+    from emix.envs.checker import check_env
+    from emix.envs.host import EnvWorkerError, HostEnv
+
+__all__ = [
+    "Env",
+    "EnvInfo",
+    "EnvSpec",
+    "EnvWorkerError",
+    "HostEnv",
+    "Step",
+    "check_env",
+    "episode_seed",
+    "list_envs",
+    "make",
+    "parallel_env",
+    "vector_env",
+]
+
+_LAZY = {
+    "EnvWorkerError": "emix.envs.host",
+    "HostEnv": "emix.envs.host",
+    "check_env": "emix.envs.checker",
+    "parallel_env": "emix.envs.adapters",
+    "vector_env": "emix.envs.adapters",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

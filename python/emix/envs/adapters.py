@@ -1,0 +1,89 @@
+"""The environments behind other libraries' interfaces: PettingZoo's ``ParallelEnv`` and gymnasium's ``VectorEnv``."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from emix.envs.core import Env, Step
+from emix.envs.registry import make
+from emix.errors import UsageError
+
+
+def vector_env(name: str, *, num_envs: int = 1, device: str | torch.device = "cpu", seed: int = 0) -> VectorAdapter:
+    """Build ``emix.make(...)`` as a ``gymnasium.vector.VectorEnv``: NumPy in and out, next-step autoreset."""
+    return VectorAdapter(name, num_envs, device, seed)
+
+
+def parallel_env(name: str, seed: int = 0) -> Any:
+    """Build one ``name`` as a PettingZoo ``ParallelEnv`` with agents ``agent_0``, ``agent_1``, ...
+
+    Each agent gets the team's reward. An observation is a dict of ``observation`` and ``action_mask``; ``state()`` is
+    the state. Raises UsageError where PettingZoo is not installed.
+    """
+    if find_spec("pettingzoo") is None:
+        raise UsageError(
+            f'parallel_env({name!r}) needs PettingZoo, which is not installed: pip install "emix[pettingzoo]"'
+        )
+    from emix.envs.parallel import ParallelAdapter
+
+    return ParallelAdapter(name, seed)
+
+
+class VectorAdapter(gymnasium.vector.VectorEnv):
+    """What ``vector_env`` builds.
+
+    ``reset(seed=s)`` starts over as ``emix.make(..., seed=s)`` would; without a seed the next episodes begin. A
+    finished environment is reset by the next step, which ignores its action and returns reward 0 and the first
+    observation.
+    """
+
+    def __init__(self, name: str, num_envs: int, device: str | torch.device, seed: int) -> None:
+        self._name, self._device = name, device
+        self._env: Env = make(name, num_envs=num_envs, device=device, seed=seed)
+        sizes = self._env.spec
+        self.metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}
+        self.num_envs = num_envs
+        self.single_observation_space = spaces.Dict(
+            obs=spaces.Box(-np.inf, np.inf, (sizes.n_agents, sizes.obs_dim), np.float32),
+            state=spaces.Box(-np.inf, np.inf, (sizes.state_dim,), np.float32),
+            avail=spaces.MultiBinary((sizes.n_agents, sizes.n_actions)),
+        )
+        self.single_action_space = spaces.MultiDiscrete([sizes.n_actions] * sizes.n_agents)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._finished = torch.zeros(num_envs, dtype=torch.bool, device=self._env.device)  # [E]
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, np.ndarray], dict]:
+        """Start an episode in every environment."""
+        if seed is not None:
+            self._env.close()
+            self._env = make(self._name, num_envs=self.num_envs, device=self._device, seed=seed)
+        return self._observe(self._env.reset()), {}
+
+    def step(self, actions: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict]:
+        """Take the joint ``actions`` [E, n] where an episode is running, and start one where it is not."""
+        step = self._env.step(torch.as_tensor(actions, dtype=torch.int64, device=self._env.device))
+        reward = step.reward.double().cpu().numpy()  # [E]; 0 in an environment that is reset now
+        if self._finished.any():
+            step = self._env.reset(self._finished)
+        return self._observe(step), reward, step.terminated.cpu().numpy(), step.truncated.cpu().numpy(), {}
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the environment."""
+        self._env.close()
+
+    def _observe(self, step: Step) -> dict[str, np.ndarray]:
+        self._finished = step.done
+        return {
+            "obs": step.obs.cpu().numpy(),
+            "state": step.state.cpu().numpy(),
+            "avail": step.avail.to(torch.int8).cpu().numpy(),
+        }

@@ -1,0 +1,92 @@
+"""What every environment is: its sizes, what a step returns, the contract, and where its random numbers come from.
+
+Nothing here imports torch or a simulator: worker processes import this module too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """The sizes of an environment, the same for all of a batch."""
+
+    name: str  # what emix.make was asked for
+    n_agents: int  # n
+    n_actions: int  # A, of each agent
+    obs_dim: int  # O, of one agent
+    state_dim: int  # S
+    episode_limit: int  # the most steps that an episode can have
+
+
+@dataclass(frozen=True)
+class Step:
+    """What ``reset`` and ``step`` return for ``E`` environments: all tensors batch first, on the environment's device.
+
+    ``reward``, ``terminated`` and ``truncated`` belong to the transition that led here (0 and False after a reset);
+    ``obs``, ``state`` and ``avail`` to what the agents see now. A later step does not change these tensors.
+    """
+
+    obs: torch.Tensor  # [E, n, O] float32
+    state: torch.Tensor  # [E, S] float32, for the centralised critic or mixer
+    avail: torch.Tensor  # [E, n, A] bool, the actions that may be taken next
+    reward: torch.Tensor  # [E] float32, of the team
+    terminated: torch.Tensor  # [E] bool, the episode ended by the rules: nothing is bootstrapped from here
+    truncated: torch.Tensor  # [E] bool, the time limit ended it; never True together with terminated
+    info: Mapping[str, torch.Tensor] = field(default_factory=dict)  # [E] each, such as battle_won
+
+    @property
+    def done(self) -> torch.Tensor:
+        """[E] bool: the episode is over, for either reason."""
+        return self.terminated | self.truncated
+
+
+class Env(Protocol):
+    """``E`` copies of a cooperative multi-agent task that are stepped together; ``check_env`` tests what is said here.
+
+    - ``reset(where)`` starts an episode in every environment (``where=None``) or where the bool ``[E]`` is True and
+      leaves the others as they are. The reward of the returned step is 0, and its flags are False where an episode
+      started.
+    - ``step(actions)`` takes ``[E, n]`` int64 on ``device``. A finished environment stays finished until it is reset:
+      its reward is 0, its flags stay, its actions are ignored and its observations are whatever they were.
+    - A time limit sets ``truncated``, the rules' own end sets ``terminated``; never both.
+    - ``episode[e]`` (int64 ``[E]``, on the CPU) is the number of the episode that the next reset of environment ``e``
+      starts; that reset adds 1. All randomness of an episode derives from ``episode_seed(seed, e, number)``, so that it
+      depends neither on the size of the batch nor on what was played before. To resume a run, assign the saved numbers
+      to ``episode`` and reset.
+    - ``close()`` frees processes and files; it may be called twice.
+    """
+
+    spec: EnvSpec
+    num_envs: int
+    device: torch.device
+    episode: torch.Tensor
+
+    def reset(self, where: torch.Tensor | None = None) -> Step:
+        """Start the next episode everywhere, or where ``where`` [E] is True."""
+        ...
+
+    def step(self, actions: torch.Tensor) -> Step:
+        """Take the joint ``actions`` [E, n]."""
+        ...
+
+    def close(self) -> None:
+        """Free what the environment holds."""
+        ...
+
+
+def episode_seed(seed: int, index: int, episode: int) -> int:
+    """Return the 63-bit seed of episode number ``episode`` in environment ``index`` of a run with ``seed`` (all >= 0).
+
+    numpy's ``SeedSequence`` hashes the three, so that neighbouring runs, environments and episodes share no numbers.
+    """
+    state = np.random.SeedSequence(seed, spawn_key=(index, episode)).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))

@@ -1,0 +1,198 @@
+"""Environments that run on the host, in worker processes, behind the interface of ``emix.envs.Env``."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing import connection, resource_tracker
+from types import ModuleType
+from typing import Any
+
+import gymnasium
+import torch
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from torch import Tensor
+
+from emix.envs import batch
+from emix.envs.core import EnvSpec, Step, episode_seed
+from emix.envs.worker import EnvGroup, Failure, serve
+from emix.errors import UsageError
+
+_CLOSE_SECONDS = 10.0  # what a worker is given to close its simulators before it is killed
+
+
+class EnvWorkerError(RuntimeError):
+    """An environment raised an exception, or its worker process died. The environment is closed."""
+
+
+class HostEnv:
+    """``num_envs`` copies of a host environment in at most one worker process per core.
+
+    ``make_env()`` builds one copy: a ``gymnasium.Env`` whose observation is a dict of ``obs`` [n, O], ``state`` [S]
+    and ``avail`` [n, A] (0 or 1), whose action is a list of n integers (``MultiDiscrete``), and all of whose
+    randomness comes from ``reset(seed=...)``. It is called once here, to read the sizes, and in the workers, where it
+    arrives by cloudpickle. ``episode_limit`` is the most steps of an episode, which the environment itself must keep.
+
+    An exception in a copy, and the death of a worker, raise EnvWorkerError.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make_env: Callable[[], gymnasium.Env],
+        *,
+        episode_limit: int,
+        num_envs: int = 1,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        self.spec = _read_spec(name, make_env, episode_limit)
+        self.num_envs, self.device = num_envs, torch.empty(0, device=device).device  # "cuda" becomes "cuda:0"
+        self.episode = torch.zeros(num_envs, dtype=torch.int64)  # [E]
+        self._seed = seed
+        self._done: Tensor | None = None  # [E], on the CPU
+        self._size = math.ceil(num_envs / _cores())  # G, environments of a worker; the last may have unused places
+        starts = range(0, num_envs, self._size)
+        self._places = self._size * len(starts)  # W * G
+        groups = [partial(EnvGroup, self.spec, make_env, first, self._size) for first in starts]
+        worker: Any = serve
+        try:
+            with _clean_start():
+                self._vector: Any = AsyncVectorEnv(
+                    groups, context="spawn", copy=False, worker=worker, autoreset_mode=AutoresetMode.DISABLED
+                )
+        except (EOFError, ConnectionError) as error:
+            raise EnvWorkerError(f"{name}: a worker process died while it started") from error
+        shared = self._vector.observations  # [W, G, ...] each
+        self._out = {key: torch.from_numpy(array).flatten(0, 1)[:num_envs] for key, array in shared.items()}
+
+    def reset(self, where: Tensor | None = None) -> Step:
+        """Start the next episode everywhere, or where ``where`` [E] is True."""
+        self._check_open()
+        mask = batch.reset_mask(self.spec, where, self._done is not None, self.num_envs).cpu()
+        batch.check_episode(self.spec, self.episode, self.num_envs)
+        seeds = [
+            episode_seed(self._seed, index, episode) if started else None
+            for index, (episode, started) in enumerate(zip(self.episode.tolist(), mask.tolist(), strict=True))
+        ]
+        self._ask(self._vector.reset, options={"seeds": seeds + [None] * (self._places - self.num_envs)})
+        self.episode = self.episode + mask
+        return self._step()
+
+    def step(self, actions: Tensor) -> Step:
+        """Take the joint ``actions`` [E, n]. Raises UsageError for one that is not available."""
+        self._check_open()
+        if self._done is None:
+            raise UsageError(f"{self.spec.name}: step was called before reset: call reset() first")
+        batch.check_actions(self.spec, actions, self.num_envs, self.device)
+        actions = actions.cpu()
+        batch.check_available(self.spec, actions, self._out["avail"].view(torch.bool), self._done)
+        rows, size = actions.tolist(), self._size
+        self._ask(self._vector.step, [rows[first : first + size] for first in range(0, self.num_envs, size)])
+        return self._step()
+
+    def close(self) -> None:
+        """Stop the workers; one that has not closed its environments within 10 seconds is killed."""
+        if self._vector.closed:
+            return
+        self._vector.closed = True
+        for pipe in self._vector.parent_pipes:
+            with suppress(OSError):  # that worker is dead already
+                pipe.send(("close", None))
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        for process in self._vector.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            process.kill()
+            process.join()
+        for pipe in self._vector.parent_pipes:
+            pipe.close()
+
+    def _ask(self, call: Callable[..., tuple], *args: Any, **kwargs: Any) -> None:
+        """Send a message to all workers and wait for the answers, which are then in ``_out``."""
+        try:
+            info = call(*args, **kwargs)[-1]
+        except (EOFError, OSError) as error:
+            text = self._describe_death()
+            self.close()
+            raise EnvWorkerError(f"{self.spec.name}: {text}") from error
+        if "failure" in info:
+            failure: Failure = next(f for f in info["failure"] if f is not None)
+            self.close()
+            what = f"{self.spec.name}: environment {failure.index} raised an exception"
+            raise EnvWorkerError(f"{what}:\n{failure.traceback}")
+
+    def _describe_death(self) -> str:
+        processes = self._vector.processes
+        dead = connection.wait([process.sentinel for process in processes], timeout=_CLOSE_SECONDS)
+        worker = next((w for w, process in enumerate(processes) if process.sentinel in dead), None)
+        if worker is None:
+            return "a worker process closed its pipe but is still running"
+        first, last = worker * self._size, min((worker + 1) * self._size, self.num_envs) - 1
+        whose = f"environment {first}" if first == last else f"environments {first} to {last}"
+        processes[worker].join()  # the sentinel is ready a moment before the exit code
+        code = processes[worker].exitcode
+        if code >= 0:
+            return f"the worker process of {whose} exited with code {code}"
+        hint = " (is the machine out of memory?)" if -code == signal.SIGKILL else ""
+        return f"the worker process of {whose} was killed by {signal.Signals(-code).name}{hint}"
+
+    def _step(self) -> Step:
+        flags = self._out["flags"].to(torch.bool)  # [E, 2]: terminated, truncated
+        self._done = flags.any(1)
+
+        def out(tensor: Tensor) -> Tensor:
+            return tensor.to(self.device, copy=True)
+
+        return Step(
+            obs=out(self._out["obs"]),  # [E, n, O]
+            state=out(self._out["state"]),  # [E, S]
+            avail=out(self._out["avail"].view(torch.bool)),  # [E, n, A]
+            reward=out(self._out["reward"]),  # [E]
+            terminated=out(flags[:, 0]),
+            truncated=out(flags[:, 1]),
+        )
+
+    def _check_open(self) -> None:
+        if self._vector.closed:
+            raise UsageError(f"{self.spec.name}: the environment is closed: make a new one")
+
+
+def _read_spec(name: str, make_env: Callable[[], gymnasium.Env], episode_limit: int) -> EnvSpec:
+    env = make_env()
+    sizes: Any = env.observation_space
+    n_agents, obs_dim = sizes["obs"].shape
+    spec = EnvSpec(name, n_agents, sizes["avail"].shape[1], obs_dim, sizes["state"].shape[0], episode_limit)
+    env.close()
+    return spec
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _clean_start() -> Iterator[None]:
+    """Start processes that have one OpenMP thread, do not see Ctrl-C, and do not run the user's script again.
+
+    The parent handles Ctrl-C and then closes the workers. Without the last, a script would need an
+    ``if __name__ == "__main__"``, and every worker would import all that the script does, torch included.
+    """
+    resource_tracker.ensure_running()  # starting it unblocks SIGINT
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    main, threads = sys.modules["__main__"], os.environ.get("OMP_NUM_THREADS")
+    sys.modules["__main__"], os.environ["OMP_NUM_THREADS"] = ModuleType("__main__"), "1"
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+        if threads is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = threads
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

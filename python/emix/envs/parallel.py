@@ -1,0 +1,82 @@
+"""One environment as a PettingZoo ``ParallelEnv``: what ``emix.envs.parallel_env`` builds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from pettingzoo import ParallelEnv
+
+from emix.envs.core import Env, Step
+from emix.envs.registry import make
+
+
+class ParallelAdapter(ParallelEnv):
+    """What ``parallel_env`` builds.
+
+    ``reset(seed=s)`` starts over as ``emix.make(..., seed=s)`` would; without a seed the next episode begins.
+    """
+
+    def __init__(self, name: str, seed: int) -> None:
+        self._name = name
+        self._env: Env = make(name, seed=seed)
+        sizes = self._env.spec
+        self.metadata = {"name": name, "render_modes": []}
+        self.render_mode = None
+        self.possible_agents = [f"agent_{i}" for i in range(sizes.n_agents)]
+        self.agents: list[str] = []
+        self.state_space = spaces.Box(-np.inf, np.inf, (sizes.state_dim,), np.float32)
+        observation = {
+            "observation": spaces.Box(-np.inf, np.inf, (sizes.obs_dim,), np.float32),
+            "action_mask": spaces.MultiBinary(sizes.n_actions),
+        }
+        self._observation_spaces = {agent: spaces.Dict(observation) for agent in self.possible_agents}
+        self._action_spaces = {agent: spaces.Discrete(sizes.n_actions) for agent in self.possible_agents}
+        self._state = np.zeros(sizes.state_dim, np.float32)
+
+    def observation_space(self, agent: str) -> spaces.Dict:
+        """Return the space of ``agent``'s observations."""
+        return self._observation_spaces[agent]
+
+    def action_space(self, agent: str) -> spaces.Discrete:
+        """Return the space of ``agent``'s actions."""
+        return self._action_spaces[agent]
+
+    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, Any], dict[str, dict]]:
+        """Start an episode: observations and (empty) infos by agent."""
+        if seed is not None:
+            self._env.close()
+            self._env = make(self._name, seed=seed)
+        self.agents = list(self.possible_agents)
+        return self._observe(self._env.reset()), {agent: {} for agent in self.agents}
+
+    def step(self, actions: dict[str, int]) -> tuple[dict[str, Any], ...]:
+        """Take one action per agent: observations, rewards, terminations, truncations and infos by agent."""
+        agents = self.agents
+        step = self._env.step(torch.tensor([[int(actions[agent]) for agent in agents]]))
+        observations = self._observe(step)
+        reward, terminated, truncated = float(step.reward), bool(step.terminated), bool(step.truncated)
+        if terminated or truncated:
+            self.agents = []
+        return (
+            observations,
+            dict.fromkeys(agents, reward),
+            dict.fromkeys(agents, terminated),
+            dict.fromkeys(agents, truncated),
+            {agent: {} for agent in agents},
+        )
+
+    def state(self) -> np.ndarray:
+        """Return the state [S]."""
+        return self._state
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
+
+    def _observe(self, step: Step) -> dict[str, Any]:
+        obs, avail = step.obs[0].numpy(), step.avail[0].to(torch.int8).numpy()  # [n, O], [n, A]
+        self._state = step.state[0].numpy()  # [S]
+        return {agent: {"observation": obs[i], "action_mask": avail[i]} for i, agent in enumerate(self.possible_agents)}
