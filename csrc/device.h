@@ -70,7 +70,9 @@ void launch(const char* name, void (*kernel)(Parameters...), unsigned grid, int 
   (void)stream;
   emulator::launch(name, kernel, dim3(grid), dim3(block), 0, arguments...);
 #else
-  kernel<<<grid, block, 0, stream> > >(arguments...);
+  // clang-format off: it takes the brackets apart
+  kernel<<<grid, block, 0, stream>>>(arguments...);
+  // clang-format on
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess)
     throw std::runtime_error(std::string("emix: launch of ") + name + " failed: " + cudaGetErrorString(error));
