@@ -8,6 +8,7 @@ namespace emix::returns {
 namespace {
 
 inline constexpr int kBlock = 128;
+inline constexpr int kBlocks = 4;  // on a multiprocessor at once; caps the registers: 16 warps keep enough loads in flight
 inline constexpr int64_t kManyRows = 16384;  // enough threads to fill the device with one a row
 
 // Lane i gets the composition of the maps of lanes i .. 31.
@@ -33,7 +34,8 @@ __device__ __forceinline__ Affine<F> scan_from_the_start(Affine<F> map, int lane
 }
 
 template <class T, int kChunks>
-__global__ void __launch_bounds__(kBlock) forward_scan(Problem p, View out) {
+__global__ void __launch_bounds__(kBlock, kBlocks)
+    forward_scan(const __grid_constant__ Problem p, const __grid_constant__ View out) {
   using F = Wide<T>;
   const int lane = static_cast<int>(threadIdx.x % kWarp);
   const F gamma = static_cast<F>(p.gamma), lam = static_cast<F>(p.lam);
@@ -71,7 +73,8 @@ __global__ void __launch_bounds__(kBlock) forward_scan(Problem p, View out) {
 }
 
 template <class T>
-__global__ void __launch_bounds__(kBlock) forward_walk(Problem p, View out) {
+__global__ void __launch_bounds__(kBlock, kBlocks)
+    forward_walk(const __grid_constant__ Problem p, const __grid_constant__ View out) {
   using F = Wide<T>;
   const F gamma = static_cast<F>(p.gamma), lam = static_cast<F>(p.lam);
   for (int64_t i = thread_index(); i < p.rows; i += thread_count()) {
@@ -89,7 +92,8 @@ __global__ void __launch_bounds__(kBlock) forward_walk(Problem p, View out) {
 
 // A limited horizon: every step on its own.
 template <class T>
-__global__ void __launch_bounds__(kBlock) forward_window(Problem p, View out) {
+__global__ void __launch_bounds__(kBlock, kBlocks)
+    forward_window(const __grid_constant__ Problem p, const __grid_constant__ View out) {
   using F = Wide<T>;
   const F gamma = static_cast<F>(p.gamma), lam = static_cast<F>(p.lam);
   for (int64_t i = thread_index(); i < p.rows * p.steps; i += thread_count()) {
@@ -142,7 +146,8 @@ struct Backward {
 
 // Two scans: X from the end, kept where trace's gradient will be, then dL/dX from the start.
 template <class T>
-__global__ void __launch_bounds__(kBlock) backward_scan(Problem p, GradientViews views) {
+__global__ void __launch_bounds__(kBlock, kBlocks)
+    backward_scan(const __grid_constant__ Problem p, const __grid_constant__ GradientViews views) {
   using F = Wide<T>;
   const int lane = static_cast<int>(threadIdx.x % kWarp);
   for (int64_t i = thread_index() / kWarp; i < p.rows; i += thread_count() / kWarp) {
@@ -172,7 +177,8 @@ __global__ void __launch_bounds__(kBlock) backward_scan(Problem p, GradientViews
 }
 
 template <class T>
-__global__ void __launch_bounds__(kBlock) backward_window(Problem p, GradientViews views) {
+__global__ void __launch_bounds__(kBlock, kBlocks)
+    backward_window(const __grid_constant__ Problem p, const __grid_constant__ GradientViews views) {
   using F = Wide<T>;
   for (int64_t i = thread_index(); i < p.rows * p.steps; i += thread_count()) {
     const int64_t t = i % p.steps;

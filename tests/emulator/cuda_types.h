@@ -7,6 +7,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 // __restrict__ is g++'s own. __shared__ is left undefined: all shared memory comes from emulator::dynamic_shared(),
 // where it is checked.
 
