@@ -8,7 +8,8 @@ namespace emix::returns {
 namespace {
 
 inline constexpr int kBlock = 128;
-inline constexpr int kBlocks = 4;  // on a multiprocessor at once; caps the registers: 16 warps keep enough loads in flight
+// Blocks on a multiprocessor at once: caps the registers, so that 16 warps keep enough loads in flight.
+inline constexpr int kBlocks = 4;
 inline constexpr int64_t kManyRows = 16384;  // enough threads to fill the device with one a row
 
 // Lane i gets the composition of the maps of lanes i .. 31.
