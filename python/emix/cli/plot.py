@@ -1,0 +1,37 @@
+"""``emix plot RUN...``: learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional
+
+from emix.errors import UsageError
+from emix.training.plot import plot_runs
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw runs over environment steps: a line per algorithm with a band over its seeds, a panel per environment."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN...")]
+    """Folders of runs."""
+    out: Path = Path("curves.png")
+    """The picture to write."""
+    metric: str | None = None
+    """A name of metrics.jsonl; by default the test win rate where there is one, else the test return."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    chosen = tyro.cli(Plot, args=list(arguments), prog="emix plot")
+    if not chosen.runs:
+        raise UsageError(
+            "emix plot expects the folder of at least one run, such as `emix plot runs/smix/matrix/msteps-5/*`"
+        )
+    print(plot_runs(chosen.runs, chosen.out, metric=chosen.metric))
+    return 0

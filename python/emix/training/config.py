@@ -1,0 +1,85 @@
+"""How a run is driven. What is learned, and how, stands in the learner's own configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from emix.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The settings of the training loop; a recipe overrides them, and the command line overrides the recipe."""
+
+    steps: int = 2_050_000
+    """Environment steps to train for, summed over the environments (PyMARL t_max)."""
+    seed: int = 0
+    """Every random stream of the run derives from it: learner, replay, environments, evaluation."""
+    device: str = "cpu"
+    """Where networks, replay and device environments live: cpu, cuda or cuda:1."""
+    threads: int = 1
+    """CPU threads of torch. One: 64 units gain little from more, and the numbers do not depend on the cores."""
+    num_envs: int = 4
+    """Environments that play at once; a rollout is an episode of each (SMIX section VI-B; PyMARL batch_size_run)."""
+    updates_per_rollout: int = 1
+    """Learner updates after each rollout (PyMARL: one per call of the parallel runner)."""
+    batch_episodes: int = 32
+    """Episodes in an update; updates begin when the replay holds that many (SMIX section VI-B)."""
+    buffer_episodes: int = 1500
+    """Episodes the replay holds (SMIX section VI-B; PyMARL's QMIX has 5000)."""
+    test_interval: int = 20_000
+    """Environment steps between two evaluations (SMIX repository, smix.yaml)."""
+    test_episodes: int = 24
+    """Greedy episodes in an evaluation, a multiple of test_envs (SMIX repository, smix.yaml)."""
+    test_envs: int = 4
+    """Environments of the evaluation; each plays test_episodes / test_envs episodes."""
+    log_interval: int = 10_000
+    """Environment steps between two rows of metrics.jsonl (PyMARL sc2.yaml)."""
+    checkpoint_interval: int = 50_000
+    """Environment steps between two checkpoints: what a killed run plays again at most."""
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            value, default = getattr(self, name), getattr(type(self), name)
+            if type(value) is not type(default):
+                raise UsageError(f"{name} expects {type(default).__name__}, got {value!r}")
+            if isinstance(value, int) and value < (0 if name == "seed" else 1):
+                raise UsageError(f"{name} expects {'0 or more' if name == 'seed' else 'at least 1'}, got {value}")
+        if self.test_episodes % self.test_envs:
+            raise UsageError(
+                f"test_episodes expects a multiple of test_envs, so that every environment plays the same number: "
+                f"got {self.test_episodes} and {self.test_envs}"
+            )
+        if self.buffer_episodes < max(self.batch_episodes, self.num_envs):
+            raise UsageError(
+                f"buffer_episodes expects at least batch_episodes ({self.batch_episodes}) and num_envs "
+                f"({self.num_envs}), got {self.buffer_episodes}"
+            )
+
+
+def training_config(values: Mapping[str, Any]) -> TrainingConfig:
+    """The configuration with ``values`` set; ``UsageError`` where one is unknown or out of range."""
+    known = [field.name for field in fields(TrainingConfig)]
+    if unknown := sorted(set(values) - set(known)):
+        raise UsageError(f"unknown training settings {', '.join(unknown)}: expected some of {', '.join(known)}")
+    return TrainingConfig(**values)
+
+
+class Seeds(NamedTuple):
+    """The seeds of a run's random streams, each 63 bits."""
+
+    learner: int
+    replay: int
+    env: int
+    test_env: int
+    eval_command: int
+
+
+def spawn_seeds(seed: int) -> Seeds:
+    """Independent streams from the run's one seed, by numpy's ``SeedSequence``: neighbouring seeds share nothing."""
+    children = np.random.SeedSequence(seed).spawn(len(Seeds._fields))
+    return Seeds(*(int(child.generate_state(1, np.uint64)[0] >> np.uint64(1)) for child in children))

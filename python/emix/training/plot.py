@@ -1,0 +1,111 @@
+"""Learning curves: one line per algorithm, with a band over its seeds, one panel per environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from emix.errors import UsageError
+from emix.training.metrics import METRICS, read_rows
+from emix.training.run import read_settings
+
+GRID_POINTS = 400
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LABELS = {"test_return_mean": "test return", "test_battle_won_mean": "test win rate"}
+
+
+def plot_runs(folders: Sequence[Path], out: Path, *, metric: str | None = None) -> Path:
+    """Draw a metric over environment steps, and return the path of the PNG.
+
+    Runs of one algorithm on one environment are one line: the mean over seeds, with a band of one standard deviation.
+    Runs that logged at different steps are interpolated linearly, up to where the shortest of them ends.
+
+    Args:
+        folders: of runs.
+        out: file to write.
+        metric: a name of metrics.jsonl; by default ``test_battle_won_mean`` where every run has it, else
+            ``test_return_mean``.
+
+    Raises:
+        UsageError: a folder holds no run, a run has no such metric, or ``out`` cannot be written.
+    """
+    rows = {folder: _rows(folder) for folder in folders}
+    if metric is None:
+        won = all(any("test_battle_won_mean" in row for row in run) for run in rows.values())
+        metric = "test_battle_won_mean" if won else "test_return_mean"
+    panels: dict[str, dict[str, list[np.ndarray]]] = {}
+    for folder in folders:
+        settings = read_settings(folder)
+        panels.setdefault(settings.env, {}).setdefault(settings.algorithm, []).append(
+            _curve(folder, rows[folder], metric)
+        )
+    return _draw(panels, LABELS.get(metric, metric.replace("_", " ")), out)
+
+
+def mean_and_deviation(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps, mean and standard deviation ``[G]`` of curves ``[2, points]``: steps, which may differ, and values.
+
+    One curve keeps its own points. Several share a grid from the latest first step to the earliest last one.
+    """
+    if len(curves) == 1:
+        steps, values = curves[0]
+        return steps, values, np.zeros_like(values)
+    grid = np.linspace(max(curve[0, 0] for curve in curves), min(curve[0, -1] for curve in curves), GRID_POINTS)
+    values = np.stack([np.interp(grid, *curve) for curve in curves])  # [runs, G]
+    return grid, values.mean(axis=0), values.std(axis=0)
+
+
+def _rows(folder: Path) -> list[dict[str, float]]:
+    if not (folder / METRICS).is_file():
+        raise UsageError(f"{folder} holds no run: expected a folder with {METRICS}, as `emix train` makes it")
+    return read_rows(folder)
+
+
+def _curve(folder: Path, rows: list[dict[str, float]], metric: str) -> np.ndarray:
+    """[2, points]: environment steps and the metric, where it was logged."""
+    points = [(row["env_steps"], row[metric]) for row in rows if row.get(metric) is not None]
+    if not points:
+        names = sorted({name for row in rows for name in row} - {"env_steps"})
+        raise UsageError(
+            f"{folder / METRICS} has no metric {metric!r}: expected one of {', '.join(names) or 'none yet'}"
+        )
+    return np.array(points, dtype=float).T
+
+
+def _draw(panels: dict[str, dict[str, list[np.ndarray]]], label: str, out: Path) -> Path:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    figure = Figure(figsize=(6.4 * len(panels), 4.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    colours = {
+        name: COLOURS[i % len(COLOURS)]
+        for i, name in enumerate(sorted({name for panel in panels.values() for name in panel}))
+    }
+    for axes, (env, algorithms) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for algorithm, curves in algorithms.items():
+            steps, mean, deviation = mean_and_deviation(curves)
+            seeds = f"mean ± std of {len(curves)} seeds" if len(curves) > 1 else "1 seed"
+            axes.plot(steps, mean, color=colours[algorithm], linewidth=1.8, label=f"{algorithm} ({seeds})")
+            if len(curves) > 1:
+                axes.fill_between(
+                    steps, mean - deviation, mean + deviation, color=colours[algorithm], alpha=0.2, linewidth=0
+                )
+        axes.set_title(env, fontsize=11)
+        axes.set_xlabel("environment steps")
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.margins(x=0.01)
+        axes.legend(frameon=False, fontsize=9)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, format="png")
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror}; choose another file with --out") from error
+    return out

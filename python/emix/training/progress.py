@@ -1,0 +1,108 @@
+"""What a person sees while a run trains: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterable, Mapping
+from time import perf_counter
+from typing import TextIO
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+WINDOW = 30.0  # seconds over which the speed is measured; since the start, it would hide that a run became slower
+PHASES = ("env", "inference", "update", "test")
+
+
+class Bar(RichProgress):
+    """Rich's bar with a line of numbers below, so that it fits into 80 columns."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar, then the line."""
+        yield self.make_tasks_table(self.tasks)
+        yield from (Text(task.fields["numbers"], no_wrap=True) for task in self.tasks)
+
+
+class Progress:
+    """Shows steps, speed, return or win rate, where the time goes, and the time left. It changes none of the numbers.
+
+    Args:
+        total: environment steps of the run.
+        start: environment steps already done.
+        output: where to; a bar where that is a terminal, else one line per row of the metrics.
+    """
+
+    def __init__(self, total: int, *, start: int = 0, output: TextIO | None = None) -> None:
+        self.total = total
+        self.output = output or sys.stdout
+        self.history: deque[tuple[float, int]] = deque([(perf_counter(), start)])
+        self.latest: dict[str, float] = {}
+        self.bar = _make_bar(self.output, total, start) if self.output.isatty() else None
+
+    def advance(self, env_steps: int) -> None:
+        """Once a rollout."""
+        now = perf_counter()
+        self.history.append((now, env_steps))
+        while len(self.history) > 2 and self.history[0][0] < now - WINDOW:
+            self.history.popleft()
+        if self.bar is not None:
+            self.bar.update(
+                self.bar.task_ids[0], completed=env_steps, numbers=self._numbers(), speed=f"{self.speed():,.0f} steps/s"
+            )
+
+    def speed(self) -> float:
+        """Environment steps per second over the last half minute; 0 before the first rollout."""
+        (start, first), (end, last) = self.history[0], self.history[-1]
+        return (last - first) / (end - start) if end > start else 0.0
+
+    def log(self, env_steps: int, row: Mapping[str, float], timing: Mapping[str, float]) -> None:
+        """Once a row of the metrics."""
+        self.latest |= {**dict.fromkeys((f"frac_{phase}" for phase in PHASES), 0.0), **row, **timing}
+        if self.bar is None:
+            speed = f"{timing['steps_per_s']:,.0f} steps/s"
+            self.say(f"{env_steps:>11,}/{self.total:,}  {speed:>14}  {self._numbers()}  {self._time_left(env_steps)}")
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar."""
+        if self.bar is not None:
+            self.bar.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, file=self.output, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self.bar is not None:
+            self.bar.stop()
+
+    def _numbers(self) -> str:
+        """Win rate where the environment has one, else return, in training and in test; then the shares of the time."""
+        metric = "battle_won_mean" if "test_battle_won_mean" in self.latest else "return_mean"
+        label = "won" if metric == "battle_won_mean" else "return"
+        names = {metric: label, f"test_{metric}": f"test {label}"}
+        values = [f"{label} {self.latest[name]:.3f}" for name, label in names.items() if name in self.latest]
+        shares = [f"{phase} {self.latest[f'frac_{phase}']:.0%}" for phase in PHASES if f"frac_{phase}" in self.latest]
+        return "  ".join([*values, " ".join(shares)])
+
+    def _time_left(self, env_steps: int) -> str:
+        speed = self.speed()
+        if not speed or env_steps >= self.total:
+            return ""
+        minutes, seconds = divmod(round((self.total - env_steps) / speed), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left"
+
+
+def _make_bar(output: TextIO, total: int, start: int) -> Bar:
+    bar = Bar(
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+        console=Console(file=output),
+        speed_estimate_period=WINDOW,
+    )
+    bar.add_task("train", total=total, completed=start, numbers="", speed="")
+    bar.start()
+    return bar

@@ -1,0 +1,91 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emix.errors import UsageError
+from emix.training import make_settings, plot_runs, write_config
+from emix.training.plot import mean_and_deviation
+
+
+def make_run(folder: Path, algorithm: str, rows: list[dict], env: str = "matrix/msteps-5") -> Path:
+    folder.mkdir()
+    write_config(folder, make_settings(algorithm, env), episode_limit=5)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def rows(steps: list[int], values: list[float], metric: str = "test_return_mean") -> list[dict]:
+    return [{"env_steps": step, metric: value} for step, value in zip(steps, values, strict=True)]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return [
+        make_run(tmp_path / "a", "smix", rows([0, 100, 205, 290], [0, 1, 2, 3])),
+        make_run(tmp_path / "b", "smix", rows([0, 90, 200, 310], [1, 1, 3, 2])),
+        make_run(tmp_path / "c", "iql", rows([0, 110, 190], [0, 0, 1])),
+    ]
+
+
+def check_picture(path: Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50  # something is drawn, smoothly
+    return pixels.shape[:2]
+
+
+def test_several_seeds_and_algorithms(runs, tmp_path):
+    out = tmp_path / "new folder" / "curve.png"
+    assert plot_runs(runs, out) == out
+    check_picture(out)
+
+
+def test_one_run(runs, tmp_path):
+    check_picture(plot_runs(runs[:1], tmp_path / "curve.png"))
+
+
+def test_a_panel_for_each_environment(runs, tmp_path):
+    one = check_picture(plot_runs(runs, tmp_path / "one.png"))
+    other = make_run(tmp_path / "d", "smix", rows([0, 100], [0, 1]), env="matrix/msteps-4")
+    two = check_picture(plot_runs([*runs, other], tmp_path / "two.png"))
+    assert two[1] > 1.8 * one[1]
+
+
+def test_mean_and_deviation_of_different_grids():
+    up, flat = np.array([[0, 100, 200.0], [0, 10, 20]]), np.array([[50, 150.0], [4, 4]])
+    steps, mean, deviation = mean_and_deviation([up, flat])
+    assert (steps[0], steps[-1]) == (50, 150)  # where both are known
+    np.testing.assert_allclose(mean, (steps / 10 + 4) / 2)
+    np.testing.assert_allclose(deviation, np.abs(steps / 10 - 4) / 2, atol=1e-12)
+
+
+def test_one_curve_keeps_its_points():
+    curve = np.array([[0, 7, 200.0], [0, 10, 20]])
+    steps, mean, deviation = mean_and_deviation([curve])
+    np.testing.assert_array_equal(steps, curve[0])
+    np.testing.assert_array_equal(mean, curve[1])
+    assert not deviation.any()
+
+
+def test_win_rate_is_the_default_where_every_run_has_it(tmp_path, monkeypatch):
+    labels = []
+    monkeypatch.setattr("emix.training.plot._draw", lambda panels, label, out: labels.append(label))
+    both = [{**a, **b} for a, b in zip(rows([0, 9], [1, 2]), rows([0, 9], [0, 1], "test_battle_won_mean"), strict=True)]
+    won = make_run(tmp_path / "won", "smix", both)
+    other = make_run(tmp_path / "other", "smix", rows([0, 9], [1, 2]))
+    plot_runs([won], tmp_path / "x.png")
+    plot_runs([won, other], tmp_path / "x.png")
+    plot_runs([won], tmp_path / "x.png", metric="test_return_mean")
+    assert labels == ["test win rate", "test return", "test return"]
+
+
+def test_errors(runs, tmp_path):
+    with pytest.raises(UsageError, match="has no metric 'loss': expected one of test_return_mean"):
+        plot_runs(runs, tmp_path / "x.png", metric="loss")
+    with pytest.raises(UsageError, match="nothing holds no run"):
+        plot_runs([tmp_path / "nothing"], tmp_path / "x.png")
+    with pytest.raises(UsageError, match=r"cannot write .*x\.png: .*; choose another file with --out"):
+        plot_runs(runs, runs[0] / "config.yaml" / "x.png")

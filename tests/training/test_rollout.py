@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from emix.training import collect
+from emix.training.stopwatch import Stopwatch
+
+# Three environments: one terminates after 2 steps, one after 5, one runs into its time limit after 3.
+PLANS = [[(2, False)], [(5, False)], [(3, True)]]
+
+
+def test_lengths_flags_and_rewards(scripted_env, policy):
+    rollout = collect(scripted_env(PLANS), policy, explore=True)
+    episodes = rollout.episodes
+    assert rollout.lengths.tolist() == [2, 5, 3]
+    assert episodes.lengths.tolist() == [2, 5, 3]
+    assert episodes.batch_size == torch.Size([3])
+    assert episodes.obs.shape == (3, 6, 2, 2)  # the longest episode decides the width
+    assert episodes.terminated.nonzero().tolist() == [[0, 1], [1, 4]]
+    assert episodes.truncated.nonzero().tolist() == [[2, 2]]
+    assert episodes.reward.tolist() == [[1, 2, 0, 0, 0], [11, 12, 13, 14, 15], [21, 22, 23, 0, 0]]
+    assert rollout.returns.tolist() == [3, 65, 66]
+
+
+def test_last_observation_and_its_action_are_kept_and_nothing_beyond(scripted_env, policy):
+    episodes = collect(scripted_env(PLANS), policy, explore=True).episodes
+    for e, length in enumerate([2, 5, 3]):
+        assert episodes.obs[e, : length + 1, 0].tolist() == [[e, t] for t in range(length + 1)]
+        assert episodes.state[e, : length + 1, 0].tolist() == list(range(length + 1))
+        assert episodes.actions[e, : length + 1, 0].tolist() == [1 + t % 2 for t in range(length + 1)]
+        assert episodes.avail[e, : length + 1].all()
+        for field in (episodes.obs, episodes.state, episodes.avail, episodes.actions):
+            assert not field[e, length + 1 :].any()  # NaN of a finished environment would be truthy
+        for field in (episodes.reward, episodes.terminated, episodes.truncated, episodes.valid):
+            assert not field[e, length:].any()
+
+
+def test_info_is_that_of_the_last_step(scripted_env, policy):
+    info = collect(scripted_env(PLANS), policy, explore=True).info
+    assert info["battle_won"].tolist() == [1, 1, 0]
+    assert info["time"].tolist() == [2, 5, 3]
+
+
+def test_policy_is_asked_once_more_than_the_environment(scripted_env, policy):
+    env, watch = scripted_env(PLANS), Stopwatch()
+    collect(env, policy, explore=False, stopwatch=watch)
+    assert len(env.actions) == 5
+    assert policy.explored == [False] * 6
+    assert set(watch.seconds) == {"env", "inference"}
+
+
+def test_an_environment_that_does_not_end_is_named(scripted_env, policy):
+    with pytest.raises(RuntimeError, match="scripted: an episode did not end within its limit of 4 steps"):
+        collect(scripted_env([[(9, False)]], limit=4), policy, explore=True)
