@@ -2,8 +2,9 @@
 
     pytest benchmarks/bench_returns.py --benchmark-enable
 
-Peers: the reference (a Python loop over time, eager), torch.compile of it, torchrl's vec_td_lambda_return_estimate (`pip install torchrl`), rl-triton
-(CUDA only, if it is installed). Every peer's result is compared with ours before it is timed. On CUDA the times are device times in a CUDA graph.
+Peers: the reference (a Python loop over time, eager), torch.compile of it, torchrl's vec_td_lambda_return_estimate
+(`pip install torchrl`), rl-triton (CUDA only, if it is installed). Every peer's result is compared with ours before it
+is timed. On CUDA the times are device times in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from torch import Tensor
 from emix import ops
 
 GAMMA, LAM = 0.99, 0.8
-SIZES = {"cpu": [(32, 60), (32, 120), (4096, 128)], "cuda": [(32, 60), (32, 120), (1024, 128), (4096, 128), (4096, 1024), (262144, 128)]}
+SIZES = {
+    "cpu": [(32, 60), (32, 120), (4096, 128)],
+    "cuda": [(32, 60), (32, 120), (1024, 128), (4096, 128), (4096, 1024), (262144, 128)],
+}
 EAGER_UP_TO = 4096 * 128  # the loop and its compilation take minutes past this
 
 
@@ -68,18 +72,26 @@ def cases() -> list[object]:
             if batch * steps <= EAGER_UP_TO:
                 peers += [eager, compiled]
             peers += [torchrl] if device == "cpu" else [rl_triton]  # torchrl's vectorised form synchronises: no graph
-            found += [pytest.param(device, batch, steps, peer, id=f"{device}-{batch}x{steps}-{peer.__name__}") for peer in peers]
+            found += [
+                pytest.param(device, batch, steps, peer, id=f"{device}-{batch}x{steps}-{peer.__name__}")
+                for peer in peers
+            ]
     return found
 
 
 @pytest.mark.parametrize(("device", "batch", "steps", "peer"), cases())
-def test_lambda_returns(record: Callable[..., None], device: str, batch: int, steps: int, peer: Callable[..., Tensor]) -> None:
+def test_lambda_returns(
+    record: Callable[..., None], device: str, batch: int, steps: int, peer: Callable[..., Tensor]
+) -> None:
     tensors = inputs(batch, steps, device)
     torch.testing.assert_close(peer(*tensors), ours(*tensors), rtol=1e-3, atol=1e-3)
     record(f"{device} {batch}x{steps}", "emix" if peer is ours else peer.__name__, lambda: peer(*tensors), device)
 
 
-@pytest.mark.parametrize(("device", "batch", "steps"), [(d, *size) for d in SIZES for size in SIZES[d] if d == "cpu" or torch.cuda.is_available()])
+@pytest.mark.parametrize(
+    ("device", "batch", "steps"),
+    [(d, *size) for d in SIZES for size in SIZES[d] if d == "cpu" or torch.cuda.is_available()],
+)
 def test_floor(record: Callable[..., None], device: str, batch: int, steps: int) -> None:
     """Read and write as many bytes as the op must."""
     moved = sum(t.numel() * t.element_size() for t in inputs(batch, steps, device)) + batch * steps * 4

@@ -9,7 +9,10 @@ torch.set_num_threads(2)
 def pytest_report_header() -> list[str]:
     from emix import _library
 
-    return [f"emix: {_library.library_path()}", f"CUDA: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'no device, its tests are skipped'}"]
+    return [
+        f"emix: {_library.library_path()}",
+        f"CUDA: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'no device, its tests are skipped'}",
+    ]
 
 
 @pytest.fixture(params=["cpu", "cuda"])

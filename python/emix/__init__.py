@@ -1,7 +1,7 @@
 """emix: fused CPU and CUDA ops, environments and learners for multi-agent reinforcement learning.
 
-``emix.ops`` are the fused ops, ``emix.make`` an environment, ``emix.list_envs`` all of them. What is heavy is imported when it is first used:
-the worker processes of an environment import this package without torch.
+``emix.ops`` are the fused ops, ``emix.make`` an environment, ``emix.list_envs`` all of them. What is heavy is imported
+when it is first used: the worker processes of an environment import this package without torch.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ def library_path() -> Path:
         if path.exists():
             return path
     raise ImportError(
-        f"emix's compiled library libemix.so is not in {' or '.join(emix.__path__)}: the package was not installed, only found. "
-        "Run `pip install .` in its folder (or `make setup`)."
+        f"emix's compiled library libemix.so is not in {' or '.join(emix.__path__)}: the package was not installed, "
+        "only found. Run `pip install .` in its folder (or `make setup`)."
     )
 
 

@@ -67,7 +67,9 @@ def make_call(
         return reversed_axes.permute(*reversed(range(len(shape))))[tuple(slice(0, 2 * size, 2) for size in shape)]
 
     def mask(probability: float) -> Tensor:
-        return torch.rand((batch, steps, *([] if broadcast else trailing)), generator=g, dtype=torch.float64) < probability
+        return (
+            torch.rand((batch, steps, *([] if broadcast else trailing)), generator=g, dtype=torch.float64) < probability
+        )
 
     names, numbers = SIGNATURES[name]
     tensors = {"reward": values(0, () if broadcast else trailing), "terminated": mask(0.1 if ends != "none" else 0.0)}

@@ -17,7 +17,11 @@ NAMES = sorted(SIGNATURES)
 
 
 def relative_error(ours: Tensor, reference: Tensor) -> float:
-    return ((ours.double() - reference.double()).abs() / (1 + reference.double().abs())).max().item() if ours.numel() else 0.0
+    return (
+        ((ours.double() - reference.double()).abs() / (1 + reference.double().abs())).max().item()
+        if ours.numel()
+        else 0.0
+    )
 
 
 # Right answers
@@ -31,7 +35,9 @@ def test_equals_the_reference(call: Call) -> None:
     assert ours.shape == expected.shape
     assert ours.dtype == torch.float64
     assert relative_error(ours, expected) < 1e-10
-    assert relative_error(call.to(torch.float32).run(ops), expected) < 1e-4 * (1 + expected.abs().max().item() if expected.numel() else 1)
+    assert relative_error(call.to(torch.float32).run(ops), expected) < 1e-4 * (
+        1 + expected.abs().max().item() if expected.numel() else 1
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -93,7 +99,13 @@ def test_one_by_one_definition_with_brute_force_sums() -> None:
             while True:
                 bootstrap = 0 if terminated[b, step] else gamma * v[b, step + 1]
                 total += weight * (reward[b, step] + bootstrap - q[b, step]).item()
-                if terminated[b, step] or truncated[b, step] or step == 11 or not valid[b, step + 1] or step - t + 1 == horizon:
+                if (
+                    terminated[b, step]
+                    or truncated[b, step]
+                    or step == 11
+                    or not valid[b, step + 1]
+                    or step - t + 1 == horizon
+                ):
                     break
                 weight *= gamma * lam * pi[b, step + 1].item()
                 step += 1
@@ -114,7 +126,9 @@ def test_special_cases_agree() -> None:
     returns = ops.lambda_returns(reward, terminated, value, gamma=0.9, lam=0.7, **ends)
     advantage = ops.gae(reward, terminated, value, gamma=0.9, lam=0.7, **ends)
     torch.testing.assert_close(torch.where(ends["valid"], advantage + value[:, :-1], 0), returns)
-    deterministic = ops.tree_backup_returns(reward, terminated, value, value, torch.ones_like(value), gamma=0.9, lam=0.7, **ends)
+    deterministic = ops.tree_backup_returns(
+        reward, terminated, value, value, torch.ones_like(value), gamma=0.9, lam=0.7, **ends
+    )
     torch.testing.assert_close(deterministic, returns)
     q, v = value, value.roll(1, 0)
     q_lambda = ops.q_lambda_returns(reward, terminated, q, v, gamma=0.9, lam=0.7, **ends)
@@ -128,8 +142,13 @@ def test_padding_and_what_stands_in_it_change_nothing(device: str, name: str) ->
     call = make_call(name, 17, 5, 30, horizon=4).to(torch.float64, device)
     before = call.run(ops)
     valid = call.ends["valid"]
-    following = torch.cat([torch.ones_like(valid[:, :1]), valid], dim=1)  # the entry after the last valid step is bootstrapped from
-    poisoned = {k: v.masked_fill(~(valid if v.shape[1] == 30 else following), torch.nan) if v.is_floating_point() else v for k, v in call.tensors.items()}
+    following = torch.cat(
+        [torch.ones_like(valid[:, :1]), valid], dim=1
+    )  # the entry after the last valid step is bootstrapped from
+    poisoned = {
+        k: v.masked_fill(~(valid if v.shape[1] == 30 else following), torch.nan) if v.is_floating_point() else v
+        for k, v in call.tensors.items()
+    }
     after = Call(name, poisoned, call.ends, call.numbers).run(ops)
     assert torch.equal(before, after)
     longer = {k: torch.cat([v, v[:, :7]], dim=1) for k, v in call.tensors.items()}
@@ -147,7 +166,20 @@ def test_terminated_step_ignores_what_follows_even_nan(device: str) -> None:
     assert result[0, 2:].isnan().all()
 
 
-@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int8, torch.int32, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.bool,
+        torch.uint8,
+        torch.int8,
+        torch.int32,
+        torch.int64,
+        torch.float16,
+        torch.bfloat16,
+        torch.float32,
+        torch.float64,
+    ],
+)
 def test_masks_of_any_dtype(device: str, dtype: torch.dtype) -> None:
     call = make_call("lambda_returns", 19, 4, 50).to(torch.float32, device)
     expected = call.run(ops)
@@ -196,7 +228,9 @@ def test_gradients(device: str, name: str, horizon: int | None) -> None:
     inputs = {k: v.requires_grad_() if v.is_floating_point() else v for k, v in call.tensors.items()}
 
     def run(*tensors: Tensor) -> Tensor:
-        return Call(name, dict(zip(inputs, tensors, strict=True)), call.ends, call.numbers).run(ops, differentiable=True)
+        return Call(name, dict(zip(inputs, tensors, strict=True)), call.ends, call.numbers).run(
+            ops, differentiable=True
+        )
 
     assert torch.autograd.gradcheck(run, tuple(inputs.values()))
 
@@ -231,9 +265,13 @@ def test_opcheck(device: str, horizon: int) -> None:
     call = make_call("trace_returns", 37, 3, 6, (2,)).to(torch.float32, device)
     reward, terminated, q, v, trace = call.tensors.values()
     ends = (call.ends["truncated"], call.ends["valid"])
-    torch.library.opcheck(torch.ops.emix.trace_returns.default, (reward, terminated, q, v, 0.9, 0.8, trace, *ends, horizon))
+    torch.library.opcheck(
+        torch.ops.emix.trace_returns.default, (reward, terminated, q, v, 0.9, 0.8, trace, *ends, horizon)
+    )
     grad = torch.randn(3, 6, 2, device=device)
-    torch.library.opcheck(torch.ops.emix.trace_returns_backward.default, (grad, reward, terminated, q, v, 0.9, 0.8, trace, *ends, horizon))
+    torch.library.opcheck(
+        torch.ops.emix.trace_returns_backward.default, (grad, reward, terminated, q, v, 0.9, 0.8, trace, *ends, horizon)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -297,8 +335,14 @@ GOOD = {"reward": torch.zeros(4, 6), "terminated": torch.zeros(4, 6), "value": t
         ({"value": torch.zeros(4, 6)}, r"value must have shape \[4, 7\].*got \[4, 6\]"),
         ({"value": torch.zeros(1, 7)}, r"value must have shape \[4, 7\].*got \[1, 7\]"),
         ({"terminated": torch.zeros(4, 1)}, r"terminated must have shape \[4, 6\].*got \[4, 1\]"),
-        ({"terminated": torch.zeros(4, 6, 2), "value": torch.zeros(4, 7, 3)}, r"value must have the trailing axes \[2\].*got \[4, 7, 3\]"),
-        ({"value": torch.zeros(4, 7, dtype=torch.long)}, r"value must be a float16, bfloat16, float32 or float64 tensor, got an integer or bool one"),
+        (
+            {"terminated": torch.zeros(4, 6, 2), "value": torch.zeros(4, 7, 3)},
+            r"value must have the trailing axes \[2\].*got \[4, 7, 3\]",
+        ),
+        (
+            {"value": torch.zeros(4, 7, dtype=torch.long)},
+            r"value must be a float16, bfloat16, float32 or float64 tensor, got an integer or bool one",
+        ),
         ({"reward": torch.zeros(4, 6, dtype=torch.complex64)}, r"reward must be real, got a complex tensor"),
         ({"terminated": torch.zeros(4, 6, dtype=torch.complex64)}, r"terminated must be real, got a complex tensor"),
         ({"value": None}, r"value must be a tensor, got None"),
@@ -310,7 +354,10 @@ GOOD = {"reward": torch.zeros(4, 6), "terminated": torch.zeros(4, 6), "value": t
         ({"valid": torch.ones(4, 7)}, r"valid must have shape \[4, 6\].*got \[4, 7\]"),
         ({"truncated": torch.ones(5, 6)}, r"truncated must have shape \[4, 6\].*got \[5, 6\]"),
         ({"value": torch.zeros(4, 7, 1, 1, 1, 1, 1)}, r"4 trailing axes at most, got 5"),
-        ({"reward": torch.zeros(4, 6).to_sparse()}, r"expected dense CPU or CUDA tensors, got tensors of the 'SparseCPU' backend"),
+        (
+            {"reward": torch.zeros(4, 6).to_sparse()},
+            r"expected dense CPU or CUDA tensors, got tensors of the 'SparseCPU' backend",
+        ),
     ],
 )
 def test_wrong_calls_say_what_is_wrong(change: dict[str, object], message: str) -> None:
@@ -319,7 +366,9 @@ def test_wrong_calls_say_what_is_wrong(change: dict[str, object], message: str) 
         ops.lambda_returns(**arguments)
 
 
-@pytest.mark.parametrize(("name", "key"), [("tree_backup_returns", "pi"), ("retrace_returns", "ratio"), ("trace_returns", "trace")])
+@pytest.mark.parametrize(
+    ("name", "key"), [("tree_backup_returns", "pi"), ("retrace_returns", "ratio"), ("trace_returns", "trace")]
+)
 def test_wrong_calls_use_the_public_names(name: str, key: str) -> None:
     call = make_call(name, 59, 4, 6)
     call.tensors[key] = torch.zeros(4, 6)
@@ -327,7 +376,9 @@ def test_wrong_calls_use_the_public_names(name: str, key: str) -> None:
         call.run(ops)
 
 
-@pytest.mark.parametrize(("name", "key"), [("n_step_returns", "n"), ("tree_backup_returns", "horizon"), ("trace_returns", "horizon")])
+@pytest.mark.parametrize(
+    ("name", "key"), [("n_step_returns", "n"), ("tree_backup_returns", "horizon"), ("trace_returns", "horizon")]
+)
 @pytest.mark.parametrize("value", [0, -2])
 def test_wrong_horizon(name: str, key: str, value: int) -> None:
     call = make_call(name, 61, 4, 6)
@@ -347,17 +398,25 @@ SHAPES = st.lists(st.integers(0, 4), min_size=0, max_size=4).map(tuple)
 DTYPES = st.sampled_from([torch.float32, torch.float64, torch.float16, torch.int64, torch.bool, torch.complex64])
 
 
-@given(shapes=st.tuples(SHAPES, SHAPES, SHAPES, SHAPES), dtypes=st.tuples(DTYPES, DTYPES, DTYPES, DTYPES), lam=st.sampled_from([0.0, 0.5, 1.0, 2.0]))
+@given(
+    shapes=st.tuples(SHAPES, SHAPES, SHAPES, SHAPES),
+    dtypes=st.tuples(DTYPES, DTYPES, DTYPES, DTYPES),
+    lam=st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+)
 @settings(max_examples=300, deadline=None)
 def test_random_shapes_and_dtypes_are_right_or_refused(shapes: tuple, dtypes: tuple, lam: float) -> None:
     """No crash, no wrong answer, no silent broadcast over B or T."""
-    reward, terminated, value, valid = (torch.ones(shape).to(dtype) for shape, dtype in zip(shapes, dtypes, strict=True))
+    reward, terminated, value, valid = (
+        torch.ones(shape).to(dtype) for shape, dtype in zip(shapes, dtypes, strict=True)
+    )
     try:
         ours = ops.lambda_returns(reward, terminated, value, gamma=0.9, lam=lam, valid=valid)
     except ValueError:
         return
     assert reward.shape[:2] == terminated.shape[:2] == valid.shape[:2]
     assert value.shape[:2] == (reward.shape[0], reward.shape[1] + 1)
-    expected = ops.reference.lambda_returns(reward.double(), terminated, value.double(), gamma=0.9, lam=lam, valid=valid)
+    expected = ops.reference.lambda_returns(
+        reward.double(), terminated, value.double(), gamma=0.9, lam=lam, valid=valid
+    )
     assert ours.shape == expected.shape
     assert relative_error(ours, expected) < 1e-3

@@ -1,4 +1,5 @@
-"""Turns what the compiled ops and torch's dispatcher say of a wrong call into a ValueError with the public argument names."""
+"""Turns what the compiled ops and torch's dispatcher say of a wrong call into a ValueError with the public argument
+names."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ _NO_KERNEL = "Could not run 'emix::"
 
 
 def explained(error: Exception, names: Mapping[str, str]) -> Exception:
-    """The ValueError for a caller's mistake; any other error as it came. ``names``: from an op's argument to the public one."""
+    """The ValueError for a caller's mistake; any other error as it came. ``names``: from an op's argument to the
+    public one."""
     text = str(error)
     if _OURS in text:
         text = text.split(_OURS, 1)[1].splitlines()[0]
@@ -25,5 +27,8 @@ def explained(error: Exception, names: Mapping[str, str]) -> Exception:
             text = text.replace(f"argument '{name}'", f"argument '{public}'")
         return ValueError(text)
     if _NO_KERNEL in text:
-        return ValueError("expected dense CPU or CUDA tensors" + text.split("'", 2)[2].split(".")[0].replace(" with arguments from", ", got tensors of"))
+        return ValueError(
+            "expected dense CPU or CUDA tensors"
+            + text.split("'", 2)[2].split(".")[0].replace(" with arguments from", ", got tensors of")
+        )
     return error

@@ -18,18 +18,20 @@ For t = T-1 .. 0, with the step's own discount cut where the episode ended:
 
 What they all share:
 
-Shapes: ``reward``, ``terminated``, ``truncated``, ``valid`` [B, T]; ``q``, ``v``, ``value``, ``trace``, ``pi``, ``ratio`` [B, T+1], where entry t+1
-belongs to the step after t; the last one is what a truncated episode bootstraps from. Any of them may carry trailing axes (agents, members: up to
-four) and the others are broadcast to them: the result is [B, T, ...]. Any strides; B, T or a trailing axis may be empty.
+Shapes: ``reward``, ``terminated``, ``truncated``, ``valid`` [B, T]; ``q``, ``v``, ``value``, ``trace``, ``pi``,
+``ratio`` [B, T+1], where entry t+1 belongs to the step after t; the last one is what a truncated episode bootstraps
+from. Any of them may carry trailing axes (agents, members: up to four) and the others are broadcast to them: the
+result is [B, T, ...]. Any strides; B, T or a trailing axis may be empty.
 
-Types: float16, bfloat16, float32 or float64, computed and returned in float32 (float64 where one input is float64). Masks are bool, or
-any dtype that holds 0 and 1.
+Types: float16, bfloat16, float32 or float64, computed and returned in float32 (float64 where one input is float64).
+Masks are bool, or any dtype that holds 0 and 1.
 
-Ends: ``terminated`` stops the bootstrap and the carry. ``truncated`` (a time limit) stops the carry only: the step bootstraps from entry
-t+1. ``valid`` is False on padding: the result there is 0 and nothing there, NaN included, reaches a valid step; the last valid step bootstraps like a
-truncated one.
+Ends: ``terminated`` stops the bootstrap and the carry. ``truncated`` (a time limit) stops the carry only: the step
+bootstraps from entry t+1. ``valid`` is False on padding: the result there is 0 and nothing there, NaN included,
+reaches a valid step; the last valid step bootstraps like a truncated one.
 
-Gradient: none by default, the results are targets. With ``differentiable=True`` gradients reach reward, q, v, value, trace, pi and ratio.
+Gradient: none by default, the results are targets. With ``differentiable=True`` gradients reach reward, q, v, value,
+trace, pi and ratio.
 
 Errors: ValueError that names the argument, what was expected and what came.
 """
@@ -69,8 +71,9 @@ def trace_returns(
 ) -> Tensor:
     """Compute returns with any trace: the general recursion that the functions below are cases of.
 
-    ``G_t = q_t + sum_{l < horizon} gamma^l (prod_{1 <= j <= l} trace_{t+j}) delta_{t+l}``; ``horizon`` None means up to the episode's end.
-    Shapes, masks and errors: see ``emix.ops.returns``. Source: Munos et al. 2016, "Safe and efficient off-policy reinforcement learning", eq. 3.
+    ``G_t = q_t + sum_{l < horizon} gamma^l (prod_{1 <= j <= l} trace_{t+j}) delta_{t+l}``; ``horizon`` None means up
+    to the episode's end. Shapes, masks and errors: see ``emix.ops.returns``. Source: Munos et al. 2016, "Safe and
+    efficient off-policy reinforcement learning", eq. 3.
 
     >>> one = torch.ones(1, 2)
     >>> q = torch.zeros(1, 3)
@@ -95,10 +98,11 @@ def lambda_returns(
     valid: Tensor | None = None,
     differentiable: bool = False,
 ) -> Tensor:
-    """Compute TD(lambda) returns, the target of SMIX(lambda) (eq. 9 and 10) when ``value`` is the target network's Q_tot of the actions taken.
+    """Compute TD(lambda) returns, the target of SMIX(lambda) (eq. 9 and 10) when ``value`` is the target network's
+    Q_tot of the actions taken.
 
-    ``G_t = r_t + gamma (1 - terminated_t) ((1 - lam) value_{t+1} + lam G_{t+1})``. lam 0 is the one-step target, lam 1 Monte Carlo.
-    Shapes, masks and errors: see ``emix.ops.returns``. Source: Sutton 1988.
+    ``G_t = r_t + gamma (1 - terminated_t) ((1 - lam) value_{t+1} + lam G_{t+1})``. lam 0 is the one-step target, lam 1
+    Monte Carlo. Shapes, masks and errors: see ``emix.ops.returns``. Source: Sutton 1988.
 
     >>> value = torch.tensor([[0.0, 1.0, 2.0]])
     >>> lambda_returns(torch.ones(1, 2), torch.zeros(1, 2), value, gamma=1.0, lam=0.5)
@@ -124,8 +128,9 @@ def n_step_returns(
 ) -> Tensor:
     """Compute n-step returns.
 
-    ``G_t = sum_{l < n} gamma^l r_{t+l} + gamma^n value_{t+n}``; where the episode ends earlier, the sum does too, with value 0 after a termination and
-    the last entry's after a truncation. Shapes, masks and errors: see ``emix.ops.returns``. Source: Sutton and Barto 2018, section 7.1.
+    ``G_t = sum_{l < n} gamma^l r_{t+l} + gamma^n value_{t+n}``; where the episode ends earlier, the sum does too, with
+    value 0 after a termination and the last entry's after a truncation. Shapes, masks and errors: see
+    ``emix.ops.returns``. Source: Sutton and Barto 2018, section 7.1.
 
     >>> value = torch.tensor([[0.0, 0.0, 0.0, 8.0]])
     >>> n_step_returns(torch.ones(1, 3), torch.zeros(1, 3), value, gamma=0.5, n=2)
@@ -154,12 +159,14 @@ def tree_backup_returns(
 ) -> Tensor:
     """Compute tree-backup(lambda) returns, the off-policy target of DOP and Ensemble-MIX (eq. 2).
 
-    ``G_t = q_t + sum_{l < horizon} (gamma lam)^l (prod_{1 <= j <= l} pi_{t+j}) delta_{t+l}``. q: Q_tot of the actions taken; v: its expectation under the
-    policy; pi: the policy's probability of the joint action taken, in [0, 1] (the product over agents; ``pi[:, 0]`` is not used).
-    Shapes, masks and errors: see ``emix.ops.returns``. Source: Precup, Sutton and Singh 2000.
+    ``G_t = q_t + sum_{l < horizon} (gamma lam)^l (prod_{1 <= j <= l} pi_{t+j}) delta_{t+l}``. q: Q_tot of the actions
+    taken; v: its expectation under the policy; pi: the policy's probability of the joint action taken, in [0, 1] (the
+    product over agents; ``pi[:, 0]`` is not used). Shapes, masks and errors: see ``emix.ops.returns``. Source: Precup,
+    Sutton and Singh 2000.
 
     >>> q = torch.zeros(1, 3)
-    >>> tree_backup_returns(torch.ones(1, 2), torch.tensor([[0, 1]]), q, q, torch.full((1, 3), 0.5), gamma=1.0, lam=1.0)
+    >>> pi = torch.full((1, 3), 0.5)
+    >>> tree_backup_returns(torch.ones(1, 2), torch.tensor([[0, 1]]), q, q, pi, gamma=1.0, lam=1.0)
     tensor([[1.5000, 1.0000]])
     """
     try:
@@ -183,10 +190,11 @@ def q_lambda_returns(
 ) -> Tensor:
     """Compute Q(lambda) returns: no correction of the actions taken.
 
-    ``G_t = q_t + sum_l (gamma lam)^l delta_{t+l}``, delta with v = E_pi Q. Shapes, masks and errors: see ``emix.ops.returns``.
-    Source: Harutyunyan et al. 2016, "Q(lambda) with off-policy corrections".
+    ``G_t = q_t + sum_l (gamma lam)^l delta_{t+l}``, delta with v = E_pi Q. Shapes, masks and errors: see
+    ``emix.ops.returns``. Source: Harutyunyan et al. 2016, "Q(lambda) with off-policy corrections".
 
-    >>> q_lambda_returns(torch.ones(1, 1), torch.zeros(1, 1), torch.zeros(1, 2), torch.full((1, 2), 2.0), gamma=0.5, lam=0.8)
+    >>> q, v = torch.zeros(1, 2), torch.full((1, 2), 2.0)
+    >>> q_lambda_returns(torch.ones(1, 1), torch.zeros(1, 1), q, v, gamma=0.5, lam=0.8)
     tensor([[2.]])
     """
     try:
@@ -211,11 +219,13 @@ def retrace_returns(
 ) -> Tensor:
     """Compute Retrace(lambda) returns.
 
-    ``G_t = q_t + sum_l (gamma lam)^l (prod_{1 <= j <= l} min(1, ratio_{t+j})) delta_{t+l}``. ratio: pi/mu of the joint action taken, >= 0, mu being what the
-    behaviour policy gave it (``ratio[:, 0]`` is not used). Shapes, masks and errors: see ``emix.ops.returns``. Source: Munos et al. 2016.
+    ``G_t = q_t + sum_l (gamma lam)^l (prod_{1 <= j <= l} min(1, ratio_{t+j})) delta_{t+l}``. ratio: pi/mu of the joint
+    action taken, >= 0, mu being what the behaviour policy gave it (``ratio[:, 0]`` is not used). Shapes, masks and
+    errors: see ``emix.ops.returns``. Source: Munos et al. 2016.
 
     >>> q = torch.zeros(1, 3)
-    >>> retrace_returns(torch.ones(1, 2), torch.tensor([[0, 1]]), q, q, torch.full((1, 3), 7.0), gamma=1.0, lam=0.5)
+    >>> ratio = torch.full((1, 3), 7.0)
+    >>> retrace_returns(torch.ones(1, 2), torch.tensor([[0, 1]]), q, q, ratio, gamma=1.0, lam=0.5)
     tensor([[1.5000, 1.0000]])
     """
     try:
@@ -238,7 +248,8 @@ def gae(
 ) -> Tensor:
     """Compute generalised advantages; the return is ``gae(...) + value[:, :-1]``.
 
-    ``A_t = delta_t + gamma lam A_{t+1}``. Shapes, masks and errors: see ``emix.ops.returns``. Source: Schulman et al. 2016, eq. 16.
+    ``A_t = delta_t + gamma lam A_{t+1}``. Shapes, masks and errors: see ``emix.ops.returns``. Source: Schulman et al.
+    2016, eq. 16.
 
     >>> gae(torch.ones(1, 2), torch.zeros(1, 2), torch.zeros(1, 3), gamma=1.0, lam=0.5)
     tensor([[1.5000, 1.0000]])
@@ -314,15 +325,26 @@ def _result_shape(reward: Tensor, *others: Tensor | None) -> tuple[int, ...]:
 
 
 @torch.library.register_fake("emix::trace_returns")
-def _(reward, terminated, q, v, gamma, lam, trace=None, truncated=None, valid=None, horizon=0, clip=False, advantage=False):  # type: ignore[no-untyped-def]
+def _trace_returns_fake(
+    reward: Tensor,
+    terminated: Tensor,
+    q: Tensor,
+    v: Tensor,
+    gamma: float,
+    lam: float,
+    trace: Tensor | None = None,
+    truncated: Tensor | None = None,
+    valid: Tensor | None = None,
+    *rest: Any,
+) -> Tensor:
     shape = _result_shape(reward, terminated, q, v, trace, truncated, valid)
     return reward.new_empty(shape, dtype=_result_dtype(reward, q, v, trace))
 
 
 @torch.library.register_fake("emix::trace_returns_backward")
-def _(grad, reward, terminated, q, v, gamma, lam, trace=None, truncated=None, valid=None, horizon=0, clip=False, advantage=False):  # type: ignore[no-untyped-def]
+def _trace_returns_backward_fake(grad: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     following = (grad.shape[0], grad.shape[1] + 1, *grad.shape[2:])
-    return grad.new_empty(grad.shape), grad.new_empty(following), grad.new_empty(following), grad.new_empty(following)
+    return grad.new_empty(grad.shape), *(grad.new_empty(following) for _ in range(3))
 
 
 # Without an entry for autograd torch would warn of a missing derivative; the derivative is _TraceReturns, above the op.
