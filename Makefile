@@ -34,7 +34,7 @@ test-emulated: setup
 	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_ORDER=shuffled:1 $(BIN)/python -m pytest tests/ops
 
 bench: setup
-	$(BIN)/python -m pytest benchmarks --benchmark-enable
+	$(BIN)/python -m pytest benchmarks
 
 CPP := $(shell find csrc tests/emulator -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 lint: setup

@@ -1,6 +1,6 @@
 """lambda_returns beside what a user would pick instead, and the floor: a copy of the same bytes.
 
-    pytest benchmarks/bench_returns.py --benchmark-enable
+    pytest benchmarks/bench_returns.py
 
 Peers: the reference (a Python loop over time, eager), torch.compile of it, torchrl's vec_td_lambda_return_estimate
 (`pip install torchrl`), rl-triton (CUDA only, if it is installed). Every peer's result is compared with ours before it
