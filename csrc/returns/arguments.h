@@ -52,6 +52,27 @@ inline void check_type(const Input& input, ScalarType type) {
     fail("`", input.name, "` must be a float16, bfloat16, float32 or float64 tensor, got an integer or bool one");
 }
 
+inline void check_device(const Input& input, const Tensor& reward) {
+  const bool same = input.tensor->is_cpu()
+                        ? reward.is_cpu()
+                        : !reward.is_cpu() && input.tensor->get_device_index() == reward.get_device_index();
+  if (!same)
+    fail("`", input.name, "` must be on ", device_text(reward), " like `reward`, got ", device_text(*input.tensor));
+}
+
+inline View view_of(const Tensor& tensor) {
+  const auto sizes = tensor.sizes();
+  const auto strides = tensor.strides();
+  View view;
+  view.data = tensor.const_data_ptr();
+  if (!view.data) view.data = "";  // an empty tensor is there all the same; nothing of it is read
+  view.itemsize = static_cast<int>(tensor.element_size());
+  view.time = strides[1];
+  view.row[0] = strides[0];
+  for (size_t i = 2; i < sizes.size(); ++i) view.row[i - 1] = sizes[i] == 1 ? 0 : strides[i];
+  return view;
+}
+
 inline Arguments arguments(const Tensor& reward, const Tensor& terminated, const Tensor& q, const Tensor& v,
                            double gamma, double lam, const OptionalTensor& trace, const OptionalTensor& truncated,
                            const OptionalTensor& valid, int64_t horizon, bool clip, bool advantage) {
@@ -85,44 +106,31 @@ inline Arguments arguments(const Tensor& reward, const Tensor& terminated, const
     const auto own = input.tensor->sizes();
     check_shape(input, own.data(), own.size(), result.shape);
     merge_trailing(input, own.data(), own.size(), result.shape);
+    if (result.shape.size() > kMaxRowAxes + 1)
+      fail("`", input.name, "` may have ", kMaxRowAxes - 1, " trailing axes at most, got ", result.shape.size() - 2);
     const ScalarType type = input.tensor->scalar_type();
     check_type(input, type);
-    if (input.tensor->is_cpu() != reward.is_cpu() ||
-        (!reward.is_cpu() && input.tensor->get_device_index() != reward.get_device_index()))
-      fail("`", input.name, "` must be on ", device_text(reward), " like `reward`, got ", device_text(*input.tensor));
+    check_device(input, reward);
+    *input.view = view_of(*input.tensor);
     if (input.mask) continue;
     if (result.input == ScalarType::Undefined) result.input = type;
     mixed |= type != result.input;
     wide |= type == ScalarType::Double;
   }
-  if (result.shape.size() > kMaxRowAxes + 1)
-    fail("`reward` and the other inputs may have ", kMaxRowAxes - 1, " trailing axes at most, got ",
-         result.shape.size() - 2);
   result.output = wide ? ScalarType::Double : ScalarType::Float;
-  if (mixed) result.input = result.output;
+
+  if (mixed) {
+    result.input = result.output;
+    for (const Input& input : inputs) {
+      if (!input.tensor || input.mask || input.tensor->scalar_type() == result.input) continue;
+      result.converted.push_back(torch::stable::to(*input.tensor, result.input));
+      *input.view = view_of(result.converted.back());
+    }
+  }
 
   problem.row_axes = static_cast<int>(result.shape.size()) - 1;
   problem.rows = problem.row_size[0] = result.shape[0];
   for (int axis = 1; axis < problem.row_axes; ++axis) problem.rows *= problem.row_size[axis] = result.shape[axis + 1];
-
-  if (mixed) result.converted.reserve(4);  // `tensor` below points into it
-  for (const Input& input : inputs) {
-    if (!input.tensor) continue;
-    const Tensor* tensor = input.tensor;
-    if (mixed && !input.mask && tensor->scalar_type() != result.input) {
-      result.converted.push_back(torch::stable::to(*tensor, result.input));
-      tensor = &result.converted.back();
-    }
-    const auto own = tensor->sizes();
-    const auto strides = tensor->strides();
-    View& view = *input.view;
-    view.data = tensor->const_data_ptr();
-    view.itemsize = static_cast<int>(tensor->element_size());
-    view.time = strides[1];
-    view.row[0] = strides[0];
-    for (size_t i = 2; i < own.size(); ++i) view.row[i - 1] = own[i] == 1 ? 0 : strides[i];
-    if (!view.data) view.data = &problem;  // an empty tensor is there all the same; nothing of it is read
-  }
   return result;
 }
 
