@@ -38,16 +38,16 @@ bench: setup
 
 CPP := $(shell find csrc tests/emulator -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 lint: setup
-	$(BIN)/ruff check python tests benchmarks
-	$(BIN)/ruff format --check python tests benchmarks
+	$(BIN)/ruff check python tests benchmarks examples
+	$(BIN)/ruff format --check python tests benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/cmake -S . -B build/tidy -G Ninja -DEMIX_CUDA=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python > /dev/null
-	$(BIN)/clang-tidy --quiet -p build/tidy csrc/library.cpp $(wildcard csrc/*/cpu.cpp)
+	$(BIN)/clang-tidy --quiet -p build/tidy csrc/library.cpp $(shell find csrc -name cpu.cpp)
 
 format: setup
-	$(BIN)/ruff check --fix python tests benchmarks
-	$(BIN)/ruff format python tests benchmarks
+	$(BIN)/ruff check --fix python tests benchmarks examples
+	$(BIN)/ruff format python tests benchmarks examples
 	$(BIN)/clang-format -i $(CPP)
 
 clean:

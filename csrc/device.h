@@ -6,6 +6,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #if defined(EMIX_EMULATED)
 #include "emulator.h"
@@ -19,6 +20,23 @@
 #define EMIX_HD \
   inline __attribute__((always_inline))  // must be inlined: only then is it compiled for the caller's instruction set
 #endif
+
+// Before a loop whose length the compiler knows: unrolled in full, so that its arrays can live in registers.
+#if defined(__CUDA_ARCH__)
+#define EMIX_UNROLL _Pragma("unroll")
+#elif defined(__CUDACC__)
+#define EMIX_UNROLL  // nvcc's pass over host code knows neither form
+#else
+#define EMIX_UNROLL _Pragma("GCC unroll 64")
+#endif
+
+namespace emix {
+
+// What inputs of type T are computed in.
+template <class T>
+using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+}  // namespace emix
 
 #if defined(__CUDACC__) || defined(EMIX_EMULATED)
 #include <stdexcept>
@@ -46,8 +64,44 @@ __device__ __forceinline__ T shuffle(T value, int lane) {
   return __shfl_sync(kAllLanes, value, lane);
 }
 
+// The value of the lane whose index differs in the bits of `mask`.
+template <class T>
+__device__ __forceinline__ T shuffle_xor(T value, int mask) {
+  return __shfl_xor_sync(kAllLanes, value, mask);
+}
+
 // Orders the memory accesses of a warp's lanes.
 __device__ __forceinline__ void warp_barrier() { __syncwarp(kAllLanes); }
+
+// One bit for each lane whose predicate holds.
+__device__ __forceinline__ unsigned ballot(bool predicate) { return __ballot_sync(kAllLanes, predicate); }
+
+__device__ __forceinline__ void block_barrier() { __syncthreads(); }
+
+// `size` elements of the block's dynamic shared memory, from byte `offset` on (a multiple of sizeof(T)). The emulator
+// checks every access.
+template <class T>
+class Shared {
+ public:
+  __device__ __forceinline__ Shared(int offset, int size) : size_(size) {
+#if defined(EMIX_EMULATED)
+    void* memory = emulator::dynamic_shared();
+#else
+    extern __shared__ __align__(16) unsigned char memory[];
+#endif
+    data_ = reinterpret_cast<T*>(static_cast<unsigned char*>(memory) + offset);
+  }
+  __device__ __forceinline__ T& operator[](int i) const {
+#if defined(EMIX_EMULATED)
+    emulator::shared_check(i, size_);
+#endif
+    return data_[i];
+  }
+
+ private:
+  T* data_;
+  int size_;
+};
 
 // Index of this thread, and their number, over the whole grid (one-dimensional launches).
 __device__ __forceinline__ int64_t thread_index() {
@@ -61,22 +115,29 @@ inline unsigned blocks_for(int64_t threads, int block) {
   return static_cast<unsigned>(blocks < 0x7fffffff ? blocks : 0x7fffffff);
 }
 
-// Every kernel is launched here, so that the emulator can take its place.
+// Every kernel is launched here, so that the emulator can take its place. `shared`: bytes of dynamic shared memory, up
+// to 48 KiB.
 template <class... Parameters, class... Arguments>
-void launch(const char* name, void (*kernel)(Parameters...), unsigned grid, int block, cudaStream_t stream,
-            Arguments... arguments) {
+void launch_shared(const char* name, void (*kernel)(Parameters...), unsigned grid, int block, int shared,
+                   cudaStream_t stream, Arguments... arguments) {
   if (grid == 0) return;
 #if defined(EMIX_EMULATED)
   (void)stream;
-  emulator::launch(name, kernel, dim3(grid), dim3(block), 0, arguments...);
+  emulator::launch(name, kernel, dim3(grid), dim3(block), shared, arguments...);
 #else
   // clang-format off: it takes the brackets apart
-  kernel<<<grid, block, 0, stream>>>(arguments...);
+  kernel<<<grid, block, shared, stream>>>(arguments...);
   // clang-format on
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess)
     throw std::runtime_error(std::string("emix: launch of ") + name + " failed: " + cudaGetErrorString(error));
 #endif
+}
+
+template <class... Parameters, class... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), unsigned grid, int block, cudaStream_t stream,
+            Arguments... arguments) {
+  launch_shared(name, kernel, grid, block, 0, stream, arguments...);
 }
 
 }  // namespace emix

@@ -7,3 +7,7 @@
 #else
 #define EMIX_INSTRUCTION_SETS
 #endif
+
+// float is what almost every call brings and gets all levels; the other types are compiled once, for the baseline:
+// every clone costs seconds of every build.
+#define EMIX_BASELINE

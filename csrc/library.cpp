@@ -14,4 +14,56 @@ STABLE_TORCH_LIBRARY(emix, m) {
       "lam, "
       "Tensor? trace=None, Tensor? truncated=None, Tensor? valid=None, int horizon=0, bool clip=False, bool "
       "advantage=False) -> (Tensor, Tensor, Tensor, Tensor)");
+  // What these recursions read of an ensemble's values, through the linear mixer: q [B, T+1, n, A] or [N, B, T+1, n, A]
+  // -> Q_tot of the actions taken, its next value (expected under pi, else of the actions taken) and the probability of
+  // these actions, each [B, T+1]. Entries that no valid step needs are 0.
+  m.def(
+      "joint_values(Tensor q, Tensor? pi, Tensor actions, Tensor weight, Tensor? bias=None, Tensor? valid=None, float? "
+      "uncertainty_scale=None) -> (Tensor, Tensor, Tensor)");
+
+  // ensemble: q [N, ...] -> mean, variance, kurtosis [...]; of the gradients at these, any may be absent.
+  m.def("ensemble_moments(Tensor q) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "ensemble_moments_backward(Tensor q, Tensor? mean_grad, Tensor? variance_grad, Tensor? kurtosis_grad) -> Tensor");
+  m.def("uncertainty_weight(Tensor q, float scale) -> Tensor");
+  // logits [..., A], q [N, ..., A], avail [..., A]
+  m.def("explore_logits(Tensor logits, Tensor q, Tensor? avail, float bonus) -> Tensor");
+  // The action drawn [...], its probability, whether the gate was open. seed [1].
+  m.def(
+      "explore_actions(Tensor logits, Tensor q, Tensor? avail, Tensor seed, float bonus, float floor) -> (Tensor, "
+      "Tensor, Tensor)");
+
+  // diversity: q [N, ..., A], avail [..., A] -> [...]
+  m.def("bhattacharyya(Tensor q, Tensor? avail) -> Tensor");
+  m.def("bhattacharyya_backward(Tensor grad, Tensor q, Tensor? avail, bool detach_mean) -> Tensor");
+
+  // mixing: m_i = weight_i / (sum weight + 1e-10); sum_i m_i q_i + bias, sum_i m_i sum_a pi uncertainty q + bias, and
+  // QMIX's ELU(q |w1| + b1) |w2| + v with its derivative by q. Gradients that are not wanted have no elements.
+  m.def("linear_mix(Tensor q, Tensor weight, Tensor? bias=None) -> Tensor");
+  m.def("linear_mix_backward(Tensor grad, Tensor q, Tensor weight) -> (Tensor, Tensor)");
+  m.def(
+      "expected_linear_mix(Tensor q, Tensor pi, Tensor weight, Tensor? bias=None, Tensor? uncertainty=None) -> Tensor");
+  m.def(
+      "expected_linear_mix_backward(Tensor grad, Tensor q, Tensor pi, Tensor weight, Tensor? uncertainty, bool "
+      "q_wanted, bool pi_wanted, bool weight_wanted, bool uncertainty_wanted) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("monotonic_mix(Tensor q, Tensor w1, Tensor b1, Tensor w2, Tensor v) -> Tensor");
+  m.def(
+      "monotonic_mix_backward(Tensor grad, Tensor q, Tensor w1, Tensor b1, Tensor w2, bool weights_wanted) -> (Tensor, "
+      "Tensor, Tensor, Tensor)");
+  m.def("monotonic_mix_grad(Tensor q, Tensor w1, Tensor b1, Tensor w2) -> Tensor");
+
+  // sampling: draws from the softmax of logits [..., A], Philox keyed by seed [1]. samples 0: one, as int64 [...], else
+  // uint8 [samples, ...].
+  m.def("sample_actions(Tensor logits, Tensor? avail, Tensor seed, float floor=0., int samples=0) -> Tensor");
+
+  // policy: logits [..., A] to probabilities, and log_prob, entropy, expected_value [...] of action [...]. What is not
+  // wanted has no elements.
+  m.def("masked_policy(Tensor logits, Tensor? avail=None, float floor=0.) -> Tensor");
+  m.def("masked_policy_backward(Tensor grad, Tensor logits, Tensor? avail, float floor) -> Tensor");
+  m.def(
+      "policy_terms(Tensor logits, Tensor action, Tensor? avail=None, Tensor? value=None, float floor=0.) -> (Tensor, "
+      "Tensor, Tensor)");
+  m.def(
+      "policy_terms_backward(Tensor? log_prob_grad, Tensor? entropy_grad, Tensor? value_grad, Tensor logits, Tensor "
+      "action, Tensor? avail, Tensor? value, float floor, bool value_wanted) -> (Tensor, Tensor)");
 }

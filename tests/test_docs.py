@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import doctest
+import importlib
+import pkgutil
 import re
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from emix.ops import returns
+from emix import ops
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -32,8 +34,12 @@ def test_example(code: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_doctests_of_the_ops() -> None:
-    result = doctest.testmod(returns, extraglobs={"torch": torch})
+WORDS = [module.name for module in pkgutil.iter_modules(ops.__path__) if module.name not in ("_errors", "reference")]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_doctests_of_the_ops(word: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"emix.ops.{word}"), extraglobs={"torch": torch})
     assert result.attempted > 0
     assert result.failed == 0
 

@@ -200,17 +200,17 @@ EMIX_HD void backward_rows(const Problem& p, const GradientViews& views, int64_t
 
 // A function template cannot be cloned for several instruction sets, so the clones are named, one overload an element
 // type.
-#define EMIX_RETURNS_CLONES(T)                                                                                       \
-  EMIX_INSTRUCTION_SETS void forward(T, const Problem& p, const View& out, int64_t begin, int64_t end) {             \
-    p.horizon > 0 ? forward_windows<T, Wide<T>>(p, out, begin, end) : forward_rows<T, Wide<T>>(p, out, begin, end);  \
-  }                                                                                                                  \
-  EMIX_INSTRUCTION_SETS void backward(T, const Problem& p, const GradientViews& views, int64_t begin, int64_t end) { \
-    backward_rows<T, Wide<T>>(p, views, begin, end);                                                                 \
+#define EMIX_RETURNS_CLONES(SETS, T)                                                                                \
+  SETS void forward(T, const Problem& p, const View& out, int64_t begin, int64_t end) {                             \
+    p.horizon > 0 ? forward_windows<T, Wide<T>>(p, out, begin, end) : forward_rows<T, Wide<T>>(p, out, begin, end); \
+  }                                                                                                                 \
+  SETS void backward(T, const Problem& p, const GradientViews& views, int64_t begin, int64_t end) {                 \
+    backward_rows<T, Wide<T>>(p, views, begin, end);                                                                \
   }
-EMIX_RETURNS_CLONES(float)
-EMIX_RETURNS_CLONES(double)
-EMIX_RETURNS_CLONES(Half)
-EMIX_RETURNS_CLONES(BFloat16)
+EMIX_RETURNS_CLONES(EMIX_INSTRUCTION_SETS, float)
+EMIX_RETURNS_CLONES(EMIX_BASELINE, double)
+EMIX_RETURNS_CLONES(EMIX_BASELINE, Half)
+EMIX_RETURNS_CLONES(EMIX_BASELINE, BFloat16)
 
 int64_t grain(const Problem& problem) { return std::max<int64_t>(kRows, kGrain / std::max<int64_t>(1, problem.steps)); }
 

@@ -9,9 +9,9 @@
 // in a scan.
 #pragma once
 #include <cstdint>
-#include <type_traits>
 
 #include "device.h"
+#include "mask.h"
 
 namespace emix::returns {
 
@@ -30,10 +30,6 @@ template <class F>
 EMIX_HD F& element(const View& view, int64_t offset) {
   return const_cast<F*>(static_cast<const F*>(view.data))[offset];
 }
-
-// What inputs of type T are computed in.
-template <class T>
-using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 // A row is one sequence in time: an episode, or an episode of one agent.
 struct Problem {
@@ -57,19 +53,7 @@ EMIX_HD int64_t row_offset(const Problem& problem, const View& view, int64_t row
   return offset;
 }
 
-// A mask of any dtype: every bit but the sign counts, so that -0.0 is false. An absent mask never reaches this.
-EMIX_HD bool mask_at(const View& mask, int64_t offset) {
-  switch (mask.itemsize) {
-    case 1:
-      return static_cast<const uint8_t*>(mask.data)[offset] != 0;
-    case 2:
-      return (static_cast<const uint16_t*>(mask.data)[offset] & 0x7fffu) != 0;
-    case 4:
-      return (static_cast<const uint32_t*>(mask.data)[offset] & 0x7fffffffu) != 0;
-    default:
-      return (static_cast<const uint64_t*>(mask.data)[offset] & 0x7fffffffffffffffu) != 0;
-  }
-}
+EMIX_HD bool mask_at(const View& mask, int64_t offset) { return emix::mask_at(mask.data, mask.itemsize, offset); }
 
 template <class F>
 struct Affine {

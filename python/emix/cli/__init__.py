@@ -20,6 +20,7 @@ COMMANDS = {
     "resume": "continue a run that was stopped or killed",
     "eval": "play greedy episodes with a trained run",
     "plot": "draw the learning curves of runs",
+    "bench": "measure the ops on this machine, beside eager PyTorch and torch.compile",
     "envs": "list the environments, and how to install those that are missing",
     "doctor": "check this machine, and say how to mend what is missing",
 }

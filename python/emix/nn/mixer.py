@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from emix import ops
 
 
 class IndependentMixer(nn.Module):
@@ -65,7 +66,5 @@ class MonotonicMixer(nn.Module):
 
     def forward(self, q: Tensor, state: Tensor) -> Tensor:
         """``[..., n]``, state ``[..., S]`` -> Q_tot ``[...]``."""
-        w1 = self.w1(state).abs().unflatten(-1, (self.n_agents, -1))  # [..., n, E]
-        hidden = functional.elu((q.unsqueeze(-1) * w1).sum(-2) + self.b1(state))  # [..., E]
-        w2 = self.w2(state).abs()  # [..., E]
-        return (hidden * w2).sum(-1) + self.v(state).squeeze(-1)  # [...]
+        w1 = self.w1(state).unflatten(-1, (self.n_agents, -1))  # [..., n, E]
+        return ops.monotonic_mix(q, w1, self.b1(state), self.w2(state), self.v(state).squeeze(-1))  # [...]

@@ -9,6 +9,17 @@ from emix import _library
 _library.load()
 
 from emix.ops import reference  # noqa: E402
+from emix.ops.diversity import bhattacharyya  # noqa: E402
+from emix.ops.ensemble import (  # noqa: E402
+    ExploreActions,
+    Moments,
+    ensemble_moments,
+    explore_actions,
+    explore_logits,
+    uncertainty_weight,
+)
+from emix.ops.mixing import expected_linear_mix, linear_mix, monotonic_mix, monotonic_mix_grad  # noqa: E402
+from emix.ops.policy import PolicyTerms, masked_policy, policy_terms  # noqa: E402
 from emix.ops.returns import (  # noqa: E402
     gae,
     lambda_returns,
@@ -18,14 +29,33 @@ from emix.ops.returns import (  # noqa: E402
     trace_returns,
     tree_backup_returns,
 )
+from emix.ops.sampling import sample_actions  # noqa: E402
+from emix.ops.targets import td_lambda_target, tree_backup_target  # noqa: E402
 
 __all__ = [
+    "ExploreActions",
+    "Moments",
+    "PolicyTerms",
+    "bhattacharyya",
+    "ensemble_moments",
+    "expected_linear_mix",
+    "explore_actions",
+    "explore_logits",
     "gae",
     "lambda_returns",
+    "linear_mix",
+    "masked_policy",
+    "monotonic_mix",
+    "monotonic_mix_grad",
     "n_step_returns",
+    "policy_terms",
     "q_lambda_returns",
     "reference",
     "retrace_returns",
+    "sample_actions",
+    "td_lambda_target",
     "trace_returns",
     "tree_backup_returns",
+    "tree_backup_target",
+    "uncertainty_weight",
 ]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 _OURS = "emix: "
 _WRONG_TYPE = "Expected a value of type"
 _NO_KERNEL = "Could not run 'emix::"
+_NO_TENSOR = "There were no tensor arguments"
 
 
 def explained(error: Exception, names: Mapping[str, str]) -> Exception:
@@ -26,6 +27,8 @@ def explained(error: Exception, names: Mapping[str, str]) -> Exception:
         for name, public in names.items():
             text = text.replace(f"argument '{name}'", f"argument '{public}'")
         return ValueError(text)
+    if _NO_TENSOR in text:
+        return ValueError("the first argument must be a tensor, got None")
     if _NO_KERNEL in text:
         return ValueError(
             "expected dense CPU or CUDA tensors"

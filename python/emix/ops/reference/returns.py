@@ -1,5 +1,4 @@
-"""Every op in a few lines of plain PyTorch: the specification that the tests compare the fused ops with.
-Differentiable by autograd, slow."""
+"""The returns; see ``emix.ops.returns``."""
 
 from __future__ import annotations
 

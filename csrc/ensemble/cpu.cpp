@@ -1,0 +1,234 @@
+// ensemble on the CPU: neighbouring places share a vector, and a place's members are read once.
+#include <algorithm>
+
+#include "ensemble/arguments.h"
+#include "ensemble/tiles.h"
+#include "instruction_sets.h"
+#include "lanes.h"
+
+namespace emix::ensemble {
+namespace {
+
+inline constexpr int64_t kGrain = 32768;  // values that are worth waking a thread
+
+// A tile of rows, a row a lane (lanes.h).
+template <class F>
+struct RowTile {
+  alignas(64) F logit[kMaxActions][kLanes], available[kMaxActions][kLanes], kurtosis[kMaxActions][kLanes];
+  alignas(64) F excess[kLanes];  // above 0 where the gate is open
+};
+
+// `kurtosis` [rows, A] are those of the rows from `first` on.
+template <class T, class F>
+EMIX_HD void explore(const Exploration& e, const F* kurtosis, int64_t first, int rows, RowTile<F>& tile) {
+  load_values<T>(e.logits, first, rows, e.actions, tile.logit);
+  load_mask(e.avail, first, rows, e.actions, tile.available);
+  load_values<F>(Strided{kurtosis, e.actions, 1, sizeof(F)}, 0, rows, e.actions, tile.kurtosis);
+  for (int row = 0; row < kLanes; ++row) tile.excess[row] = 0;
+  for (int a = 0; a < e.actions; ++a)
+    for (int row = 0; row < kLanes; ++row)
+      tile.excess[row] += excess(tile.kurtosis[a][row], tile.available[a][row] != 0);
+  for (int a = 0; a < e.actions; ++a)
+    for (int row = 0; row < kLanes; ++row)
+      tile.logit[a][row] = explored(tile.logit[a][row], tile.kurtosis[a][row], static_cast<F>(e.bonus),
+                                    tile.available[a][row] != 0, tile.excess[row] > 0);
+}
+
+template <class T, class F>
+EMIX_HD void explore_rows(const Exploration& e, const F* kurtosis, int64_t first, int rows, F* out) {
+  RowTile<F> tile;
+  explore<T>(e, kurtosis, first, rows, tile);
+  for (int a = 0; a < e.actions; ++a)
+    for (int row = 0; row < kLanes; ++row)
+      tile.logit[a][row] = tile.available[a][row] != 0 ? tile.logit[a][row] : -static_cast<F>(INFINITY);
+  store_values(out, first, rows, e.actions, tile.logit);
+}
+
+struct Drawn {
+  int64_t* action;
+  float* probability;
+  bool* open;
+};
+
+// As in sampling, one draw a row.
+template <class T, class F>
+EMIX_HD void draw_rows(const Exploration& e, const F* kurtosis, int64_t first, int rows, const Drawn& out) {
+  RowTile<F> tile;
+  explore<T>(e, kurtosis, first, rows, tile);
+  alignas(64) float weight[kMaxActions][kLanes], largest[kLanes], sum[kLanes], total[kLanes], cumulative[kLanes],
+      chosen[kLanes];
+  alignas(64) int32_t uniform[kLanes], action[kLanes];
+  for (int row = 0; row < kLanes; ++row) {
+    largest[row] = -INFINITY, sum[row] = total[row] = cumulative[row] = 0, action[row] = 0;
+    uniform[row] = sampling::uniform_bits(philox(*e.seed, 0, first + row).word[0]);
+  }
+  for (int a = 0; a < e.actions; ++a)
+    for (int row = 0; row < kLanes; ++row) {
+      const float logit = weight[a][row] =
+          policy::counted(static_cast<float>(tile.logit[a][row]), tile.available[a][row] != 0, e.floor);
+      largest[row] = logit > largest[row] ? logit : largest[row];
+    }
+  for (int a = 0; a < e.actions; ++a)
+    for (int row = 0; row < kLanes; ++row)
+      sum[row] += weight[a][row] = sampling::relative_exponential(weight[a][row], largest[row]);
+  for (int a = 0; a < e.actions; ++a)
+    for (int row = 0; row < kLanes; ++row)
+      total[row] += weight[a][row] = policy::weight(weight[a][row], sum[row], tile.available[a][row] != 0, e.floor);
+  for (int row = 0; row < kLanes; ++row) chosen[row] = weight[0][row];
+  for (int a = 0; a < e.actions - 1; ++a)
+    for (int row = 0; row < kLanes; ++row) {
+      cumulative[row] += weight[a][row];
+      const bool past = uniform[row] > sampling::threshold(cumulative[row], total[row]);
+      action[row] += past, chosen[row] = past ? weight[a + 1][row] : chosen[row];
+    }
+  for (int row = 0; row < rows; ++row) {
+    out.action[first + row] = action[row];
+    out.probability[first + row] = probability(chosen[row], total[row]);
+    out.open[first + row] = tile.excess[row] > 0;
+  }
+}
+
+// A function template cannot be cloned for several instruction sets, so the clones are named, one overload an element
+// type.
+#define EMIX_ENSEMBLE_CLONES(SETS, T)                                                                             \
+  SETS void forward(T, const Values& values, int64_t first, int count, Wide<T>* mean, Wide<T>* variance,          \
+                    Wide<T>* kurtosis) {                                                                          \
+    take_moments<T>(values, first, count, mean, variance, kurtosis);                                              \
+  }                                                                                                               \
+  SETS void backward(const Values& values, const Upstreams& grads, T* out, int64_t first, int count) {            \
+    take_gradients<T, Wide<T>>(values, grads, out, first, count);                                                 \
+  }                                                                                                               \
+  SETS void finish(T, const Exploration& e, const Wide<T>* kurtosis, int64_t first, int rows, Wide<T>* out) {     \
+    explore_rows<T>(e, kurtosis, first, rows, out);                                                               \
+  }                                                                                                               \
+  SETS void finish(T, const Exploration& e, const Wide<T>* kurtosis, int64_t first, int rows, const Drawn& out) { \
+    draw_rows<T>(e, kurtosis, first, rows, out);                                                                  \
+  }
+EMIX_ENSEMBLE_CLONES(EMIX_INSTRUCTION_SETS, float)
+EMIX_ENSEMBLE_CLONES(EMIX_BASELINE, double)
+EMIX_ENSEMBLE_CLONES(EMIX_BASELINE, Half)
+EMIX_ENSEMBLE_CLONES(EMIX_BASELINE, BFloat16)
+
+#define EMIX_WEIGHT_CLONES(SETS, F)                                      \
+  SETS void weigh(const F* kurtosis, F scale, F* out, int count) {       \
+    for (int k = 0; k < count; ++k) out[k] = weight(kurtosis[k], scale); \
+  }
+EMIX_WEIGHT_CLONES(EMIX_INSTRUCTION_SETS, float)
+EMIX_WEIGHT_CLONES(EMIX_BASELINE, double)
+
+// f(first, count) for every tile of the places, on several threads.
+template <class F>
+void for_each_tile(const Values& values, const F& f) {
+  run_rows(values.count, std::max<int64_t>(kTile, kGrain / values.members), [&](int64_t begin, int64_t end) {
+    for (int64_t first = begin; first < end; first += kTile)
+      f(first, static_cast<int>(std::min<int64_t>(kTile, end - first)));
+  });
+}
+
+std::tuple<Tensor, Tensor, Tensor> ensemble_moments(const Tensor& q) {
+  const ValuesArguments a = values_arguments(q);
+  const ScalarType type = wide(q.scalar_type());
+  Tensor mean = empty(a.shape, type, q), variance = empty(a.shape, type, q), kurtosis = empty(a.shape, type, q);
+  dispatch_floating(q.scalar_type(), [&](auto element) {
+    using F = Wide<decltype(element)>;
+    F *const m = static_cast<F*>(mean.mutable_data_ptr()), *const v = static_cast<F*>(variance.mutable_data_ptr()),
+             *const k = static_cast<F*>(kurtosis.mutable_data_ptr());
+    for_each_tile(a.values, [&](int64_t first, int count) {
+      forward(element, a.values, first, count, m + first, v + first, k + first);
+    });
+  });
+  return {mean, variance, kurtosis};
+}
+
+Tensor ensemble_moments_backward(const Tensor& q, const OptionalTensor& mean_grad, const OptionalTensor& variance_grad,
+                                 const OptionalTensor& kurtosis_grad) {
+  const BackwardArguments a = backward_arguments(q, mean_grad, variance_grad, kurtosis_grad);
+  const Values& values = a.forward.values;
+  dispatch_floating(q.scalar_type(), [&](auto element) {
+    auto* out = static_cast<decltype(element)*>(a.output.mutable_data_ptr());
+    for_each_tile(values, [&](int64_t first, int count) { backward(values, a.upstreams, out, first, count); });
+  });
+  return a.output;
+}
+
+Tensor uncertainty_weight(const Tensor& q, double scale) {
+  const ValuesArguments a = values_arguments(q);
+  Tensor output = empty(a.shape, wide(q.scalar_type()), q);
+  dispatch_floating(q.scalar_type(), [&](auto element) {
+    using F = Wide<decltype(element)>;
+    F* out = static_cast<F*>(output.mutable_data_ptr());
+    for_each_tile(a.values, [&](int64_t first, int count) {
+      TileMoments<F> tile;
+      forward(element, a.values, first, count, tile.mean, tile.variance, tile.kurtosis);
+      weigh(tile.kurtosis, static_cast<F>(scale), out + first, count);
+    });
+  });
+  return output;
+}
+
+// The kurtoses of rows first .. first + rows - 1, [rows, A]: all their places at once where they lie in one line.
+template <class T>
+void take_kurtoses(const Exploration& e, T element, int64_t first, int rows, Wide<T>* kurtosis) {
+  const bool line = e.q.row == e.actions * e.q.action;
+  const int64_t places = line ? int64_t(rows) * e.actions : e.actions;
+  TileMoments<Wide<T>> tile;
+  for (int row = 0; row < (line ? 1 : rows); ++row) {
+    const Values values{static_cast<const T*>(e.q.data) + (first + row) * e.q.row, e.members, places, e.q.action,
+                        e.member_stride};
+    for (int64_t k = 0; k < places; k += kTile) {
+      const int count = static_cast<int>(std::min<int64_t>(kTile, places - k));
+      forward(element, values, k, count, tile.mean, tile.variance, tile.kurtosis);
+      std::copy_n(tile.kurtosis, count, kurtosis + row * e.actions + k);
+    }
+  }
+}
+
+// finish() for every tile of rows, on several threads.
+template <class Out>
+void run_exploration(const ExploreArguments& a, const Out& out) {
+  const Exploration& e = a.exploration;
+  dispatch_floating(a.input, [&](auto element) {
+    const int64_t grain = std::max<int64_t>(kLanes, kGrain / (e.members * e.actions) / kLanes * kLanes);
+    run_rows(e.rows, grain, [&](int64_t begin, int64_t end) {
+      Wide<decltype(element)> kurtosis[kLanes * kMaxActions];
+      for (int64_t first = begin; first < end; first += kLanes) {
+        const int rows = static_cast<int>(std::min<int64_t>(kLanes, end - first));
+        take_kurtoses(e, element, first, rows, kurtosis);
+        out(element, e, kurtosis, first, rows);
+      }
+    });
+  });
+}
+
+Tensor explore_logits(const Tensor& logits, const Tensor& q, const OptionalTensor& avail, double bonus) {
+  const ExploreArguments a = explore_arguments(logits, q, avail, bonus);
+  Tensor output = empty(a.shape, a.output, logits);
+  run_exploration(a, [&](auto element, const Exploration& e, const auto* kurtosis, int64_t first, int rows) {
+    finish(element, e, kurtosis, first, rows, static_cast<Wide<decltype(element)>*>(output.mutable_data_ptr()));
+  });
+  return output;
+}
+
+std::tuple<Tensor, Tensor, Tensor> explore_actions(const Tensor& logits, const Tensor& q, const OptionalTensor& avail,
+                                                   const Tensor& seed, double bonus, double floor) {
+  const ExploreArguments a = explore_arguments(logits, q, avail, seed, bonus, floor);
+  Tensor action = empty(a.shape, ScalarType::Long, logits), probability = empty(a.shape, ScalarType::Float, logits),
+         open = empty(a.shape, ScalarType::Bool, logits);
+  const Drawn out{static_cast<int64_t*>(action.mutable_data_ptr()), static_cast<float*>(probability.mutable_data_ptr()),
+                  static_cast<bool*>(open.mutable_data_ptr())};
+  run_exploration(a, [&](auto element, const Exploration& e, const auto* kurtosis, int64_t first, int rows) {
+    finish(element, e, kurtosis, first, rows, out);
+  });
+  return {action, probability, open};
+}
+
+}  // namespace
+}  // namespace emix::ensemble
+
+STABLE_TORCH_LIBRARY_IMPL(emix, CPU, m) {
+  m.impl("ensemble_moments", TORCH_BOX(&emix::ensemble::ensemble_moments));
+  m.impl("ensemble_moments_backward", TORCH_BOX(&emix::ensemble::ensemble_moments_backward));
+  m.impl("uncertainty_weight", TORCH_BOX(&emix::ensemble::uncertainty_weight));
+  m.impl("explore_logits", TORCH_BOX(&emix::ensemble::explore_logits));
+  m.impl("explore_actions", TORCH_BOX(&emix::ensemble::explore_actions));
+}

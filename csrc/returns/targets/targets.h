@@ -1,0 +1,78 @@
+// What a recursion of returns.h reads at each entry s of an episode, from the members' values (Ensemble-MIX eq. 9 and
+// 10, DOP), with mean and weight as in ensemble.h and m_i as in mixing.h:
+//
+//   q_s     = sum_i m_i mean_i(a_i) + bias                                  of the actions taken
+//   v_s     = sum_i m_i sum_a pi_i(a) weight_i(a) mean_i(a) + bias          tree backup
+//           = sum_i m_i weight_i(a_i) mean_i(a_i) + bias                    without pi: on-policy
+//   trace_s = prod_i pi_i(a_i)
+//
+// An entry is left out, unread, where no valid step needs it: step s reads q_s and the entry s + 1.
+#pragma once
+#include "ensemble/ensemble.h"
+#include "mask.h"
+#include "mixing/mixing.h"
+#include "policy/policy.h"
+
+namespace emix::returns {
+
+// Rows are the entries: row = episode (T + 1) + s. Strides are in elements.
+struct Joint {
+  int64_t rows = 0, entries = 0;  // B (T + 1), T + 1
+  int64_t agents = 0, actions = 0;
+  int members = 1;
+  mixing::RowView q, pi, weight, bias, taken;  // q: of the first member
+  int64_t member_stride = 0;
+  const void* valid = nullptr;
+  int64_t valid_episode = 0, valid_step = 0;
+  int taken_itemsize = 0, valid_itemsize = 0;
+  bool uncertain = false;  // weigh the next values
+  double scale = 0;
+
+  // Whether step s or step s - 1 is valid.
+  EMIX_HD bool needed(int64_t row) const {
+    if (!valid) return true;
+    const int64_t s = row % entries, at = row / entries * valid_episode + s * valid_step;
+    return (s + 1 < entries && mask_at(valid, valid_itemsize, at)) ||
+           (s > 0 && mask_at(valid, valid_itemsize, at - valid_step));
+  }
+
+  // Agent i's action, or -1 where it is none of 0 .. A - 1.
+  EMIX_HD int64_t taken_at(int64_t row, int64_t i) const {
+    const int64_t action = policy::action_at({taken.data, 1, 0, taken_itemsize}, taken.offset(row) + i);
+    return action >= 0 && action < actions ? action : -1;
+  }
+};
+
+// One action of one agent: what its members say on average, and how much of it a next value counts.
+template <class F>
+struct ActionValue {
+  F mean, next;
+};
+
+// load(j): member j's value, past the last one any member's. kUncertain: p.uncertain, for the compiler.
+template <bool kUncertain, class F, int kCapacity, class Load>
+EMIX_HD ActionValue<F> action_value(const Joint& p, const Load& load) {
+  ensemble::Members<F, kCapacity> members(load);
+  const ensemble::Moments<F> moments = members.moments(p.members);
+  if constexpr (!kUncertain) return {moments.mean, moments.mean};
+  return {moments.mean, ensemble::weight(moments.kurtosis, static_cast<F>(p.scale)) * moments.mean};
+}
+
+// f(capacity) for the number of members.
+template <class Function>
+inline __attribute__((always_inline)) void with_members(int members, const Function& f) {
+  ensemble::with_capacity<1, 5, 10, 20, ensemble::kMaxMembers>(members, f);
+}
+
+// The result at every entry.
+template <class F>
+struct JointOutputs {
+  F *q, *v, *trace;  // trace: nullptr without pi
+
+  EMIX_HD void write(int64_t row, F q_tot, F v_tot, F pi) const {
+    q[row] = q_tot, v[row] = v_tot;
+    if (trace) trace[row] = pi;
+  }
+};
+
+}  // namespace emix::returns

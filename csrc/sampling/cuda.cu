@@ -1,0 +1,141 @@
+// sampling on the GPU, one launch. A block takes 32 rows, a row a lane. All its warps load the logits (neighbouring
+// threads neighbouring elements) into shared memory, the first one turns them into thresholds, then the warps share the
+// draws: a search in the lane's own column of the table, which is free of bank conflicts, and a store of 32
+// neighbouring bytes.
+#include "cuda_stream.h"
+#include "mask.h"
+#include "sampling/arguments.h"
+
+namespace emix::sampling {
+namespace {
+
+inline constexpr int kBlock = 256;
+inline constexpr int kBlocks = 6;          // on a multiprocessor at once: caps the registers
+inline constexpr int kStride = kWarp + 1;  // of the logits: neither neighbouring rows nor neighbouring actions share a
+inline constexpr int kByteStride = kWarp + 4;  // bank of the shared memory
+
+// Which parts of the shared memory hold what.
+struct Layout {
+  int table = 2;  // entries a row, a power of two: the search halves it
+  int logits = 0, available = 0, bytes = 0;
+
+  explicit Layout(int actions) {
+    while (table < actions) table *= 2;
+    logits = table * kWarp * static_cast<int>(sizeof(int32_t));
+    available = logits + actions * kStride * static_cast<int>(sizeof(float));
+    bytes = available + actions * kByteStride;
+  }
+};
+
+__device__ __forceinline__ float logit_at(const Strided& view, ScalarType type, int64_t i) {
+  switch (type) {
+    case ScalarType::Float:
+      return static_cast<const float*>(view.data)[i];
+    case ScalarType::Double:
+      return static_cast<float>(static_cast<const double*>(view.data)[i]);
+    case ScalarType::Half:
+      return static_cast<const Half*>(view.data)[i];
+    default:
+      return static_cast<const BFloat16*>(view.data)[i];
+  }
+}
+
+// Four elements a thread at once, so that their latencies overlap.
+__device__ __forceinline__ void load(const Problem& p, ScalarType type, int64_t first, const Shared<float>& logits,
+                                     const Shared<uint8_t>& available) {
+  constexpr int kLoads = 4;
+  const int rows = static_cast<int>(p.rows - first < kWarp ? p.rows - first : kWarp);
+  for (int start = static_cast<int>(threadIdx.x); start < rows * p.actions; start += kLoads * kBlock) {
+    float logit[kLoads];
+    bool open[kLoads];
+#pragma unroll
+    for (int j = 0; j < kLoads; ++j) {
+      const int i = start + j * kBlock, row = i / p.actions, a = i % p.actions;
+      if (row >= rows) break;
+      logit[j] = logit_at(p.logits, type, (first + row) * p.logits.row + a * p.logits.action);
+      open[j] =
+          !p.avail.data || mask_at(p.avail.data, p.avail.itemsize, (first + row) * p.avail.row + a * p.avail.action);
+    }
+#pragma unroll
+    for (int j = 0; j < kLoads; ++j) {
+      const int i = start + j * kBlock, row = i / p.actions, a = i % p.actions;
+      if (row >= rows) break;
+      logits[a * kStride + row] = counted(logit[j], open[j], p.floor);
+      available[a * kByteStride + row] = open[j];
+    }
+  }
+}
+
+// The sums run in the order of the actions, as on the CPU.
+__device__ __forceinline__ void find_thresholds(const Problem& p, int table, int lane, const Shared<float>& logits,
+                                                const Shared<uint8_t>& available, const Shared<int32_t>& thresholds) {
+  float largest = -INFINITY, sum = 0, total = 0;
+  for (int a = 0; a < p.actions; ++a) {
+    const float logit = logits[a * kStride + lane];
+    largest = logit > largest ? logit : largest;
+  }
+#pragma unroll 4
+  for (int a = 0; a < p.actions; ++a)
+    sum += logits[a * kStride + lane] = relative_exponential(logits[a * kStride + lane], largest);
+  for (int a = 0; a < p.actions; ++a)
+    logits[a * kStride + lane] = total +=
+        weight(logits[a * kStride + lane], sum, available[a * kByteStride + lane], p.floor);
+#pragma unroll 4
+  for (int a = 0; a < table; ++a)
+    thresholds[a * kWarp + lane] = a < p.actions ? threshold(logits[a * kStride + lane], total) : INT32_MAX;
+}
+
+template <class Out>
+__global__ void __launch_bounds__(kBlock, kBlocks)
+    draw_actions(const __grid_constant__ Problem p, ScalarType type, const __grid_constant__ Layout layout, Out* out) {
+  const int lane = static_cast<int>(threadIdx.x % kWarp), warp = static_cast<int>(threadIdx.x / kWarp);
+  const Shared<int32_t> thresholds(0, layout.table * kWarp);
+  const Shared<float> logits(layout.logits, p.actions * kStride);
+  const Shared<uint8_t> available(layout.available, p.actions * kByteStride);
+  const int64_t seed = *p.seed;
+  for (int64_t first = blockIdx.x * int64_t(kWarp); first < p.rows; first += gridDim.x * int64_t(kWarp)) {
+    load(p, type, first, logits, available);
+    block_barrier();
+    if (warp == 0 && first + lane < p.rows) find_thresholds(p, layout.table, lane, logits, available, thresholds);
+    block_barrier();
+    if (first + lane < p.rows) {
+      for (int64_t draw = warp * kWords; draw < p.draws; draw += kBlock / kWarp * kWords) {
+        const Philox random = philox(seed, static_cast<uint32_t>(draw / kWords), first + lane);
+        int at[kWords] = {lane, lane, lane, lane};
+        for (int step = layout.table / 2; step > 0; step /= 2) {
+#pragma unroll
+          for (int word = 0; word < kWords; ++word)
+            if (uniform_bits(random.word[word]) > thresholds[at[word] + (step - 1) * kWarp]) at[word] += step * kWarp;
+        }
+#pragma unroll
+        for (int word = 0; word < kWords; ++word)
+          if (draw + word < p.draws) out[(draw + word) * p.rows + first + lane] = static_cast<Out>(at[word] / kWarp);
+      }
+    }
+    block_barrier();  // before the next rows' logits
+  }
+}
+
+Tensor sample_actions(const Tensor& logits, const OptionalTensor& avail, const Tensor& seed, double floor,
+                      int64_t samples) {
+  const CurrentStream current(logits);
+  const Arguments a = arguments(logits, avail, seed, floor, samples);
+  Tensor output = empty_result(a, samples, logits);
+  const Problem& p = a.problem;
+  const Layout layout(p.actions);
+  const unsigned grid = blocks_for(p.rows, kWarp);
+  if (samples > 0)
+    launch_shared("draw_actions", draw_actions<uint8_t>, grid, kBlock, layout.bytes, current.stream, p, a.type, layout,
+                  static_cast<uint8_t*>(output.mutable_data_ptr()));
+  else
+    launch_shared("draw_actions", draw_actions<int64_t>, grid, kBlock, layout.bytes, current.stream, p, a.type, layout,
+                  static_cast<int64_t*>(output.mutable_data_ptr()));
+  return output;
+}
+
+}  // namespace
+}  // namespace emix::sampling
+
+STABLE_TORCH_LIBRARY_IMPL(emix, EMIX_CUDA_KEY, m) {
+  m.impl("sample_actions", TORCH_BOX(&emix::sampling::sample_actions));
+}

@@ -1,0 +1,1 @@
+"""Measuring emix beside what a user would pick instead, on any machine."""

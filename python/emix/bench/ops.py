@@ -1,0 +1,156 @@
+"""Every op at SMAC sizes beside its reference: eager, compiled, compiled in a CUDA graph, and the floor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emix import ops
+from emix.bench.measure import copy_of, graphed, launches, median_times, size_in_bytes
+
+# MMM2's sizes: episodes, steps, agents, actions; members of the ensemble, sampled joint actions, the mixer's width.
+B, T, n, A, N, K, E = 32, 120, 10, 18, 10, 100, 32
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of one op, in ``emix.ops`` or in ``emix.ops.reference``."""
+
+    op: str
+    shape: str
+    tensors: tuple[Any, ...]
+    options: dict[str, Any]
+    differentiable: tuple[int, ...] = ()  # which of the tensors get a gradient in the backward pass
+    peer: Callable[..., Any] | None = None  # what to compare a random op with, whose results cannot be equal
+
+    def call(self, module: Any, tensors: tuple[Any, ...]) -> Any:
+        """Call the op of that module, on these tensors."""
+        function = self.peer if self.peer and module is ops.reference else getattr(module, self.op)
+        return function(*tensors, **self.options)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of a case; times in seconds, None where there is no such candidate."""
+
+    op: str
+    shape: str
+    direction: str  # forward, or forward and backward
+    seconds: dict[str, float]
+    emix_launches: int
+    eager_launches: int
+
+
+def cases(device: torch.device) -> Iterator[Case]:
+    """The calls that are measured, with random inputs on ``device``."""
+    g = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=g).to(device)
+
+    def policy(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=g).softmax(-1).to(device)
+
+    def mask(probability: float, *shape: int) -> Tensor:
+        return (torch.rand(shape, generator=g) < probability).to(device)
+
+    reward, terminated, value = normal(B, T), mask(0.02, B, T), normal(B, T + 1)
+    episodes = f"B {B}, T {T}"
+    yield Case("lambda_returns", episodes, (reward, terminated, value), {"gamma": 0.99, "lam": 0.8})
+    tree = (reward, terminated, value, normal(B, T + 1), policy(B, T + 1))
+    yield Case("tree_backup_returns", f"{episodes}, horizon 5", tree, {"gamma": 0.99, "lam": 0.93, "horizon": 5})
+    retrace = (reward, terminated, value, normal(B, T + 1), 2 * policy(B, T + 1))
+    yield Case("retrace_returns", episodes, retrace, {"gamma": 0.99, "lam": 0.8})
+    yield Case("gae", episodes, (reward, terminated, value), {"gamma": 0.99, "lam": 0.95})
+
+    rows = B * T * n
+    members, single = normal(N, rows, A), normal(rows, A)
+    avail = mask(0.7, rows, A)
+    avail[:, 0] = True
+    action = torch.zeros(rows, dtype=torch.int64, device=device)
+    by_members, by_rows = f"N {N}, rows {rows:,}, A {A}", f"rows {rows:,}, A {A}"
+    yield Case("ensemble_moments", by_members, (members,), {}, differentiable=(0,))
+    yield Case("uncertainty_weight", by_members, (members,), {})
+    yield Case("explore_logits", by_members, (single, members, avail), {})
+    yield Case("bhattacharyya", by_members, (members, avail), {}, differentiable=(0,))
+    yield Case("masked_policy", by_rows, (single, avail), {"floor": 0.05}, differentiable=(0,))
+    yield Case("policy_terms", by_rows, (single, action, avail, normal(rows, A)), {}, differentiable=(0,))
+    yield Case("sample_actions", f"rows 5,760, A 9, K {K}", (normal(5760, 9),), {"samples": K}, peer=_multinomial)
+    yield Case("sample_actions", f"{by_rows}, K {K}", (single, avail), {"samples": K}, peer=_multinomial)
+
+    states = f"states {B * T:,}, n {n}"
+    weight, bias, uncertainty = policy(B * T, n), normal(B * T), 0.5 + policy(B * T, n, A)
+    q, pi = normal(B * T, n, A), policy(B * T, n, A)
+    yield Case("linear_mix", states, (normal(B * T, n), weight, bias), {}, differentiable=(0, 1))
+    yield Case(
+        "expected_linear_mix", f"{states}, A {A}", (q, pi, weight, bias, uncertainty), {}, differentiable=(0, 1, 2)
+    )
+    taken, w1, b1, w2 = normal(B * T, n), normal(B * T, n, E), normal(B * T, E), normal(B * T, E)
+    every = (0, 1, 2, 3, 4)
+    yield Case("monotonic_mix", f"{states}, E {E}", (taken, w1, b1, w2, normal(B * T)), {}, differentiable=every)
+    yield Case("monotonic_mix_grad", f"{states}, E {E}", (taken, w1, b1, w2), {})
+
+
+def _multinomial(logits: Tensor, avail: Tensor | None = None, *, samples: int) -> Tensor:
+    """What a user would write in place of ``sample_actions``."""
+    if avail is not None:
+        logits = logits.masked_fill(~avail, -torch.inf)
+    return torch.multinomial(logits.softmax(-1), samples, replacement=True)
+
+
+def measure(case: Case, device: torch.device, *, backward: bool, compiled: bool) -> Row:
+    """Check the op against its reference, then time both, each other candidate, and a copy of the same bytes."""
+    call = partial(_forward_backward, case) if backward else partial(_forward, case)
+    found, expected = call(ops), call(ops.reference)
+    if case.peer is None:
+        _check(case, found, expected)
+    moved = size_in_bytes(case.tensors) + size_in_bytes(found)
+    if backward:  # the gradients that come in, and the inputs once more
+        moved += size_in_bytes(case.tensors) + size_in_bytes(found[0])
+    candidates: dict[str, Callable[[], Any]] = {"emix": partial(call, ops), "eager": partial(call, ops.reference)}
+    if compiled:
+        torch.compiler.reset()
+        program = torch.compile(partial(call, ops.reference), dynamic=False)
+        program()
+        candidates["compile"] = program
+    if device.type == "cuda":
+        candidates |= {f"{name}, graph": graphed(candidate) for name, candidate in list(candidates.items())}
+    candidates["copy"] = copy_of(moved, device)
+    return Row(
+        case.op,
+        case.shape,
+        "forward, backward" if backward else "forward",
+        median_times(candidates, device),
+        launches(candidates["emix"], device),
+        launches(candidates["eager"], device),
+    )
+
+
+def _forward(case: Case, module: Any) -> tuple[Any]:
+    with torch.no_grad():
+        return (case.call(module, case.tensors),)
+
+
+def _forward_backward(case: Case, module: Any) -> tuple[Any, ...]:
+    tensors = tuple(
+        tensor.detach().requires_grad_() if i in case.differentiable else tensor
+        for i, tensor in enumerate(case.tensors)
+    )
+    result = case.call(module, tensors)
+    outputs = result if isinstance(result, tuple) else (result,)
+    wanted = [tensors[i] for i in case.differentiable]
+    gradients = torch.autograd.grad(outputs, wanted, [torch.ones_like(output) for output in outputs])
+    return (result, *gradients)
+
+
+def _check(case: Case, found: Any, expected: Any) -> None:
+    if isinstance(found, tuple):
+        for ours, theirs in zip(found, expected, strict=True):
+            _check(case, ours, theirs)
+    elif found.is_floating_point():
+        torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3, msg=lambda text: f"{case.op}: {text}")

@@ -1,0 +1,35 @@
+"""The mixers; see ``emix.ops.mixing``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def linear_mix(q: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``sum_i m_i q_i + bias``, ``m`` the weights over their sum."""
+    m = weight / (weight.sum(-1, keepdim=True) + 1e-10)  # [..., n]
+    mixed = (m * q).sum(-1)
+    return mixed if bias is None else mixed + bias
+
+
+def expected_linear_mix(
+    q: Tensor, pi: Tensor, weight: Tensor, bias: Tensor | None = None, uncertainty: Tensor | None = None
+) -> Tensor:
+    """The linear mix of ``sum_a pi_i(a) uncertainty_i(a) q_i(a)``; values never taken may be infinite or NaN."""
+    value = q if uncertainty is None else q * uncertainty  # [..., n, A]
+    value = torch.where((pi == 0) & ~value.isfinite(), torch.zeros_like(value), value)
+    return linear_mix((pi * value).sum(-1), weight, bias)
+
+
+def monotonic_mix(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, v: Tensor) -> Tensor:
+    """``ELU(q |w1| + b1) |w2| + v``."""
+    hidden = functional.elu((q.unsqueeze(-1) * w1.abs()).sum(-2) + b1)  # [..., E]
+    return (hidden * w2.abs()).sum(-1) + v
+
+
+def monotonic_mix_grad(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor) -> Tensor:
+    """The derivative of ``monotonic_mix`` by q."""
+    h = (q.unsqueeze(-1) * w1.abs()).sum(-2) + b1  # [..., E]
+    return (w1.abs() * (h.clamp(max=0).exp() * w2.abs()).unsqueeze(-2)).sum(-1)  # [..., n]

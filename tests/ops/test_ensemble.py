@@ -1,0 +1,454 @@
+"""The ensemble's ops against their references, closed forms, each other, finite differences, and every wrong call."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from emix import ops
+from tests.ops.ensemble_cases import Case, cases, make_case, relative_error
+
+OPS = ["ensemble_moments", "uncertainty_weight", "explore_logits", "explore_actions"]
+
+
+def run(name: str, case: Case) -> tuple[Tensor, ...]:
+    """The results of one op; ``explore_actions`` under a seed of its own."""
+    if name == "ensemble_moments":
+        return tuple(ops.ensemble_moments(case.q))
+    if name == "uncertainty_weight":
+        return (ops.uncertainty_weight(case.q, 0.3),)
+    if name == "explore_logits":
+        return (ops.explore_logits(case.logits, case.q, case.avail, 0.5),)
+    generator = torch.Generator(case.logits.device).manual_seed(7)
+    return tuple(ops.explore_actions(case.logits, case.q, case.avail, bonus=0.5, floor=0.2, generator=generator))
+
+
+def seeded(seed: int, logits: Tensor) -> tuple[torch.Generator, Tensor]:
+    """A generator, and the seed that an op will draw from it."""
+    first = torch.Generator(logits.device).manual_seed(seed)
+    drawn = torch.randint(2**63 - 1, (1,), generator=first, device=logits.device)
+    return torch.Generator(logits.device).manual_seed(seed), drawn
+
+
+# Right answers
+
+
+@given(case=cases())
+@settings(max_examples=150, deadline=None)
+def test_moments_equal_the_reference(case: Case) -> None:
+    expected = ops.reference.ensemble_moments(case.q)
+    for ours, theirs in zip(ops.ensemble_moments(case.q), expected, strict=True):
+        assert ours.dtype == torch.float64
+        assert relative_error(ours, theirs) < 1e-11
+    for ours, theirs in zip(ops.ensemble_moments(case.q.float()), expected, strict=True):
+        assert ours.dtype == torch.float32
+        assert relative_error(ours, theirs) < 1e-3
+    assert relative_error(ops.uncertainty_weight(case.q, 0.3), ops.reference.uncertainty_weight(case.q, 0.3)) < 1e-11
+
+
+@given(case=cases(), bonus=st.sampled_from([0.0, 0.001, 1.0]))
+@settings(max_examples=150, deadline=None)
+def test_explored_logits_equal_the_reference(case: Case, bonus: float) -> None:
+    expected = ops.reference.explore_logits(case.logits, case.q, case.avail, bonus)
+    ours = ops.explore_logits(case.logits, case.q, case.avail, bonus)
+    assert torch.equal(ours.isinf(), expected.isinf())
+    assert relative_error(ours.nan_to_num(neginf=0), expected.nan_to_num(neginf=0)) < 1e-11
+
+
+@given(case=cases(), seed=st.integers(0, 2**31), floor=st.sampled_from([0.0, 0.05, 1.0]))
+@settings(max_examples=150, deadline=None)
+def test_explored_actions_equal_the_reference(case: Case, seed: int, floor: float) -> None:
+    generator, drawn = seeded(seed, case.logits)
+    action, probability, gate = ops.reference.explore_actions(
+        case.logits, case.q, case.avail, drawn, bonus=0.5, floor=floor
+    )
+    ours = ops.explore_actions(case.logits, case.q, case.avail, bonus=0.5, floor=floor, generator=generator)
+    assert (ours.action.dtype, ours.probability.dtype, ours.open.dtype) == (torch.int64, torch.float32, torch.bool)
+    assert torch.equal(ours.open, gate)
+    same = ours.action == action  # float32 may fall on the other side of a threshold
+    assert same.float().mean() > 0.95 or (~same).sum() <= 1
+    assert relative_error(ours.probability[same], probability[same]) < 1e-5
+
+
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_narrow_inputs_are_computed_in_float32(device: str, name: str, dtype: torch.dtype) -> None:
+    case = make_case(3, 10, (40,), 18).to(dtype, device)
+    wide = Case(case.logits.double(), case.q.double(), case.avail)
+    for ours, theirs in zip(run(name, case), run(name, wide), strict=True):
+        if ours.is_floating_point():
+            assert ours.dtype == torch.float32
+            assert relative_error(ours.nan_to_num(neginf=0), theirs.nan_to_num(neginf=0)) < 2e-6
+        else:
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_devices_agree(device: str, name: str) -> None:
+    for members, rows, actions in [(10, (32, 7), 18), (5, (3,), 9), (64, (2,), 128), (17, (1000,), 5)]:
+        case = make_case(5, members, rows, actions).to(torch.float64)
+        elsewhere = case.to(torch.float64, device)
+        if name == "explore_actions":  # the seed is drawn on the device: give both the same one
+            seed = torch.tensor([1234])
+            arguments = (0.5, 0.2)
+            ours = torch.ops.emix.explore_actions(
+                elsewhere.logits, elsewhere.q, elsewhere.avail, seed.to(device), *arguments
+            )
+            theirs = torch.ops.emix.explore_actions(case.logits, case.q, case.avail, seed, *arguments)
+            assert torch.equal(ours[0].cpu(), theirs[0])
+        else:
+            ours, theirs = run(name, elsewhere), run(name, case)
+        for a, b in zip(ours, theirs, strict=True):
+            assert relative_error(a.double().nan_to_num(neginf=0), b.double().nan_to_num(neginf=0)) < 1e-11
+
+
+def test_hand_computed(device: str) -> None:
+    q = torch.tensor([0.0, 0.0, 0.0, 4.0], device=device)[:, None]
+    mean, variance, kurtosis = ops.ensemble_moments(q)
+    assert (mean.item(), variance.item()) == (1.0, 3.0)
+    assert kurtosis.item() == pytest.approx((3 * 1 + 81) / 4 / 9)
+    outlier = torch.zeros(10, 2, device=device)
+    outlier[0] = 1.0
+    largest = (100 - 30 + 3) / 9  # the largest kurtosis of ten values
+    assert ops.ensemble_moments(outlier).kurtosis.tolist() == pytest.approx([largest] * 2)
+    logits = ops.explore_logits(torch.tensor([1.0, 2.0], device=device), outlier, bonus=0.5)
+    assert logits.tolist() == pytest.approx([1 + 0.5 * largest, 2 + 0.5 * largest])
+    weight = ops.uncertainty_weight(outlier, scale=0.01)
+    assert weight.tolist() == pytest.approx([0.5 + 1 / (1 + torch.tensor(0.01 * largest).exp().item())] * 2)
+
+
+# Identities
+
+
+def test_kurtosis_keeps_its_bounds_and_is_affine_invariant(device: str) -> None:
+    for members in (2, 3, 5, 10, 64):
+        q = make_case(7, members, (200,), 3).q.to(device)
+        kurtosis = ops.ensemble_moments(q).kurtosis
+        bound = (members**2 - 3 * members + 3) / (members - 1)
+        assert kurtosis.min() >= 1 - 1e-12
+        assert kurtosis[q.var(0) > 1e-9].max() <= max(bound, 1) + 1e-9
+        torch.testing.assert_close(ops.ensemble_moments(-40 * q + 1000).kurtosis, kurtosis)
+
+
+def test_large_means_cost_no_digits() -> None:
+    """float32 members near 1000 that differ in multiples of their last digits."""
+    steps = torch.randint(-200, 200, (10, 1000), generator=torch.Generator().manual_seed(11))
+    q = (1000 + steps * 2**-13).float()
+    agree = ops.reference.ensemble_moments(q.double())[1] <= 1e-10 * 1000.0**2 * 1.01
+    ours, expected = ops.ensemble_moments(q), ops.reference.ensemble_moments(q.double())
+    assert ((ours.variance - expected[1]).abs() / expected[1]).max() < 1e-5
+    assert relative_error(ours.kurtosis[~agree], expected[2][~agree]) < 1e-5
+
+
+def test_members_that_agree(device: str) -> None:
+    q = torch.full((10, 4), 12.0, device=device).requires_grad_()
+    mean, variance, kurtosis = ops.ensemble_moments(q)
+    assert (mean.tolist(), variance.tolist(), kurtosis.tolist()) == ([12.0] * 4, [0.0] * 4, [3.0] * 4)
+    assert not torch.autograd.grad(kurtosis.sum(), q)[0].any()
+    barely = 12 + 1e-5 * torch.randn(10, 4, device=device)
+    assert (ops.ensemble_moments(barely).kurtosis == 3).all()
+    logits = torch.randn(4, device=device)
+    assert torch.equal(ops.explore_logits(logits, q), logits)
+    assert not ops.explore_actions(logits, q).open.any()
+
+
+@pytest.mark.parametrize("members", [1, 2, 3, 4])
+def test_a_few_members_never_open_the_gate(members: int) -> None:
+    case = make_case(13, members, (500,), 6)
+    assert not ops.explore_actions(case.logits, case.q, case.avail).open.any()
+
+
+def test_a_closed_gate_changes_nothing(device: str) -> None:
+    case = make_case(17, 3, (300,), 9).to(torch.float32, device)
+    for floor in (0.0, 0.1):
+        generator = torch.Generator(device).manual_seed(1)
+        ours = ops.explore_actions(case.logits, case.q, case.avail, floor=floor, generator=generator)
+        generator.manual_seed(1)
+        theirs = ops.sample_actions(case.logits, case.avail, floor=floor, generator=generator)
+        assert torch.equal(ours.action, theirs)
+        pi = ops.masked_policy(case.logits, case.avail, floor).gather(-1, theirs[:, None])[:, 0]
+        some = case.avail.any(-1)
+        torch.testing.assert_close(ours.probability[some], pi[some])
+        assert (ours.probability[~some] == 1).all()
+        assert not ours.action[~some].any()
+
+
+def test_actions_follow_their_probabilities(device: str) -> None:
+    """Chi-square of one state's draws against the policy of the explored logits; unavailable actions never come."""
+    draws, actions = 20_000, 6
+    case = make_case(19, 10, (), actions, masked=False)
+    avail = torch.tensor([1, 1, 0, 1, 1, 1])
+    case.q[0] += 20  # an outlier opens the gate
+    pi = ops.masked_policy(ops.explore_logits(case.logits, case.q, avail, 1.0), avail)
+    logits = case.logits.to(device).expand(draws, actions)
+    q = case.q.to(device)[:, None].expand(-1, draws, -1)
+    generator = torch.Generator(device).manual_seed(3)
+    action, probability, gate = ops.explore_actions(
+        logits, q, avail.to(device).expand(draws, -1), bonus=1.0, generator=generator
+    )
+    assert gate.all()
+    counts = torch.bincount(action.cpu(), minlength=actions).double()
+    assert counts[2] == 0
+    some = avail.bool()
+    assert ((counts - draws * pi).square()[some] / (draws * pi)[some]).sum() < 30
+    torch.testing.assert_close(probability.cpu().double(), pi[action.cpu()], rtol=1e-5, atol=0)
+
+
+def test_unavailable_actions_reach_nothing_even_nan(device: str) -> None:
+    case = make_case(23, 10, (60,), 8).to(torch.float64, device)
+    poisoned = Case(case.logits, case.q.masked_fill(~case.avail, torch.nan), case.avail)
+    for name in ("explore_logits", "explore_actions"):
+        for ours, theirs in zip(run(name, poisoned), run(name, case), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int16, torch.int64, torch.float16, torch.float64])
+def test_masks_of_any_dtype(device: str, dtype: torch.dtype) -> None:
+    case = make_case(29, 10, (40,), 7).to(torch.float32, device)
+    expected = ops.explore_logits(case.logits, case.q, case.avail)
+    mask = case.avail.to(dtype)
+    mask = torch.where(mask == 0, -0.0, 1.0).to(dtype) if dtype.is_floating_point else mask
+    assert torch.equal(ops.explore_logits(case.logits, case.q, mask), expected)
+
+
+def test_mixed_floating_dtypes(device: str) -> None:
+    """Logits in bfloat16 beside members in float32, as under autocast."""
+    case = make_case(31, 10, (40,), 7).to(torch.float32, device)
+    narrow = case.logits.bfloat16()
+    ours = ops.explore_logits(narrow, case.q, case.avail)
+    assert ours.dtype == torch.float32
+    assert torch.equal(ours, ops.explore_logits(narrow.float(), case.q, case.avail))
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_repeats_bit_for_bit(device: str, name: str) -> None:
+    case = make_case(37, 10, (500,), 18).to(torch.float32, device)
+    for first, second in zip(run(name, case), run(name, case), strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_any_layout_gives_the_same(device: str, name: str) -> None:
+    """Members innermost, rows and actions swapped, a slice of time, expanded logits: same bits."""
+    case = make_case(41, 10, (6, 5), 9).to(torch.float32, device)
+    longer = torch.cat([case.q[:, :, :1], case.q], dim=2)
+    layouts = [
+        case.q.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2),
+        case.q.transpose(1, 3).contiguous().transpose(1, 3),
+        longer[:, :, 1:],
+        case.q.flip(0).flip(0),
+    ]
+    expected = run(name, case)
+    for q in layouts:
+        for ours, theirs in zip(run(name, Case(case.logits, q, case.avail)), expected, strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_sixty_four_bit_offsets() -> None:
+    """Members past 2^31 elements apart, on memory that is never touched elsewhere."""
+    try:
+        storage = torch.empty(2 * 2**31 + 16, dtype=torch.float16)
+    except RuntimeError:
+        pytest.skip("the system does not hand out 8 GiB of untouched memory")
+    q = storage.as_strided((3, 4), (2**31, 1))
+    q.copy_(torch.randn(3, 4))
+    for ours, theirs in zip(ops.ensemble_moments(q), ops.ensemble_moments(q.clone()), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+# Gradients
+
+
+def test_gradients(device: str) -> None:
+    for members in (2, 5, 7, 10, 20, 40):
+        q = make_case(43, members, (2,), 3).q.to(device)
+        q = torch.where(q.var(0) == 0, q + torch.randn_like(q), q).requires_grad_()
+        assert torch.autograd.gradcheck(lambda q: tuple(ops.ensemble_moments(q)), (q,))
+
+
+@given(case=cases(), seed=st.integers(0, 2**31), wanted=st.sets(st.sampled_from([0, 1, 2]), min_size=1))
+@settings(max_examples=100, deadline=None)
+def test_gradients_equal_the_references(case: Case, seed: int, wanted: set[int]) -> None:
+    q = case.q.requires_grad_()
+    expected = ops.reference.ensemble_moments(q)
+    g = torch.Generator().manual_seed(seed)
+    upstream = [torch.randn(expected[i].shape, dtype=torch.float64, generator=g) for i in wanted]
+    theirs = torch.autograd.grad([expected[i] for i in wanted], q, upstream)[0]
+    moments = ops.ensemble_moments(q)
+    ours = torch.autograd.grad([moments[i] for i in wanted], q, upstream)[0]
+    assert relative_error(ours, theirs) < 1e-9
+
+
+def test_gradient_of_narrow_members(device: str) -> None:
+    q = make_case(47, 10, (30,), 5).q.to(device).bfloat16().requires_grad_()
+    wide = q.detach().double().requires_grad_()
+    ours = torch.autograd.grad(sum(m.sum() for m in ops.ensemble_moments(q)), q)[0]
+    theirs = torch.autograd.grad(sum(m.sum() for m in ops.ensemble_moments(wide)), wide)[0]
+    assert ours.dtype == torch.bfloat16
+    torch.testing.assert_close(ours.double(), theirs, rtol=0.01, atol=0.01)
+
+
+def test_kurtosis_gradient_is_orthogonal_to_affine_changes(device: str) -> None:
+    q = make_case(53, 10, (50,), 4).q.to(device).requires_grad_()
+    grad = torch.autograd.grad(ops.ensemble_moments(q).kurtosis.sum(), q)[0]
+    torch.testing.assert_close(grad.sum(0), torch.zeros_like(grad[0]), atol=1e-9, rtol=0)
+    torch.testing.assert_close((grad * q).sum(0), torch.zeros_like(grad[0]), atol=1e-9, rtol=0)
+
+
+def test_acting_and_weights_carry_no_gradient(device: str) -> None:
+    case = make_case(59, 10, (4,), 5).to(torch.float32, device)
+    q, logits = case.q.requires_grad_(), case.logits.requires_grad_()
+    assert not ops.uncertainty_weight(q).requires_grad
+    assert not ops.explore_logits(logits, q).requires_grad
+    assert not ops.explore_actions(logits, q).probability.requires_grad
+    with torch.no_grad():
+        assert not ops.ensemble_moments(q).mean.requires_grad
+
+
+# torch's own machinery
+
+
+def test_opcheck(device: str) -> None:
+    case = make_case(61, 5, (3, 2), 4).to(torch.float32, device)
+    grad = torch.randn(3, 2, 4, device=device)
+    seed = torch.tensor([3], device=device)
+    check = torch.library.opcheck
+    check(torch.ops.emix.ensemble_moments.default, (case.q,))
+    check(torch.ops.emix.ensemble_moments_backward.default, (case.q, grad, None, grad))
+    check(torch.ops.emix.uncertainty_weight.default, (case.q, 0.1))
+    check(torch.ops.emix.explore_logits.default, (case.logits, case.q, case.avail, 0.1))
+    check(torch.ops.emix.explore_actions.default, (case.logits, case.q, case.avail, seed, 0.1, 0.1))
+
+
+@pytest.mark.parametrize("name", OPS[:3])
+def test_compiles_without_a_graph_break(device: str, name: str, emulated: bool) -> None:
+    if emulated:
+        pytest.skip("nothing in torch.compile depends on the kernels")
+    case = make_case(67, 10, (5,), 6).to(torch.float32, device)
+    compiled = torch.compile(lambda: run(name, case), fullgraph=True, backend="aot_eager")
+    for ours, theirs in zip(compiled(), run(name, case), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_drawing_compiles_without_a_graph_break(device: str, emulated: bool) -> None:
+    if emulated:
+        pytest.skip("nothing in torch.compile depends on the kernels")
+    case = make_case(67, 10, (50,), 6, masked=False).to(torch.float32, device)
+    compiled = torch.compile(ops.explore_actions, fullgraph=True, backend="aot_eager")
+    action, probability, gate = compiled(case.logits, case.q)
+    assert torch.equal(gate, ops.explore_actions(case.logits, case.q).open)
+    explored = torch.softmax(ops.explore_logits(case.logits, case.q), -1)
+    torch.testing.assert_close(probability, explored.gather(-1, action[:, None])[:, 0])
+
+
+def test_compiled_gradient(emulated: bool) -> None:
+    if emulated:
+        pytest.skip("nothing in torch.compile depends on the kernels")
+    q = make_case(71, 10, (5,), 6).q.requires_grad_()
+
+    def loss() -> Tensor:
+        mean, _, kurtosis = ops.ensemble_moments(q)
+        return mean.square().sum() + kurtosis.sum()
+
+    expected = torch.autograd.grad(loss(), q)[0]
+    ours = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(), q)[0]
+    torch.testing.assert_close(ours, expected)
+
+
+def test_captured_in_a_cuda_graph() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    case = make_case(73, 10, (64,), 18).to(torch.float32, "cuda")
+    ops.explore_actions(case.logits, case.q)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = ops.explore_actions(case.logits, case.q)
+        moments = ops.ensemble_moments(case.q)
+    draws = []
+    for _ in range(3):
+        case.q.normal_()
+        graph.replay()
+        assert torch.equal(moments.kurtosis, ops.ensemble_moments(case.q).kurtosis)
+        draws.append(result.action.clone())
+    assert not torch.equal(draws[0], draws[1])
+
+
+# Wrong calls
+
+GOOD = {"logits": torch.zeros(4, 3), "q": torch.zeros(5, 4, 3)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"logits": torch.zeros(())}, r"logits must have shape \[..., A\] with 1 to 128 actions, got \[\]"),
+        ({"logits": torch.zeros(4, 0)}, r"logits must have shape \[..., A\] with 1 to 128 actions, got \[4, 0\]"),
+        ({"logits": torch.zeros(4, 129)}, r"1 to 128 actions, got \[4, 129\]"),
+        ({"logits": torch.zeros(3, 4)}, r"q must have shape \[5, 3, 4\].*got \[5, 4, 3\]"),
+        ({"q": torch.zeros(4, 3)}, r"q must have shape \[4, 4, 3\].*got \[4, 3\]"),
+        ({"q": torch.zeros(5, 1, 3)}, r"q must have shape \[5, 4, 3\].*got \[5, 1, 3\]"),
+        ({"q": torch.zeros(0, 4, 3)}, r"q must have 1 to 64 members on its first axis, got shape \[0, 4, 3\]"),
+        ({"q": torch.zeros(65, 4, 3)}, r"q must have 1 to 64 members on its first axis, got shape \[65, 4, 3\]"),
+        ({"q": torch.zeros(5, 4, 3, dtype=torch.long)}, r"q must be a float16.*got an integer or bool one"),
+        ({"logits": torch.zeros(4, 3, dtype=torch.complex64)}, r"logits must be real, got a complex tensor"),
+        ({"avail": torch.zeros(1, 3)}, r"avail must have shape \[4, 3\] like logits, got \[1, 3\]"),
+        ({"avail": torch.zeros(4, 3, dtype=torch.complex64)}, r"avail must be real, got a complex tensor"),
+        ({"bonus": "0.1"}, r"Expected a value of type 'float' for argument 'bonus'"),
+        ({"q": None}, r"q must be a tensor, got None"),
+        ({"logits": None}, r"logits must be a tensor, got None"),
+        ({"q": [0.0]}, r"Expected a value of type 'Tensor' for argument 'q' but instead found type 'list'"),
+        ({"q": torch.zeros(5, 4, 3).to_sparse()}, r"expected dense CPU or CUDA tensors"),
+    ],
+)
+@pytest.mark.parametrize("name", ["explore_logits", "explore_actions"])
+def test_wrong_calls_say_what_is_wrong(name: str, change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        getattr(ops, name)(**{**GOOD, **change})
+
+
+@pytest.mark.parametrize("name", OPS[:2])
+@pytest.mark.parametrize(
+    ("q", "message"),
+    [
+        (torch.zeros(()), r"q must have shape \[N, ...\], got \[\]"),
+        (torch.zeros(0, 3), r"q must have 1 to 64 members on its first axis, got shape \[0, 3\]"),
+        (torch.zeros(3, dtype=torch.int32), r"q must be a float16"),
+        (torch.zeros(3, dtype=torch.complex64), r"q must be real, got a complex tensor"),
+        (None, r"must be a tensor, got None"),
+        ([1.0], r"Expected a value of type 'Tensor' for argument 'q' but instead found type 'list'"),
+    ],
+)
+def test_wrong_members(name: str, q: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        getattr(ops, name)(q)
+
+
+@pytest.mark.parametrize("floor", [-0.1, 1.1, float("nan")])
+def test_wrong_floor(floor: float) -> None:
+    with pytest.raises(ValueError, match=r"floor must lie in \[0, 1\], got"):
+        ops.explore_actions(**GOOD, floor=floor)
+
+
+SHAPES = st.lists(st.integers(0, 4), min_size=0, max_size=3).map(tuple)
+DTYPES = st.sampled_from([torch.float32, torch.float64, torch.float16, torch.int64, torch.bool, torch.complex64])
+
+
+@given(shapes=st.tuples(SHAPES, SHAPES, SHAPES), dtypes=st.tuples(DTYPES, DTYPES, DTYPES), fit=st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_random_shapes_and_dtypes_are_right_or_refused(shapes: tuple, dtypes: tuple, fit: bool) -> None:
+    """No crash, no wrong answer, no silent broadcast."""
+    if fit:
+        shapes = (shapes[0], (6, *shapes[0]), shapes[0])
+    logits, q, avail = (torch.rand(shape).to(dtype) for shape, dtype in zip(shapes, dtypes, strict=True))
+    try:
+        ours = ops.explore_logits(logits, q, avail, 0.5)
+        drawn = ops.explore_actions(logits, q, avail, bonus=0.5)
+    except ValueError:
+        return
+    assert q.shape[1:] == logits.shape == avail.shape
+    expected = ops.reference.explore_logits(logits.double(), q.double(), avail, 0.5)
+    assert drawn.action.shape == drawn.open.shape == logits.shape[:-1]
+    assert relative_error(ours.nan_to_num(neginf=0), expected.nan_to_num(neginf=0)) < 1e-4
