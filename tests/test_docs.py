@@ -24,6 +24,13 @@ EXAMPLES = [
 ]
 
 
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda script: script.stem)
+def test_script(script: Path) -> None:
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
 @pytest.mark.parametrize("code", EXAMPLES)
 def test_example(code: str, tmp_path: Path) -> None:
     script = tmp_path / "example.py"

@@ -188,7 +188,7 @@ template <class Out>
 void run_exploration(const ExploreArguments& a, const Out& out) {
   const Exploration& e = a.exploration;
   dispatch_floating(a.input, [&](auto element) {
-    const int64_t grain = std::max<int64_t>(kLanes, kGrain / (e.members * e.actions) / kLanes * kLanes);
+    const int64_t grain = std::max<int64_t>(kLanes, kGrain / (int64_t(e.members) * e.actions) / kLanes * kLanes);
     run_rows(e.rows, grain, [&](int64_t begin, int64_t end) {
       Wide<decltype(element)> kurtosis[kLanes * kMaxActions];
       for (int64_t first = begin; first < end; first += kLanes) {

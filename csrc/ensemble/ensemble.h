@@ -124,7 +124,7 @@ EMIX_HD F excess(F kurtosis, bool available) {
 template <class F>
 EMIX_HD F explored(F logit, F kurtosis, F bonus, bool available, bool open) {
   const F more = multiply_add(bonus, kurtosis, logit);
-  return available & open ? more : logit;
+  return (available & open) ? more : logit;
 }
 
 // The probability of an action of weight w; a row without any weight has but its draw, action 0.

@@ -94,6 +94,13 @@ def cases(device: torch.device) -> Iterator[Case]:
     every = (0, 1, 2, 3, 4)
     yield Case("monotonic_mix", f"{states}, E {E}", (taken, w1, b1, w2, normal(B * T)), {}, differentiable=every)
     yield Case("monotonic_mix_grad", f"{states}, E {E}", (taken, w1, b1, w2), {})
+    joint = (reward, terminated, normal(N, B, T + 1, n, A), policy(B, T + 1, n, A))
+    actions, mixer = torch.zeros(B, T + 1, n, dtype=torch.int64, device=device), policy(B, T + 1, n)
+    target = {"gamma": 0.99, "lam": 0.93, "horizon": 5, "uncertainty_scale": 0.01}
+    yield Case("tree_backup_target", f"{episodes}, n {n}, A {A}, N {N}", (*joint, actions, mixer), target)
+    members_only = (*joint[:3], actions, mixer)
+    on_policy = {"gamma": 0.99, "lam": 0.8, "uncertainty_scale": 0.01}
+    yield Case("td_lambda_target", f"{episodes}, n {n}, A {A}, N {N}", members_only, on_policy)
 
 
 def _multinomial(logits: Tensor, avail: Tensor | None = None, *, samples: int) -> Tensor:
