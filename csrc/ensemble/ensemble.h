@@ -52,9 +52,9 @@ EMIX_HD F deviation(F x, F first, F sum, F each) {
 // on the GPU all loads are in flight at once, on the CPU neighbouring places share a vector.
 template <class F, int kCapacity>
 struct Members {
-  F x[kCapacity];  // the values, then the deviations d_j
-  F sum;           // of x_j - x_0
-  F precision;     // 1 / variance; 0, and so every z_j, where the members differ by no more than rounding does
+  F x[kCapacity];   // the values, then the deviations d_j
+  F sum = 0;        // of x_j - x_0
+  F precision = 0;  // 1 / variance; 0, and so every z_j, where the members differ by no more than rounding does
 
   // load(j): member j's value, and past the last one the first's once more.
   template <class Load>
