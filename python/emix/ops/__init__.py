@@ -1,4 +1,4 @@
-"""Fused ops for multi-agent reinforcement learning, one launch each, on CPU and CUDA.
+"""Fused ops for multi-agent reinforcement learning, on CPU and CUDA.
 
 Axes: B episodes, T steps, n agents, A actions, N ensemble members; ``...`` any shape. ``ops.reference`` has each op in
 plain PyTorch.
