@@ -2,6 +2,7 @@
 find_package(Python REQUIRED COMPONENTS Interpreter Development.Module)
 find_package(pybind11 CONFIG REQUIRED)
 pybind11_add_module(_host csrc/host/module.cpp)
+target_include_directories(_host PRIVATE csrc)
 set_target_properties(_host PROPERTIES CXX_STANDARD 17)
 target_compile_definitions(
   _host

@@ -21,6 +21,9 @@
   inline __attribute__((always_inline))  // must be inlined: only then is it compiled for the caller's instruction set
 #endif
 
+// Behind a lambda's parameters, for the same reason.
+#define EMIX_INLINE __attribute__((always_inline))
+
 // Before a loop whose length the compiler knows: unrolled in full, so that its arrays can live in registers.
 #if defined(__CUDA_ARCH__)
 #define EMIX_UNROLL _Pragma("unroll")
@@ -115,8 +118,20 @@ inline unsigned blocks_for(int64_t threads, int block) {
   return static_cast<unsigned>(blocks < 0x7fffffff ? blocks : 0x7fffffff);
 }
 
+// Bytes of shared memory that a block may have on the current device: 64 KiB or more, 227 on an H100.
+inline int shared_limit() {
+#if defined(EMIX_EMULATED)
+  return 227 << 10;
+#else
+  int device = 0, bytes = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return bytes;
+#endif
+}
+
 // Every kernel is launched here, so that the emulator can take its place. `shared`: bytes of dynamic shared memory, up
-// to 48 KiB.
+// to shared_limit().
 template <class... Parameters, class... Arguments>
 void launch_shared(const char* name, void (*kernel)(Parameters...), unsigned grid, int block, int shared,
                    cudaStream_t stream, Arguments... arguments) {
@@ -125,6 +140,8 @@ void launch_shared(const char* name, void (*kernel)(Parameters...), unsigned gri
   (void)stream;
   emulator::launch(name, kernel, dim3(grid), dim3(block), shared, arguments...);
 #else
+  if (shared > 48 << 10)  // more than that is for kernels that ask for it
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
   // clang-format off: it takes the brackets apart
   kernel<<<grid, block, shared, stream>>>(arguments...);
   // clang-format on

@@ -66,4 +66,33 @@ STABLE_TORCH_LIBRARY(emix, m) {
   m.def(
       "policy_terms_backward(Tensor? log_prob_grad, Tensor? entropy_grad, Tensor? value_grad, Tensor logits, Tensor "
       "action, Tensor? avail, Tensor? value, float floor, bool value_wanted) -> (Tensor, Tensor)");
+
+  // recurrent: a GRU over x [R, T, I] -> [R, T, H]; and the agent, linear + ReLU, GRU, linear, over obs [B, T, n, O] ->
+  // q [B, T, n, A] and the last state [B, n, H]. Each also gives what its backward pass reads (save), else no elements.
+  m.def(
+      "gru_sequence(Tensor x, Tensor? h0, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, bool save=False) -> "
+      "(Tensor, Tensor)");
+  m.def(
+      "gru_sequence_backward(Tensor grad, Tensor x, Tensor? h0, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, "
+      "Tensor out, Tensor saved, bool x_wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "agent_sequence(Tensor obs, Tensor? last_action, Tensor? h0, Tensor w_in, Tensor b_in, Tensor w_ih, Tensor w_hh, "
+      "Tensor b_ih, Tensor b_hh, Tensor w_out, Tensor b_out, bool save=False) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "agent_sequence_backward(Tensor? q_grad, Tensor? hidden_grad, Tensor obs, Tensor? last_action, Tensor? h0, "
+      "Tensor w_in, Tensor b_in, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, Tensor w_out, Tensor b_out, "
+      "Tensor saved, bool obs_wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, "
+      "Tensor)");
+
+  // battle: the state of B battles, which is changed in place, and the map (battle/fields.h) -> obs, state, avail,
+  // reward, terminated, truncated, battle_won, dead_allies, dead_enemies. layout: allies, enemies, type bits, whether
+  // allies and enemies have shields, features.
+  m.def(
+      "battle_step(Tensor(a!) units, Tensor(b!) minds, Tensor(c!) clock, Tensor actions, Tensor stats, Tensor traits, "
+      "Tensor rules, Tensor terrain, Tensor waypoints, int[] layout) -> (Tensor, Tensor, Tensor, Tensor, Tensor, "
+      "Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "battle_reset(Tensor(a!) units, Tensor(b!) minds, Tensor(c!) clock, Tensor where, Tensor stats, Tensor traits, "
+      "Tensor rules, Tensor terrain, Tensor waypoints, int[] layout, int seed, bool closed) -> (Tensor, Tensor, Tensor, "
+      "Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }

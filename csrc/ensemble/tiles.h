@@ -3,8 +3,6 @@
 #pragma once
 #include "ensemble/ensemble.h"
 
-#define EMIX_INLINE __attribute__((always_inline))
-
 namespace emix::ensemble {
 
 inline constexpr int kTile = 256;  // places whose intermediate results stay in the L1 cache

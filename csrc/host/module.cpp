@@ -1,6 +1,8 @@
 // emix._host: what needs neither torch nor a GPU. Never on an op's path.
 #include <pybind11/pybind11.h>
 
+#include "battle/fields.h"
+
 namespace py = pybind11;
 
 namespace {
@@ -16,6 +18,58 @@ py::dict build() {
   return info;
 }
 
+py::dict battle_fields() {
+  py::dict tables;
+  const auto table = [&](const char* name) {
+    py::list rows;
+    tables[name] = rows;
+    return rows;
+  };
+  py::list rows;
+#define EMIX_BATTLE_ROW(name) rows.append(#name);
+  rows = table("unit");
+  EMIX_BATTLE_UNIT(EMIX_BATTLE_ROW)
+  rows = table("mind");
+  EMIX_BATTLE_MIND(EMIX_BATTLE_ROW)
+  rows = table("clock");
+  EMIX_BATTLE_CLOCK(EMIX_BATTLE_ROW)
+  rows = table("stat");
+  EMIX_BATTLE_STAT(EMIX_BATTLE_ROW)
+  rows = table("trait");
+  EMIX_BATTLE_TRAIT(EMIX_BATTLE_ROW)
+  rows = table("rule");
+  EMIX_BATTLE_RULE(EMIX_BATTLE_ROW)
+#undef EMIX_BATTLE_ROW
+  return tables;
+}
+
+// The enumerators of a list in their order, from 0, or as the powers of 2.
+py::dict numbered(std::initializer_list<const char*> names, bool bits = false) {
+  py::dict numbers;
+  int next = 0;
+  for (const char* name : names) numbers[name] = bits ? 1 << next : next, ++next;
+  return numbers;
+}
+
+py::dict battle_constants() {
+  py::dict constants;
+  constants["lanes"] = emix::battle::kLanes;
+  constants["map"] = emix::battle::kMap;
+  constants["loops"] = emix::battle::kLoops;
+  constants["max_slots"] = emix::battle::kMaxSlots;
+#define EMIX_BATTLE_NAME(name) #name,
+  constants["Order"] = numbered({EMIX_BATTLE_ORDER(EMIX_BATTLE_NAME)});
+  constants["Status"] = numbered({EMIX_BATTLE_STATUS(EMIX_BATTLE_NAME)});
+  constants["Tag"] = numbered({EMIX_BATTLE_TAG(EMIX_BATTLE_NAME)}, true);
+  constants["Layer"] = numbered({EMIX_BATTLE_LAYER(EMIX_BATTLE_NAME)});
+  constants["Weapon"] = numbered({EMIX_BATTLE_WEAPON(EMIX_BATTLE_NAME)});
+  constants["EnemyOrder"] = numbered({EMIX_BATTLE_ENEMY_ORDER(EMIX_BATTLE_NAME)});
+  constants["Reward"] = numbered({EMIX_BATTLE_REWARD(EMIX_BATTLE_NAME)});
+  constants["Feature"] = numbered({EMIX_BATTLE_FEATURE(EMIX_BATTLE_NAME)}, true);
+#undef EMIX_BATTLE_NAME
+  return constants;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_host, m) {
@@ -24,4 +78,6 @@ PYBIND11_MODULE(_host, m) {
         "How this package was built: version, compiler, torch (whose headers were used; any torch >= 2.10 runs it), "
         "cuda (ON or OFF), "
         "cuda_version and cuda_architectures (empty without CUDA).");
+  m.def("battle_fields", &battle_fields, "The names of the rows of the battle's tensors, table by table.");
+  m.def("battle_constants", &battle_constants, "The battle's sizes, and its enumerations by name.");
 }

@@ -1,0 +1,129 @@
+// The tensors of a call, checked, and what the call returns.
+#pragma once
+#include <tuple>
+#include <vector>
+
+#include "battle/simulate.h"
+#include "checks.h"
+
+namespace emix::battle {
+
+using Result = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+// The state of the battles, which the ops change in place, and the map.
+struct Tensors {
+  const Tensor &units, &minds, &clock, &stats, &traits, &rules, &terrain, &waypoints;
+};
+
+inline void check_table(const char* name, const Tensor& tensor, ScalarType type, const char* type_name,
+                        const std::vector<int64_t>& shape, const Tensor& like) {
+  if (!tensor.defined()) fail("`", name, "` must be a tensor, got None");
+  if (tensor.scalar_type() != type) fail("`", name, "` must be ", type_name, ", got another dtype");
+  check_shape(name, tensor, shape);
+  check_device(name, tensor, "units", like);
+  if (!tensor.is_contiguous()) fail("`", name, "` must be contiguous, got a strided view");
+}
+
+struct Call {
+  Scenario scenario;
+  int64_t battles = 0;
+  float* units = nullptr;
+  int* minds = nullptr;
+  int64_t* clock = nullptr;
+  Tensor obs, state, avail, reward, terminated, truncated, won, dead_allies, dead_enemies;
+
+  Call(const Tensors& t, const std::vector<int64_t>& layout) {
+    if (layout.size() != 6) fail("`layout` must have 6 numbers, got ", layout.size());
+    read_layout(layout);
+    check_tensors(t);
+    const int64_t B = battles, n = scenario.allies;
+    obs = empty({B, n, scenario.obs_size}, ScalarType::Float, t.units);
+    state = empty({B, scenario.state_size}, ScalarType::Float, t.units);
+    avail = empty({B, n, scenario.actions}, ScalarType::Bool, t.units);
+    reward = empty({B}, ScalarType::Float, t.units);
+    for (Tensor* flag : {&terminated, &truncated, &won}) *flag = empty({B}, ScalarType::Bool, t.units);
+    for (Tensor* count : {&dead_allies, &dead_enemies}) *count = empty({B}, ScalarType::Long, t.units);
+  }
+
+  Outcome outcome() {
+    return {
+        static_cast<float*>(reward.mutable_data_ptr()),        static_cast<bool*>(terminated.mutable_data_ptr()),
+        static_cast<bool*>(truncated.mutable_data_ptr()),      static_cast<bool*>(won.mutable_data_ptr()),
+        static_cast<int64_t*>(dead_allies.mutable_data_ptr()), static_cast<int64_t*>(dead_enemies.mutable_data_ptr())};
+  }
+
+  // Of all battles, one after the other.
+  View views() {
+    return {static_cast<float*>(obs.mutable_data_ptr()), static_cast<float*>(state.mutable_data_ptr()),
+            static_cast<bool*>(avail.mutable_data_ptr())};
+  }
+
+  Result result() const { return {obs, state, avail, reward, terminated, truncated, won, dead_allies, dead_enemies}; }
+
+ private:
+  void read_layout(const std::vector<int64_t>& layout) {
+    const auto padded = [](int64_t units) { return static_cast<int>((units + kLanes - 1) / kLanes * kLanes); };
+    if (layout[0] < 1 || layout[1] < 1 || padded(layout[0]) + padded(layout[1]) > kMaxSlots)
+      fail("`layout` must name at least one ally and one enemy and no more than ", kMaxSlots, " slots, got ", layout[0],
+           " and ", layout[1]);
+    Scenario& s = scenario;
+    s.allies = static_cast<int>(layout[0]), s.enemies = static_cast<int>(layout[1]);
+    s.ally_slots = padded(s.allies), s.slots = s.ally_slots + padded(s.enemies);
+    s.type_bits = static_cast<int>(layout[2]);
+    s.ally_shield = static_cast<int>(layout[3]), s.enemy_shield = static_cast<int>(layout[4]);
+    s.features = static_cast<int>(layout[5]);
+    s.actions = kTarget + s.enemies;
+    const Sizes sizes(s);
+    s.obs_size = sizes.observation(s), s.state_size = sizes.state(s);
+  }
+
+  void check_tensors(const Tensors& t) {
+    if (!t.units.defined() || t.units.dim() != 3) fail("`units` must have shape [B, rows, slots], got another one");
+    battles = t.units.size(0);
+    const int64_t slots = scenario.slots, cells = kMap * kMap;
+    check_table("units", t.units, ScalarType::Float, "float32", {battles, unit::rows, slots}, t.units);
+    check_table("minds", t.minds, ScalarType::Int, "int32", {battles, mind::rows, slots}, t.units);
+    check_table("clock", t.clock, ScalarType::Long, "int64", {battles, clock::rows}, t.units);
+    check_table("stats", t.stats, ScalarType::Float, "float32", {stat::rows, slots}, t.units);
+    check_table("traits", t.traits, ScalarType::Int, "int32", {trait::rows, slots}, t.units);
+    check_table("rules", t.rules, ScalarType::Double, "float64", {rule::rows}, t.units);
+    check_table("terrain", t.terrain, ScalarType::Byte, "uint8", {2, kMap, kMap}, t.units);
+    const bool open = t.waypoints.numel() == 0;
+    if (!open) check_table("waypoints", t.waypoints, ScalarType::Short, "int16", {2, cells, cells}, t.units);
+    units = static_cast<float*>(t.units.mutable_data_ptr());
+    minds = static_cast<int*>(t.minds.mutable_data_ptr());
+    clock = static_cast<int64_t*>(t.clock.mutable_data_ptr());
+    scenario.stats = static_cast<const float*>(t.stats.const_data_ptr());
+    scenario.traits = static_cast<const int*>(t.traits.const_data_ptr());
+    scenario.rules = static_cast<const double*>(t.rules.const_data_ptr());
+    scenario.terrain = static_cast<const uint8_t*>(t.terrain.const_data_ptr());
+    scenario.waypoints = open ? nullptr : static_cast<const int16_t*>(t.waypoints.const_data_ptr());
+  }
+};
+
+inline const int64_t* check_actions(const Tensor& actions, const Call& call, const Tensor& units) {
+  check_table("actions", actions, ScalarType::Long, "int64", {call.battles, call.scenario.allies}, units);
+  return static_cast<const int64_t*>(actions.const_data_ptr());
+}
+
+inline const bool* check_where(const Tensor& where, const Call& call, const Tensor& units) {
+  check_table("where", where, ScalarType::Bool, "bool", {call.battles}, units);
+  return static_cast<const bool*>(where.const_data_ptr());
+}
+
+// Battle number `index` of a call, whose state lies in place.
+EMIX_HD Battle battle_at(const Scenario& scenario, float* units, int* minds, int64_t* clock, int64_t index) {
+  Battle b;
+  b.scenario = &scenario, b.slots = scenario.slots;
+  b.units = units + index * unit::rows * scenario.slots;
+  b.minds = minds + index * mind::rows * scenario.slots;
+  b.clock = clock + index * clock::rows;
+  return b;
+}
+
+EMIX_HD View view_at(const Scenario& s, const View& all, int64_t index) {
+  return {all.obs + index * s.allies * s.obs_size, all.state + index * s.state_size,
+          all.avail + index * s.allies * s.actions};
+}
+
+}  // namespace emix::battle

@@ -1,0 +1,158 @@
+// battle on the GPU, one launch: a block has a battle, a thread a unit. The state is in shared memory from the first
+// game loop to the observation.
+#include "battle/arguments.h"
+#include "cuda_stream.h"
+
+namespace emix::battle {
+namespace {
+
+inline constexpr int kMaxBlock = kMaxSlots;
+
+struct Threads {
+  static constexpr bool kTablesAreNear = false;
+
+  template <class V, class F>
+  EMIX_HD void each(int slots, const F& f) const {
+    each_one(slots, f);
+  }
+  template <class F>
+  __device__ __forceinline__ void each_one(int count, const F& f) const {
+    for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x)) f(i);
+    block_barrier();
+  }
+  template <class F>
+  __device__ __forceinline__ void each_pair(int rows, int columns, const F& f) const {
+    each_one(rows * columns, [&](int k) EMIX_INLINE { f(k / columns, k % columns); });
+  }
+  template <class F>
+  __device__ __forceinline__ void once(const F& f) const {
+    if (threadIdx.x == 0) f();
+    block_barrier();
+  }
+};
+
+// Where the parts of a battle lie in the block's shared memory.
+struct Shape {
+  int clock = 0, units = 0, minds = 0, stats = 0, traits = 0, notes = 0, marks = 0, bytes = 0;
+
+  explicit Shape(int slots) {
+    const auto take = [this](int& offset, int elements, int size) {
+      offset = bytes;
+      bytes += elements * size;
+    };
+    take(clock, clock::rows, sizeof(int64_t));
+    take(units, unit::rows * slots, sizeof(float));
+    take(minds, mind::rows * slots, sizeof(int));
+    take(stats, stat::rows * slots, sizeof(float));
+    take(traits, trait::rows * slots, sizeof(int));
+    take(notes, note::rows * slots, sizeof(float));
+    take(marks, mark::rows * slots, sizeof(int));
+  }
+};
+
+struct Run {
+  Scenario scenario;
+  float* units;
+  int* minds;
+  int64_t* clock;
+  View views;
+  Outcome outcome;
+  Shape shape;
+};
+
+template <class T>
+__device__ __forceinline__ T* shared(int offset, int size) {
+  return &Shared<T>(offset, size)[0];
+}
+
+template <class T>
+__device__ __forceinline__ void copy(const Threads& block, const T* from, T* to, int size) {
+  block.each_one(size, [&](int k) EMIX_INLINE { to[k] = from[k]; });
+}
+
+// f(block, battle, index) for every battle of this block, with the state in shared memory; then the observations.
+template <class F>
+__device__ __forceinline__ void run_battles(const Run& run, int64_t battles, const F& f) {
+  const Scenario& s = run.scenario;
+  const Threads block;
+  for (int64_t index = blockIdx.x; index < battles; index += gridDim.x) {
+    const Battle far = battle_at(s, run.units, run.minds, run.clock, index);
+    Battle b;
+    b.scenario = &s, b.slots = s.slots;
+    b.clock = shared<int64_t>(run.shape.clock, clock::rows);
+    b.units = shared<float>(run.shape.units, unit::rows * s.slots);
+    b.minds = shared<int>(run.shape.minds, mind::rows * s.slots);
+    b.notes = shared<float>(run.shape.notes, note::rows * s.slots);
+    b.marks = shared<int>(run.shape.marks, mark::rows * s.slots);
+    copy(block, far.clock, b.clock, clock::rows);
+    copy(block, far.units, b.units, unit::rows * s.slots);
+    copy(block, far.minds, b.minds, mind::rows * s.slots);
+    const double reward = f(block, b, index);
+    observe(block, b, view_at(s, run.views, index));
+    block.once([&]() EMIX_INLINE { report(b, index, reward, run.outcome); });
+    copy(block, b.clock, far.clock, clock::rows);
+    copy(block, b.units, far.units, unit::rows * s.slots);
+    copy(block, b.minds, far.minds, mind::rows * s.slots);
+  }
+}
+
+__device__ __forceinline__ void read_kinds(const Threads& block, const Run& run, Battle& b) {
+  read_kinds(block, b, shared<float>(run.shape.stats, stat::rows * b.slots),
+             shared<int>(run.shape.traits, trait::rows * b.slots));
+}
+
+__global__ void __launch_bounds__(kMaxBlock)
+    step_battles(const __grid_constant__ Run run, int64_t battles, const int64_t* actions) {
+  run_battles(run, battles, [&](const Threads& block, Battle& b, int64_t index) EMIX_INLINE {
+    read_kinds(block, run, b);
+    if (b[clock::status] != static_cast<int64_t>(Status::running)) return 0.0;
+    return play<One>(block, b, actions + index * run.scenario.allies);
+  });
+}
+
+__global__ void __launch_bounds__(kMaxBlock)
+    reset_battles(const __grid_constant__ Run run, int64_t battles, const bool* where, int64_t seed, bool closed) {
+  run_battles(run, battles, [&](const Threads& block, Battle& b, int64_t index) EMIX_INLINE {
+    if (where[index]) start(block, b, seed, index, closed);
+    read_kinds(block, run, b);
+    return 0.0;
+  });
+}
+
+Run run_of(Call& call) {
+  return {call.scenario, call.units, call.minds, call.clock, call.views(), call.outcome(), Shape(call.scenario.slots)};
+}
+
+int block_of(const Scenario& scenario) { return (scenario.slots + kWarp - 1) / kWarp * kWarp; }
+
+Result battle_step(const Tensor& units, const Tensor& minds, const Tensor& clock, const Tensor& actions,
+                   const Tensor& stats, const Tensor& traits, const Tensor& rules, const Tensor& terrain,
+                   const Tensor& waypoints, const std::vector<int64_t>& layout) {
+  const CurrentStream current(units);
+  Call call({units, minds, clock, stats, traits, rules, terrain, waypoints}, layout);
+  const int64_t* action = check_actions(actions, call, units);
+  const Run run = run_of(call);
+  launch_shared("step_battles", step_battles, blocks_for(call.battles, 1), block_of(call.scenario), run.shape.bytes,
+                current.stream, run, call.battles, action);
+  return call.result();
+}
+
+Result battle_reset(const Tensor& units, const Tensor& minds, const Tensor& clock, const Tensor& where,
+                    const Tensor& stats, const Tensor& traits, const Tensor& rules, const Tensor& terrain,
+                    const Tensor& waypoints, const std::vector<int64_t>& layout, int64_t seed, bool closed) {
+  const CurrentStream current(units);
+  Call call({units, minds, clock, stats, traits, rules, terrain, waypoints}, layout);
+  const bool* starts = check_where(where, call, units);
+  const Run run = run_of(call);
+  launch_shared("reset_battles", reset_battles, blocks_for(call.battles, 1), block_of(call.scenario), run.shape.bytes,
+                current.stream, run, call.battles, starts, seed, closed);
+  return call.result();
+}
+
+}  // namespace
+}  // namespace emix::battle
+
+STABLE_TORCH_LIBRARY_IMPL(emix, EMIX_CUDA_KEY, m) {
+  m.impl("battle_step", TORCH_BOX(&emix::battle::battle_step));
+  m.impl("battle_reset", TORCH_BOX(&emix::battle::battle_reset));
+}

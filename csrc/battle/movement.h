@@ -1,0 +1,145 @@
+// Walking, and keeping apart. Who is blocked slides along the obstacle; overlapping units push each other away, and a
+// unit that attacks or heals stands firm.
+#pragma once
+#include "battle/battle.h"
+
+namespace emix::battle {
+
+inline constexpr float kArrived = 0.5f;     // how near to where the army was ordered a unit stops
+inline constexpr float kMostPushed = 0.5f;  // along an axis in one step, so that nobody is pushed through a wall
+
+// Whether a unit may walk from one point to the other, a cell further at most.
+EMIX_HD bool passable(const uint8_t* terrain, int layer, float from_x, float from_y, float x, float y) {
+  if (!inside(x, y)) return false;
+  if (is(layer, Layer::air)) return true;
+  const int to = terrain[cell_of(x, y)];
+  if (to == 0) return false;
+  const int rise = to - terrain[cell_of(from_x, from_y)];
+  return is(layer, Layer::cliff) || (rise <= 1 && rise >= -1);
+}
+
+// (x, y) moved by (dx, dy), or along one axis, or not at all, as the terrain lets it.
+template <class V>
+EMIX_HD void move_by(const Battle& b, int i, typename V::F dx, typename V::F dy, typename V::F& x, typename V::F& y) {
+  const uint8_t* terrain = b.terrain();
+  const auto layer = load<V>(b[trait::layer], i);
+  for (int k = 0; k < V::kWidth; ++k) {
+    const float x0 = lane(x, k), y0 = lane(y, k), x1 = x0 + lane(dx, k), y1 = y0 + lane(dy, k);
+    if (x1 == x0 && y1 == y0) continue;
+    if (passable(terrain, lane(layer, k), x0, y0, x1, y1))
+      lane(x, k) = x1, lane(y, k) = y1;
+    else if (passable(terrain, lane(layer, k), x0, y0, x1, y0))
+      lane(x, k) = x1;
+    else if (passable(terrain, lane(layer, k), x0, y0, x0, y1))
+      lane(y, k) = y1;
+  }
+}
+
+// Around obstacles: the next corner on the way replaces the wish.
+template <class V>
+EMIX_HD void find_way(const Battle& b, int i, typename V::F x, typename V::F y, typename V::F& wish_x,
+                      typename V::F& wish_y, typename V::F& length) {
+  const int16_t* waypoints = b.waypoints();
+  const auto path = load<V>(b[mark::path], i), layer = load<V>(b[trait::layer], i);
+  for (int k = 0; k < V::kWidth; ++k) {
+    if (!lane(path, k) || !(lane(length, k) > 0) || !is(lane(layer, k), Layer::ground)) continue;
+    if (!inside(lane(wish_x, k), lane(wish_y, k))) continue;
+    const int goal = cell_of(lane(wish_x, k), lane(wish_y, k));
+    const int next = waypoints[goal * (kMap * kMap) + cell_of(lane(x, k), lane(y, k))];
+    if (next < 0 || next == goal) continue;
+    lane(wish_x, k) = static_cast<float>(next % kMap) + 0.5f;
+    lane(wish_y, k) = static_cast<float>(next / kMap) + 0.5f;
+    lane(length, k) = kMap;
+  }
+}
+
+template <class V>
+EMIX_HD void regenerate(const Battle& b, int i, typename V::M alive) {
+  using F = typename V::F;
+  const F health = load<V>(b[unit::health], i), shield = load<V>(b[unit::shield], i);
+  const F energy = load<V>(b[unit::energy], i), quiet = load<V>(b[unit::quiet], i) + 1;
+  const F grown = smaller(health + load<V>(b[stat::health_regeneration], i), load<V>(b[stat::health], i));
+  const F charged = smaller(shield + b.scenario->rule(rule::shield_regeneration), load<V>(b[stat::shield], i));
+  const F filled = smaller(energy + load<V>(b[stat::energy_regeneration], i), load<V>(b[stat::energy_limit], i));
+  store(b[unit::health], i, select(alive, grown, health));
+  store(b[unit::shield], i, select(alive & (quiet > b.scenario->rule(rule::shield_delay)), charged, shield));
+  store(b[unit::energy], i, select(alive, filled, energy));
+  store(b[unit::quiet], i, select(alive, quiet, quiet - 1));
+}
+
+template <class V>
+EMIX_HD void regenerate_and_walk(const Battle& b, int i) {
+  using F = typename V::F;
+  using M = typename V::M;
+  const M alive = load<V>(b[unit::health], i) > 0;
+  if (!any(alive)) return;
+  regenerate<V>(b, i, alive);
+  F x = load<V>(b[unit::x], i), y = load<V>(b[unit::y], i);
+  F wish_x = load<V>(b[note::wish_x], i), wish_y = load<V>(b[note::wish_y], i);
+  F length = select(alive, load<V>(b[note::length], i), V::splat(0.0f));
+  const F acceleration = load<V>(b[stat::acceleration], i);
+  if (!any((length > 0) | (alive & (acceleration > 0)))) return;
+  if (b.scenario->waypoints) find_way<V>(b, i, x, y, wish_x, wish_y, length);
+  const F dx = wish_x - x, dy = wish_y - y, distance = square_root(dx * dx + dy * dy);
+  const M arrived = is(load<V>(b[mind::order], i), Order::attack_move) & (load<V>(b[mind::target], i) == kNobody) &
+                    (distance <= kArrived);
+  const F step = select(arrived, V::splat(0.0f), smaller(smaller(load<V>(b[stat::speed], i), length), distance));
+  const F scale = select(step > 0, step / select(distance > 0, distance, V::splat(1.0f)), V::splat(0.0f));
+  F move_x = dx * scale, move_y = dy * scale;
+  const M gliding = alive & (acceleration > 0);
+  if (any(gliding)) {
+    const F speed_x = load<V>(b[unit::velocity_x], i), speed_y = load<V>(b[unit::velocity_y], i);
+    const F more_x = move_x - speed_x, more_y = move_y - speed_y;
+    const F change = square_root(more_x * more_x + more_y * more_y);
+    const F limit =
+        select(change > acceleration, acceleration / select(change > 0, change, V::splat(1.0f)), V::splat(1.0f));
+    move_x = select(gliding, speed_x + more_x * limit, move_x);
+    move_y = select(gliding, speed_y + more_y * limit, move_y);
+    store(b[unit::velocity_x], i, select(gliding, move_x, V::splat(0.0f)));
+    store(b[unit::velocity_y], i, select(gliding, move_y, V::splat(0.0f)));
+  }
+  move_by<V>(b, i, move_x, move_y, x, y);
+  store(b[unit::x], i, x);
+  store(b[unit::y], i, y);
+}
+
+// One Jacobi step that pushes overlapping units apart, each by its share of the overlap: positions `from` to `to`.
+template <class V>
+EMIX_HD void keep_apart(const Battle& b, int i, const float* from_x, const float* from_y, float* to_x, float* to_y) {
+  using F = typename V::F;
+  using M = typename V::M;
+  F x = load<V>(from_x, i), y = load<V>(from_y, i);
+  const F separation = load<V>(b[stat::separation], i);
+  const auto held = load<V>(b[mind::held], i), layer = load<V>(b[trait::layer], i);
+  const M alive = load<V>(b[unit::health], i) > 0;
+  F push_x = V::splat(0.0f), push_y = V::splat(0.0f);
+  if (any(alive)) {
+    const auto push_from = [&](const Side& side) EMIX_INLINE {
+      for (int j = side.begin; j < side.end; ++j) {
+        if (!b.alive(j)) continue;
+        const F dx = x - from_x[j], dy = y - from_y[j], distance2 = dx * dx + dy * dy;
+        const F reach = separation + b[stat::separation][j];
+        const M overlaps = alive & (distance2 < reach * reach) & (layer == b[trait::layer][j]) & (V::index(i) != j);
+        if (!any(overlaps)) continue;
+        const F distance = square_root(distance2), overlap = reach - distance;
+        // Both firm or both free: half each; else the free one gives way.
+        const F share =
+            select(held == b[mind::held][j], V::splat(0.5f), select(held != 0, V::splat(0.0f), V::splat(1.0f)));
+        const M apart = distance > 0;
+        const F sideways = select(V::index(i) < j, V::splat(-1.0f), V::splat(1.0f));  // two on one spot
+        const F scale = overlap * share / select(apart, distance, V::splat(1.0f));
+        push_x = select(overlaps, push_x + select(apart, dx, sideways) * scale, push_x);
+        push_y = select(overlaps & apart, push_y + dy * scale, push_y);
+      }
+    };
+    push_from(b.allies());
+    push_from(b.enemies());
+    push_x = larger(smaller(push_x, V::splat(kMostPushed)), V::splat(-kMostPushed));
+    push_y = larger(smaller(push_y, V::splat(kMostPushed)), V::splat(-kMostPushed));
+    if (any((push_x != 0) | (push_y != 0))) move_by<V>(b, i, push_x, push_y, x, y);
+  }
+  store(to_x, i, x);
+  store(to_y, i, y);
+}
+
+}  // namespace emix::battle

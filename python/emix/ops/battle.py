@@ -1,0 +1,129 @@
+r"""The battle simulator: an environment step, or the start of an episode, of B battles in one launch.
+
+An environment step is 8 game loops of SMAC's rules (targets, wind-up, hits, death, healing, regeneration, movement,
+collisions), then reward, end, observations, state and available actions. ``csrc/battle/`` holds the rules, a file each;
+``emix.envs.battle`` makes the tensors of a map and is what most users want.
+
+CPU and GPU play the same battle bit for bit: every operation is exactly rounded, all sums have a fixed order, and the
+random numbers are Philox4x32-10 at (seed, index of the battle, number of the episode).
+
+Errors: ValueError that names the argument, what was expected and what came.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from emix.ops._errors import explained
+
+_step = torch.ops.emix.battle_step.default
+_reset = torch.ops.emix.battle_reset.default
+
+_FIRST_TARGET = 6  # actions before those that name a unit
+_NO_NAMES: dict[str, str] = {}
+
+
+class BattleState(NamedTuple):
+    """What changes: updated in place. The rows' names are in ``csrc/battle/fields.h`` (``emix._host.battle_fields()``).
+
+    Slots are the allies, padded to a multiple of 8, then the enemies, padded alike.
+    """
+
+    units: Tensor  # [B, rows, slots] float32
+    minds: Tensor  # [B, rows, slots] int32
+    clock: Tensor  # [B, rows] int64
+
+
+class BattleTables(NamedTuple):
+    """What is the same for all battles: the map's units, its terrain and the rules."""
+
+    stats: Tensor  # [rows, slots] float32
+    traits: Tensor  # [rows, slots] int32
+    rules: Tensor  # [rows] float64
+    terrain: Tensor  # [2, 32, 32] uint8, open and closed: 0 blocked, else 1 + height
+    waypoints: Tensor  # [2, 1024, 1024] int16: from goal cell and own cell to the next cell; empty: all ways are free
+    layout: list[int]  # allies, enemies, type bits, allies' shields, enemies' shields, features
+
+
+class BattleStep(NamedTuple):
+    """What a step returns."""
+
+    obs: Tensor  # [B, n, O] float32
+    state: Tensor  # [B, S] float32
+    avail: Tensor  # [B, n, A] bool
+    reward: Tensor  # [B] float32
+    terminated: Tensor  # [B] bool: won, lost, or both sides dead
+    truncated: Tensor  # [B] bool: the time limit
+    battle_won: Tensor  # [B] bool
+    dead_allies: Tensor  # [B] int64
+    dead_enemies: Tensor  # [B] int64
+
+
+def battle_step(state: BattleState, actions: Tensor, scenario: BattleTables) -> BattleStep:
+    """Play ``actions`` [B, n] int64 for 8 game loops; battles that have ended stay as they are, with reward 0.
+
+    0 no-op (of the dead), 1 stop, 2 north, 3 south, 4 east, 5 west, 6 + j attack enemy j (a healer: heal ally j). An
+    action that is not available counts as stop and is noted in ``clock.fault``; no-op of a living unit leaves its order
+    as it is. Source: SMAC (Samvelyan et al. 2019), oxwhirl/smac.
+    """
+    try:
+        return BattleStep(*_step(*state, actions, *scenario))
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise explained(error, _NO_NAMES) from None
+
+
+def battle_reset(
+    state: BattleState, where: Tensor, scenario: BattleTables, *, seed: int, closed: bool = False
+) -> BattleStep:
+    """Start the next episode where ``where`` [B] bool; the other battles are only observed.
+
+    Battle b starts episode number ``clock.episode`` and adds 1 to it; everything random in it is a function of (seed,
+    b, number). ``closed``: with the map's closed terrain.
+    """
+    try:
+        return BattleStep(*_reset(*state, where, *scenario, seed, closed))
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise explained(error, _NO_NAMES) from None
+
+
+def _fake(units: Tensor, layout: list[int]) -> tuple[Tensor, ...]:
+    agents, enemies, types, ally_shield, enemy_shield, features = layout
+    obs_size, state_size = _sizes(agents, enemies, types, ally_shield, enemy_shield, features)
+    battles = units.shape[0]
+    flag, count = (units.new_empty(battles, dtype=dtype) for dtype in (torch.bool, torch.int64))
+    return (
+        units.new_empty(battles, agents, obs_size),
+        units.new_empty(battles, state_size),
+        units.new_empty(battles, agents, _FIRST_TARGET + enemies, dtype=torch.bool),
+        units.new_empty(battles),
+        *(torch.empty_like(flag) for _ in range(3)),
+        *(torch.empty_like(count) for _ in range(2)),
+    )
+
+
+def _sizes(n: int, enemies: int, types: int, ally_shield: int, enemy_shield: int, features: int) -> tuple[int, int]:
+    """Numbers in an observation and in the state: ``Sizes`` of csrc/battle/observe.h."""
+    all_health, own_health, obs_last, pathing, heights, obs_time, state_last, state_time, closed = (
+        features >> bit & 1 for bit in range(9)
+    )
+    actions = _FIRST_TARGET + enemies
+    moves = 4 + 8 * pathing + 9 * heights + closed
+    enemy = 4 + all_health * (1 + enemy_shield) + types
+    ally = 4 + all_health * (1 + ally_shield) + types + actions * obs_last
+    own = own_health * (1 + ally_shield) + types + obs_time
+    obs = moves + enemies * enemy + (n - 1) * ally + own
+    units = n * (4 + ally_shield + types) + enemies * (3 + enemy_shield + types)
+    return obs, units + n * actions * state_last + state_time
+
+
+@torch.library.register_fake("emix::battle_step")
+def _(units, minds, clock, actions, stats, traits, rules, terrain, waypoints, layout):  # type: ignore[no-untyped-def]
+    return _fake(units, layout)
+
+
+@torch.library.register_fake("emix::battle_reset")
+def _(units, minds, clock, where, stats, traits, rules, terrain, waypoints, layout, seed, closed):  # type: ignore[no-untyped-def]
+    return _fake(units, layout)
