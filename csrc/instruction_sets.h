@@ -11,3 +11,29 @@
 // float is what almost every call brings and gets all levels; the other types are compiled once, for the baseline:
 // every clone costs seconds of every build.
 #define EMIX_BASELINE
+
+// Body::run<width in bytes of a vector register>(arguments...), compiled for each level, for loops that must know how
+// many registers there are. The level is found when it is called.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+template <class Body, class... Arguments>
+__attribute__((target("arch=x86-64-v4"))) void run_v4(const Arguments&... arguments) {
+  Body::template run<64>(arguments...);
+}
+
+template <class Body, class... Arguments>
+__attribute__((target("arch=x86-64-v3"))) void run_v3(const Arguments&... arguments) {
+  Body::template run<32>(arguments...);
+}
+
+template <class Body, class... Arguments>
+void at_best_level(const Arguments&... arguments) {
+  if (__builtin_cpu_supports("x86-64-v4")) return run_v4<Body>(arguments...);
+  if (__builtin_cpu_supports("x86-64-v3")) return run_v3<Body>(arguments...);
+  Body::template run<16>(arguments...);
+}
+#else
+template <class Body, class... Arguments>
+void at_best_level(const Arguments&... arguments) {
+  Body::template run<16>(arguments...);
+}
+#endif

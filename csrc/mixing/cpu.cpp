@@ -1,70 +1,65 @@
-// mixing on the CPU: row by row, vectorised within a row; a row's intermediate values stay in registers.
+// mixing on the CPU: row by row, vectorised within a row; linear four rows at a time.
 #include <algorithm>
 
 #include "instruction_sets.h"
+#include "lanes.h"
+#include "mixing/monotonic.h"
 #include "mixing/ops.h"
 
 namespace emix::mixing {
 namespace {
 
-inline constexpr int kUnits = 32;  // hidden units at a time; fewer, and GCC unrolls the loops and keeps them scalar
 inline constexpr int64_t kGrain = 32768;  // elements that are worth waking a thread
 
-// The sum of 2 kHalf lanes, which it overwrites.
-template <int kHalf, class F>
-EMIX_HD F fold(F* lane) {
-#pragma GCC unroll 1
-  for (int k = 0; k < kHalf; ++k) lane[k] += lane[k + kHalf];
-  if constexpr (kHalf > 1) return fold<kHalf / 2>(lane);
-  return lane[0];
-}
-
+// Four rows of a linear mixer, a row a lane; past the end the last row again.
 template <class T, class F>
-EMIX_HD F bias_at(const RowView& bias, int64_t row) {
-  return bias.data ? static_cast<F>(*bias.row<T>(row)) : F(0);
-}
+struct LinearRows {
+  const T *q[4], *weight[4];
+  F sum[4], total[4];  // sum_i weight_i q_i, and the divisor of the weights
 
-template <class F>
-EMIX_HD F grad_at(const RowView& grad, int64_t row) {
-  return grad.data ? *grad.row<F>(row) : F(1);
-}
-
-// Row `row` of a contiguous output; nullptr where it is not wanted.
-template <class T>
-EMIX_HD T* output_row(void* data, int64_t row, int64_t elements) {
-  return data ? static_cast<T*>(data) + row * elements : nullptr;
-}
+  EMIX_HD LinearRows(const Linear& p, int64_t first, int64_t end) {
+    for (int r = 0; r < 4; ++r) {
+      const int64_t row = std::min(first + r, end - 1);
+      q[r] = p.q.row<T>(row), weight[r] = p.weight.row<T>(row);
+    }
+    typename Four<F>::type sums = {}, totals = {}, x[4], u[4];
+    int64_t i = 0;
+    for (; i + 4 <= p.agents; i += 4) {
+      for (int r = 0; r < 4; ++r) load_four<F>(q[r] + i, x[r]), load_four<F>(weight[r] + i, u[r]);
+      transpose<F>(x), transpose<F>(u);
+      for (int j = 0; j < 4; ++j) sums += u[j] * x[j], totals += u[j];
+    }
+    store_four<F, F>(sum, sums), store_four<F, F>(total, totals);
+    for (; i < p.agents; ++i)
+      for (int r = 0; r < 4; ++r) {
+        sum[r] += static_cast<F>(weight[r][i]) * static_cast<F>(q[r][i]);
+        total[r] += static_cast<F>(weight[r][i]);
+      }
+    for (int r = 0; r < 4; ++r) total[r] = divisor(total[r]);
+  }
+};
 
 template <class T, class F>
 EMIX_HD void linear_rows(const Linear& p, F* out, int64_t begin, int64_t end) {
-  for (int64_t row = begin; row < end; ++row) {
-    const T *q = p.q.row<T>(row), *weight = p.weight.row<T>(row);
-    F sum = 0, weight_sum = 0;
-    for (int64_t i = 0; i < p.agents; ++i) {
-      const F u = static_cast<F>(weight[i]);
-      sum += u * static_cast<F>(q[i]);
-      weight_sum += u;
-    }
-    out[row] = sum / divisor(weight_sum) + bias_at<T, F>(p.bias, row);
+  for (int64_t first = begin; first < end; first += 4) {
+    const LinearRows<T, F> at(p, first, end);
+    for (int64_t row = first; row < std::min(first + 4, end); ++row)
+      out[row] = at.sum[row - first] / at.total[row - first] + bias_at<T, F>(p.bias, row);
   }
 }
 
 template <class T, class F>
 EMIX_HD void linear_backward_rows(const Linear& p, const LinearGradients& g, int64_t begin, int64_t end) {
-  for (int64_t row = begin; row < end; ++row) {
-    const T *q = p.q.row<T>(row), *weight = p.weight.row<T>(row);
-    F* __restrict q_grad = output_row<F>(g.q, row, p.agents);
-    F* __restrict weight_grad = output_row<F>(g.weight, row, p.agents);
-    F sum = 0, weight_sum = 0;
-    for (int64_t i = 0; i < p.agents; ++i) {
-      const F u = static_cast<F>(weight[i]);
-      sum += u * static_cast<F>(q[i]);
-      weight_sum += u;
-    }
-    const F each = F(1) / divisor(weight_sum), scale = grad_at<F>(g.grad, row) * each, mean = sum * each;
-    for (int64_t i = 0; i < p.agents; ++i) {
-      q_grad[i] = scale * static_cast<F>(weight[i]);
-      weight_grad[i] = scale * (static_cast<F>(q[i]) - mean);
+  for (int64_t first = begin; first < end; first += 4) {
+    const LinearRows<T, F> at(p, first, end);
+    for (int r = 0; r < std::min<int64_t>(4, end - first); ++r) {
+      F* __restrict q_grad = output_row<F>(g.q, first + r, p.agents);
+      F* __restrict weight_grad = output_row<F>(g.weight, first + r, p.agents);
+      const F scale = grad_at<F>(g.grad, first + r) / at.total[r], mean = at.sum[r] / at.total[r];
+      for (int64_t i = 0; i < p.agents; ++i) {
+        q_grad[i] = scale * static_cast<F>(at.weight[r][i]);
+        weight_grad[i] = scale * (static_cast<F>(at.q[r][i]) - mean);
+      }
     }
   }
 }
@@ -149,82 +144,6 @@ EMIX_HD void expected_backward_rows(const Expected& p, const ExpectedGradients& 
       weight_gradient(p, weight, term, scale, total, grad);
     }
   }
-}
-
-// Hidden units first .. first + count - 1 of a row: h = b1 + sum_i q_i |w1_i|.
-template <class T, class F, class Count>
-EMIX_HD void hidden_units(const Monotonic& p, int64_t row, int64_t first, Count count, F* h) {
-  const T *q = p.q.row<T>(row), *w1 = p.w1.row<T>(row) + first, *b1 = p.b1.row<T>(row) + first;
-  for (int k = 0; k < count; ++k) h[k] = static_cast<F>(b1[k]);
-  for (int64_t i = 0; i < p.agents; ++i)
-    for (int k = 0; k < count; ++k) h[k] += static_cast<F>(q[i]) * std::fabs(static_cast<F>(w1[i * p.embed + k]));
-}
-
-template <class T, class F, class Count>
-EMIX_HD F monotonic_chunk(const Monotonic& p, int64_t row, int64_t first, Count count) {
-  F h[kUnits], mixed[kUnits] = {};
-  hidden_units<T>(p, row, first, count, h);
-  const T* w2 = p.w2.row<T>(row) + first;
-  for (int k = 0; k < count; ++k) mixed[k] = elu(h[k]).value * std::fabs(static_cast<F>(w2[k]));
-  return fold<kUnits / 2>(mixed);
-}
-
-template <class T, class F, class Count>
-EMIX_HD void monotonic_backward_chunk(const Monotonic& p, const MonotonicGradients& g, int64_t row, int64_t first,
-                                      Count count) {
-  F h[kUnits], h_grad[kUnits];
-  hidden_units<T>(p, row, first, count, h);
-  const T *q = p.q.row<T>(row), *w1 = p.w1.row<T>(row) + first, *w2 = p.w2.row<T>(row) + first;
-  const F grad = grad_at<F>(g.grad, row);
-  F* q_grad = output_row<F>(g.q, row, p.agents);
-  for (int k = 0; k < count; ++k) {
-    const Elu<F> unit = elu(h[k]);
-    h_grad[k] = grad * std::fabs(static_cast<F>(w2[k])) * unit.slope;
-    h[k] = with_sign(static_cast<F>(w2[k]), grad * unit.value);
-  }
-  for (int64_t i = 0; i < p.agents; ++i) {
-    F term[kUnits] = {};
-    for (int k = 0; k < count; ++k) term[k] = h_grad[k] * std::fabs(static_cast<F>(w1[i * p.embed + k]));
-    q_grad[i] += fold<kUnits / 2>(term);
-  }
-  if (!g.w1) return;
-  T* __restrict w1_grad = output_row<T>(g.w1, row, p.agents * p.embed) + first;
-  T *b1_grad = output_row<T>(g.b1, row, p.embed) + first, *w2_grad = output_row<T>(g.w2, row, p.embed) + first;
-  for (int k = 0; k < count; ++k) b1_grad[k] = static_cast<T>(h_grad[k]);
-  for (int k = 0; k < count; ++k) w2_grad[k] = static_cast<T>(h[k]);
-  for (int64_t i = 0; i < p.agents; ++i)
-    for (int k = 0; k < count; ++k)
-      w1_grad[i * p.embed + k] =
-          static_cast<T>(with_sign(static_cast<F>(w1[i * p.embed + k]), static_cast<F>(q[i]) * h_grad[k]));
-}
-
-// f(first, count) over a row's hidden units; a whole chunk's count is a constant.
-template <class Chunk>
-EMIX_HD void for_each_chunk(int64_t embed, const Chunk& f) {
-  int64_t first = 0;
-  for (; first + kUnits <= embed; first += kUnits) f(first, std::integral_constant<int, kUnits>());
-  if (first < embed) f(first, static_cast<int>(embed - first));
-}
-
-template <class T, class F>
-EMIX_HD void monotonic_rows(const Monotonic& p, F* out, int64_t begin, int64_t end) {
-  for (int64_t row = begin; row < end; ++row) {
-    F sum = 0;
-    for_each_chunk(
-        p.embed, [&](int64_t first, auto count)
-                     __attribute__((always_inline)) { sum += monotonic_chunk<T, F>(p, row, first, count); });
-    out[row] = sum + bias_at<T, F>(p.v, row);
-  }
-}
-
-template <class T, class F>
-EMIX_HD void monotonic_backward_rows(const Monotonic& p, const MonotonicGradients& g, int64_t begin, int64_t end) {
-  F* q_grad = static_cast<F*>(g.q);
-  std::fill(q_grad + begin * p.agents, q_grad + end * p.agents, F(0));
-  for (int64_t row = begin; row < end; ++row)
-    for_each_chunk(
-        p.embed, [&](int64_t first, auto count)
-                     __attribute__((always_inline)) { monotonic_backward_chunk<T, F>(p, g, row, first, count); });
 }
 
 // A function template cannot be cloned for several instruction sets, so the clones are named, one overload an element

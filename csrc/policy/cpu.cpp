@@ -180,11 +180,11 @@ EMIX_HD void terms_backward_rows(const Problem& p, const Floor<F>& floor, const 
 }
 
 // A function template cannot be cloned for several instruction sets, so the clones are named, one overload an element
-// type. Without a floor its numbers are constants, and the compiler drops what they make void.
+// type. For float, without a floor its numbers are constants, and the compiler drops what they make void.
 #define EMIX_POLICY_CLONE(SETS, T, name, rows, Out)                          \
   SETS void name(T, const Problem& p, Out out, int64_t begin, int64_t end) { \
     const Floor<Wide<T>> floor = floor_of<Wide<T>>(p);                       \
-    if (floor.share > 0)                                                     \
+    if (floor.share > 0 || !std::is_same_v<T, float>)                        \
       rows<T, Wide<T>>(p, floor, out, begin, end);                           \
     else                                                                     \
       rows<T, Wide<T>>(p, Floor<Wide<T>>{}, out, begin, end);                \

@@ -18,6 +18,14 @@ SIGNATURES = {
     "retrace_returns": (("q", "v", "ratio"), ("gamma", "lam")),
     "gae": (("value",), ("gamma", "lam")),
 }
+NAMES = sorted(SIGNATURES)
+
+
+def relative_error(ours: Tensor, reference: Tensor) -> float:
+    """The largest |ours - reference| / (1 + |reference|), on whatever devices they are."""
+    assert ours.shape == reference.shape
+    ours, reference = ours.double().cpu(), reference.double().cpu()
+    return ((ours - reference).abs() / (1 + reference.abs())).max().item() if ours.numel() else 0.0
 
 
 @dataclass

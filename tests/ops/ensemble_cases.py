@@ -8,6 +8,10 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from emix import ops
+
+OPS = ["ensemble_moments", "uncertainty_weight", "explore_logits", "explore_actions"]
+
 
 @dataclass
 class Case:
@@ -66,7 +70,20 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
-def relative_error(ours: Tensor, reference: Tensor) -> float:
-    assert ours.shape == reference.shape
-    ours, reference = ours.cpu().double(), reference.cpu().double()
-    return ((ours - reference).abs() / (1 + reference.abs())).max().item() if ours.numel() else 0.0
+def run(name: str, case: Case) -> tuple[Tensor, ...]:
+    """The results of one op; ``explore_actions`` under a seed of its own."""
+    if name == "ensemble_moments":
+        return tuple(ops.ensemble_moments(case.q))
+    if name == "uncertainty_weight":
+        return (ops.uncertainty_weight(case.q, 0.3),)
+    if name == "explore_logits":
+        return (ops.explore_logits(case.logits, case.q, case.avail, 0.5),)
+    generator = torch.Generator(case.logits.device).manual_seed(7)
+    return tuple(ops.explore_actions(case.logits, case.q, case.avail, bonus=0.5, floor=0.2, generator=generator))
+
+
+def seeded(seed: int, logits: Tensor) -> tuple[torch.Generator, Tensor]:
+    """A generator, and the seed that an op will draw from it."""
+    first = torch.Generator(logits.device).manual_seed(seed)
+    drawn = torch.randint(2**63 - 1, (1,), generator=first, device=logits.device)
+    return torch.Generator(logits.device).manual_seed(seed), drawn

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 INTEGERS = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8]
+FLOORS = [0.0, 0.05, 1.0]
 
 
 @dataclass
@@ -51,6 +52,11 @@ def make_rows(
     avail = torch.where(kind == 0, torch.zeros_like(avail), torch.where(kind == 1, single, avail))
     action = torch.randint(0, actions, rows, generator=g).to(integer)  # of an unavailable action, at times
     return Rows(values() * scale, avail if masked else None, action, values(), floor)
+
+
+def all_terms(module: object, case: Rows) -> tuple[Tensor, ...]:
+    terms = module.policy_terms(case.logits, case.action, case.avail, case.value, case.floor)
+    return (*terms, module.masked_policy(case.logits, case.avail, case.floor))
 
 
 @st.composite

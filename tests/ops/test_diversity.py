@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from emix import ops
-from tests.ops.ensemble_cases import Case, cases, make_case, relative_error
+from tests.ops.cases import relative_error
+from tests.ops.ensemble_cases import Case, cases, make_case
 
 
 def distance(case: Case, module: object = ops, detach_mean: bool = True) -> Tensor:

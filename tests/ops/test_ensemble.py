@@ -1,4 +1,4 @@
-"""The ensemble's ops against their references, closed forms, each other, finite differences, and every wrong call."""
+"""The ensemble's ops against their references, closed forms, each other, finite differences."""
 
 from __future__ import annotations
 
@@ -6,32 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from emix import ops
-from tests.ops.ensemble_cases import Case, cases, make_case, relative_error
-
-OPS = ["ensemble_moments", "uncertainty_weight", "explore_logits", "explore_actions"]
-
-
-def run(name: str, case: Case) -> tuple[Tensor, ...]:
-    """The results of one op; ``explore_actions`` under a seed of its own."""
-    if name == "ensemble_moments":
-        return tuple(ops.ensemble_moments(case.q))
-    if name == "uncertainty_weight":
-        return (ops.uncertainty_weight(case.q, 0.3),)
-    if name == "explore_logits":
-        return (ops.explore_logits(case.logits, case.q, case.avail, 0.5),)
-    generator = torch.Generator(case.logits.device).manual_seed(7)
-    return tuple(ops.explore_actions(case.logits, case.q, case.avail, bonus=0.5, floor=0.2, generator=generator))
-
-
-def seeded(seed: int, logits: Tensor) -> tuple[torch.Generator, Tensor]:
-    """A generator, and the seed that an op will draw from it."""
-    first = torch.Generator(logits.device).manual_seed(seed)
-    drawn = torch.randint(2**63 - 1, (1,), generator=first, device=logits.device)
-    return torch.Generator(logits.device).manual_seed(seed), drawn
-
+from tests.ops.cases import relative_error
+from tests.ops.ensemble_cases import OPS, Case, cases, make_case, run, seeded
 
 # Right answers
 
@@ -247,7 +225,8 @@ def test_any_layout_gives_the_same(device: str, name: str) -> None:
             assert torch.equal(ours, theirs)
 
 
-def test_sixty_four_bit_offsets() -> None:
+@pytest.mark.parametrize("name", OPS)
+def test_sixty_four_bit_offsets(name: str) -> None:
     """Members past 2^31 elements apart, on memory that is never touched elsewhere."""
     try:
         storage = torch.empty(2 * 2**31 + 16, dtype=torch.float16)
@@ -255,7 +234,8 @@ def test_sixty_four_bit_offsets() -> None:
         pytest.skip("the system does not hand out 8 GiB of untouched memory")
     q = storage.as_strided((3, 4), (2**31, 1))
     q.copy_(torch.randn(3, 4))
-    for ours, theirs in zip(ops.ensemble_moments(q), ops.ensemble_moments(q.clone()), strict=True):
+    logits = torch.randn(4)
+    for ours, theirs in zip(run(name, Case(logits, q, None)), run(name, Case(logits, q.clone(), None)), strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -306,149 +286,3 @@ def test_acting_and_weights_carry_no_gradient(device: str) -> None:
     assert not ops.explore_actions(logits, q).probability.requires_grad
     with torch.no_grad():
         assert not ops.ensemble_moments(q).mean.requires_grad
-
-
-# torch's own machinery
-
-
-def test_opcheck(device: str) -> None:
-    case = make_case(61, 5, (3, 2), 4).to(torch.float32, device)
-    grad = torch.randn(3, 2, 4, device=device)
-    seed = torch.tensor([3], device=device)
-    check = torch.library.opcheck
-    check(torch.ops.emix.ensemble_moments.default, (case.q,))
-    check(torch.ops.emix.ensemble_moments_backward.default, (case.q, grad, None, grad))
-    check(torch.ops.emix.uncertainty_weight.default, (case.q, 0.1))
-    check(torch.ops.emix.explore_logits.default, (case.logits, case.q, case.avail, 0.1))
-    check(torch.ops.emix.explore_actions.default, (case.logits, case.q, case.avail, seed, 0.1, 0.1))
-
-
-@pytest.mark.parametrize("name", OPS[:3])
-def test_compiles_without_a_graph_break(device: str, name: str, emulated: bool) -> None:
-    if emulated:
-        pytest.skip("nothing in torch.compile depends on the kernels")
-    case = make_case(67, 10, (5,), 6).to(torch.float32, device)
-    compiled = torch.compile(lambda: run(name, case), fullgraph=True, backend="aot_eager")
-    for ours, theirs in zip(compiled(), run(name, case), strict=True):
-        assert torch.equal(ours, theirs)
-
-
-def test_drawing_compiles_without_a_graph_break(device: str, emulated: bool) -> None:
-    if emulated:
-        pytest.skip("nothing in torch.compile depends on the kernels")
-    case = make_case(67, 10, (50,), 6, masked=False).to(torch.float32, device)
-    compiled = torch.compile(ops.explore_actions, fullgraph=True, backend="aot_eager")
-    action, probability, gate = compiled(case.logits, case.q)
-    assert torch.equal(gate, ops.explore_actions(case.logits, case.q).open)
-    explored = torch.softmax(ops.explore_logits(case.logits, case.q), -1)
-    torch.testing.assert_close(probability, explored.gather(-1, action[:, None])[:, 0])
-
-
-def test_compiled_gradient(emulated: bool) -> None:
-    if emulated:
-        pytest.skip("nothing in torch.compile depends on the kernels")
-    q = make_case(71, 10, (5,), 6).q.requires_grad_()
-
-    def loss() -> Tensor:
-        mean, _, kurtosis = ops.ensemble_moments(q)
-        return mean.square().sum() + kurtosis.sum()
-
-    expected = torch.autograd.grad(loss(), q)[0]
-    ours = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(), q)[0]
-    torch.testing.assert_close(ours, expected)
-
-
-def test_captured_in_a_cuda_graph() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    case = make_case(73, 10, (64,), 18).to(torch.float32, "cuda")
-    ops.explore_actions(case.logits, case.q)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = ops.explore_actions(case.logits, case.q)
-        moments = ops.ensemble_moments(case.q)
-    draws = []
-    for _ in range(3):
-        case.q.normal_()
-        graph.replay()
-        assert torch.equal(moments.kurtosis, ops.ensemble_moments(case.q).kurtosis)
-        draws.append(result.action.clone())
-    assert not torch.equal(draws[0], draws[1])
-
-
-# Wrong calls
-
-GOOD = {"logits": torch.zeros(4, 3), "q": torch.zeros(5, 4, 3)}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"logits": torch.zeros(())}, r"logits must have shape \[..., A\] with 1 to 128 actions, got \[\]"),
-        ({"logits": torch.zeros(4, 0)}, r"logits must have shape \[..., A\] with 1 to 128 actions, got \[4, 0\]"),
-        ({"logits": torch.zeros(4, 129)}, r"1 to 128 actions, got \[4, 129\]"),
-        ({"logits": torch.zeros(3, 4)}, r"q must have shape \[5, 3, 4\].*got \[5, 4, 3\]"),
-        ({"q": torch.zeros(4, 3)}, r"q must have shape \[4, 4, 3\].*got \[4, 3\]"),
-        ({"q": torch.zeros(5, 1, 3)}, r"q must have shape \[5, 4, 3\].*got \[5, 1, 3\]"),
-        ({"q": torch.zeros(0, 4, 3)}, r"q must have 1 to 64 members on its first axis, got shape \[0, 4, 3\]"),
-        ({"q": torch.zeros(65, 4, 3)}, r"q must have 1 to 64 members on its first axis, got shape \[65, 4, 3\]"),
-        ({"q": torch.zeros(5, 4, 3, dtype=torch.long)}, r"q must be a float16.*got an integer or bool one"),
-        ({"logits": torch.zeros(4, 3, dtype=torch.complex64)}, r"logits must be real, got a complex tensor"),
-        ({"avail": torch.zeros(1, 3)}, r"avail must have shape \[4, 3\] like logits, got \[1, 3\]"),
-        ({"avail": torch.zeros(4, 3, dtype=torch.complex64)}, r"avail must be real, got a complex tensor"),
-        ({"bonus": "0.1"}, r"Expected a value of type 'float' for argument 'bonus'"),
-        ({"q": None}, r"q must be a tensor, got None"),
-        ({"logits": None}, r"logits must be a tensor, got None"),
-        ({"q": [0.0]}, r"Expected a value of type 'Tensor' for argument 'q' but instead found type 'list'"),
-        ({"q": torch.zeros(5, 4, 3).to_sparse()}, r"expected dense CPU or CUDA tensors"),
-    ],
-)
-@pytest.mark.parametrize("name", ["explore_logits", "explore_actions"])
-def test_wrong_calls_say_what_is_wrong(name: str, change: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        getattr(ops, name)(**{**GOOD, **change})
-
-
-@pytest.mark.parametrize("name", OPS[:2])
-@pytest.mark.parametrize(
-    ("q", "message"),
-    [
-        (torch.zeros(()), r"q must have shape \[N, ...\], got \[\]"),
-        (torch.zeros(0, 3), r"q must have 1 to 64 members on its first axis, got shape \[0, 3\]"),
-        (torch.zeros(3, dtype=torch.int32), r"q must be a float16"),
-        (torch.zeros(3, dtype=torch.complex64), r"q must be real, got a complex tensor"),
-        (None, r"must be a tensor, got None"),
-        ([1.0], r"Expected a value of type 'Tensor' for argument 'q' but instead found type 'list'"),
-    ],
-)
-def test_wrong_members(name: str, q: object, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        getattr(ops, name)(q)
-
-
-@pytest.mark.parametrize("floor", [-0.1, 1.1, float("nan")])
-def test_wrong_floor(floor: float) -> None:
-    with pytest.raises(ValueError, match=r"floor must lie in \[0, 1\], got"):
-        ops.explore_actions(**GOOD, floor=floor)
-
-
-SHAPES = st.lists(st.integers(0, 4), min_size=0, max_size=3).map(tuple)
-DTYPES = st.sampled_from([torch.float32, torch.float64, torch.float16, torch.int64, torch.bool, torch.complex64])
-
-
-@given(shapes=st.tuples(SHAPES, SHAPES, SHAPES), dtypes=st.tuples(DTYPES, DTYPES, DTYPES), fit=st.booleans())
-@settings(max_examples=300, deadline=None)
-def test_random_shapes_and_dtypes_are_right_or_refused(shapes: tuple, dtypes: tuple, fit: bool) -> None:
-    """No crash, no wrong answer, no silent broadcast."""
-    if fit:
-        shapes = (shapes[0], (6, *shapes[0]), shapes[0])
-    logits, q, avail = (torch.rand(shape).to(dtype) for shape, dtype in zip(shapes, dtypes, strict=True))
-    try:
-        ours = ops.explore_logits(logits, q, avail, 0.5)
-        drawn = ops.explore_actions(logits, q, avail, bonus=0.5)
-    except ValueError:
-        return
-    assert q.shape[1:] == logits.shape == avail.shape
-    expected = ops.reference.explore_logits(logits.double(), q.double(), avail, 0.5)
-    assert drawn.action.shape == drawn.open.shape == logits.shape[:-1]
-    assert relative_error(ours.nan_to_num(neginf=0), expected.nan_to_num(neginf=0)) < 1e-4

@@ -1,70 +1,17 @@
-"""The mixing ops against their references, brute force over joint actions, finite differences, and every wrong call."""
+"""The mixing ops against their references, brute force over joint actions, finite differences."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from emix import ops
-
-NAMES = ["linear_mix", "expected_linear_mix", "monotonic_mix", "monotonic_mix_grad"]
-DIFFERENTIABLE = NAMES[:3]
-Inputs = dict[str, Tensor | None]
-
-
-def make_inputs(
-    name: str, seed: int, leading: tuple[int, ...], n: int = 3, inner: int = 4, *, options: bool = True
-) -> Inputs:
-    """Random inputs in float64; ``inner`` is A or E. ``options``: bias and uncertainty too."""
-    g = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn((*leading, *shape), generator=g, dtype=torch.float64)
-
-    if name == "linear_mix":
-        return {"q": normal(n), "weight": normal(n).abs(), "bias": normal() if options else None}
-    if name == "expected_linear_mix":
-        pi = torch.softmax(normal(n, inner), -1)
-        pi = torch.where(pi < pi.mean(-1, keepdim=True) / 2, 0, pi)  # some actions are never taken
-        pi = pi / pi.sum(-1, keepdim=True)
-        q, weight, uncertainty = normal(n, inner), normal(n).abs(), normal(n, inner).abs()
-        return {
-            "q": q,
-            "pi": pi,
-            "weight": weight,
-            "bias": normal() if options else None,
-            "uncertainty": uncertainty if options else None,
-        }
-    inputs: Inputs = {"q": normal(n), "w1": normal(n, inner), "b1": normal(inner), "w2": normal(inner)}
-    return inputs if name == "monotonic_mix_grad" else {**inputs, "v": normal()}
-
-
-def changed(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
-    return {key: None if value is None else change(value) for key, value in inputs.items()}
-
-
-def run(name: str, inputs: Inputs, module: object = ops) -> Tensor:
-    return getattr(module, name)(**inputs)
-
-
-def error(ours: Tensor, reference: Tensor) -> float:
-    assert ours.shape == reference.shape
-    ours, reference = ours.cpu().double(), reference.cpu().double()
-    return ((ours - reference).abs() / (1 + reference.abs())).max().item() if ours.numel() else 0.0
-
-
-def strided(tensor: Tensor) -> Tensor:
-    """The same numbers, with every axis apart in memory and in reversed order."""
-    apart = torch.zeros([2 * size for size in reversed(tensor.shape)], dtype=tensor.dtype, device=tensor.device)
-    view = apart.permute(tuple(reversed(range(tensor.dim()))))[tuple(slice(0, 2 * size, 2) for size in tensor.shape)]
-    return view.copy_(tensor)
-
+from tests.ops.cases import relative_error
+from tests.ops.mixing_cases import DIFFERENTIABLE, NAMES, changed, make_inputs, run, strided
 
 # Right answers
 
@@ -98,8 +45,8 @@ def test_equals_the_reference(
     expected = run(name, inputs, ops.reference)
     ours = run(name, inputs)
     assert ours.dtype == torch.float64
-    assert error(ours, expected) < 1e-10
-    assert error(run(name, changed(inputs, torch.Tensor.float)), expected) < 1e-4 * (
+    assert relative_error(ours, expected) < 1e-10
+    assert relative_error(run(name, changed(inputs, torch.Tensor.float)), expected) < 1e-4 * (
         1 + (expected.abs().max().item() if expected.numel() else 0)
     )
 
@@ -123,7 +70,7 @@ def test_gradients_equal_the_references(
     theirs = torch.autograd.grad(expected, given_inputs, upstream)
     ours = torch.autograd.grad(run(name, inputs), given_inputs, upstream)
     for a, b in zip(ours, theirs, strict=True):
-        assert error(a, b) < 1e-9
+        assert relative_error(a, b) < 1e-9
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -132,7 +79,7 @@ def test_narrow_inputs_are_computed_in_float32(device: str, name: str, dtype: to
     inputs = changed(make_inputs(name, 3, (9, 7), 5, 18), lambda x: x.to(device, dtype))
     ours = run(name, inputs)
     assert ours.dtype == torch.float32
-    assert error(ours, run(name, changed(inputs, torch.Tensor.double), ops.reference)) < 2e-5
+    assert relative_error(ours, run(name, changed(inputs, torch.Tensor.double), ops.reference)) < 2e-5
 
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
@@ -150,7 +97,9 @@ def test_gradients_have_their_inputs_dtype(device: str, name: str, dtype: torch.
         )
         for leaf, ours, theirs in zip(leaves, grads, expected, strict=True):
             assert ours.dtype == leaf.dtype
-            assert error(ours, theirs) < (1e-2 if dtype == torch.bfloat16 else 2e-3 if dtype == torch.float16 else 1e-5)
+            assert relative_error(ours, theirs) < (
+                1e-2 if dtype == torch.bfloat16 else 2e-3 if dtype == torch.float16 else 1e-5
+            )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -158,7 +107,7 @@ def test_devices_agree(device: str, name: str) -> None:
     for leading, n, inner in [((3,), 2, 70), ((700, 3), 10, 18), ((40,), 27, 36), ((5,), 64, 128), ((2, 3), 10, 64)]:
         inputs = make_inputs(name, 7, leading, n, inner)
         ours = run(name, changed(inputs, lambda x: x.to(device)))
-        assert error(ours, run(name, inputs, ops.reference)) < 1e-10
+        assert relative_error(ours, run(name, inputs, ops.reference)) < 1e-10
 
 
 # Identities
@@ -269,178 +218,3 @@ def test_no_gradient_unless_asked(device: str) -> None:
     assert not ops.linear_mix(q.detach(), weight).requires_grad
     with torch.no_grad():
         assert not ops.linear_mix(q, weight).requires_grad
-
-
-# torch's own machinery
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_opcheck(device: str, name: str) -> None:
-    inputs = changed(make_inputs(name, 37, (2, 3), 3, 5), lambda x: x.float().to(device))
-    torch.library.opcheck(getattr(torch.ops.emix, name).default, tuple(inputs.values()))
-
-
-@pytest.mark.parametrize("wanted", [True, False])
-def test_opcheck_backward(device: str, wanted: bool) -> None:
-    grad = torch.randn(2, 3, device=device)
-    for name, options in [
-        ("linear_mix", ()),
-        ("expected_linear_mix", (wanted, not wanted, wanted, not wanted)),
-        ("monotonic_mix", (wanted,)),
-    ]:
-        inputs = changed(make_inputs(name, 41, (2, 3), 3, 5), lambda x: x.float().to(device))
-        tensors = [value for key, value in inputs.items() if key not in ("bias", "v")]
-        torch.library.opcheck(getattr(torch.ops.emix, f"{name}_backward").default, (grad, *tensors, *options))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_compiles_without_a_graph_break(device: str, name: str, emulated: bool) -> None:
-    if emulated:
-        pytest.skip("nothing in torch.compile depends on the kernels")
-    inputs = changed(make_inputs(name, 43, (4,), 3, 5), lambda x: x.float().to(device))
-    compiled = torch.compile(lambda: run(name, inputs), fullgraph=True, backend="aot_eager")
-    assert torch.equal(compiled(), run(name, inputs))
-
-
-@pytest.mark.parametrize("name", DIFFERENTIABLE)
-def test_compiled_gradient(name: str, emulated: bool) -> None:
-    if emulated:
-        pytest.skip("nothing in torch.compile depends on the kernels")
-    inputs = changed(make_inputs(name, 47, (4,), 3, 5), lambda x: x.float().requires_grad_())
-    leaves = list(inputs.values())
-
-    def loss() -> Tensor:
-        return run(name, inputs).square().sum()
-
-    ours = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(), leaves)
-    for a, b in zip(ours, torch.autograd.grad(loss(), leaves), strict=True):
-        torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_repeats_bit_for_bit(device: str, name: str) -> None:
-    inputs = changed(make_inputs(name, 53, (32, 60), 10, 18), lambda x: x.float().to(device).requires_grad_())
-    first, second = run(name, inputs), run(name, inputs)
-    assert torch.equal(first, second)
-    if name in DIFFERENTIABLE:
-        leaves = list(inputs.values())
-        grads = [torch.autograd.grad(result.sum(), leaves) for result in (first, second)]
-        assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
-
-
-def test_sixty_four_bit_offsets() -> None:
-    """Rows that lie more than 2^31 elements apart, on memory that is never touched between them."""
-    try:
-        storage = torch.empty(2 * (2**30 + 2**29) + 8, dtype=torch.float16)
-    except RuntimeError:
-        pytest.skip("the system does not hand out 6 GiB of untouched memory")
-    q = storage.as_strided((3, 2), (2**30 + 2**29, 1)).copy_(torch.randn(3, 2))
-    weight = torch.rand(3, 2).half()
-    assert torch.equal(ops.linear_mix(q, weight), ops.linear_mix(q.clone(), weight))
-
-
-def test_captured_in_a_cuda_graph() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    inputs = changed(make_inputs("monotonic_mix", 59, (32, 120), 10, 32), lambda x: x.float().cuda())
-    run("monotonic_mix", inputs)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = run("monotonic_mix", inputs)
-    inputs["q"].normal_()
-    graph.replay()
-    assert torch.equal(result, run("monotonic_mix", inputs))
-
-
-# Wrong calls
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "message"),
-    [
-        ("linear_mix", {"q": torch.zeros(())}, r"q must have shape \[\.\.\., n\], got \[\]"),
-        (
-            "linear_mix",
-            {"weight": torch.zeros(4, 2)},
-            r"weight must have shape \[4, 3\] because q has shape \[4, 3\], got \[4, 2\]",
-        ),
-        ("linear_mix", {"weight": torch.zeros(3)}, r"weight must have shape \[4, 3\].*got \[3\]"),
-        ("linear_mix", {"weight": torch.zeros(1, 3)}, r"weight must have shape \[4, 3\].*got \[1, 3\]"),
-        ("linear_mix", {"bias": torch.zeros(4, 1)}, r"bias must have shape \[4\].*got \[4, 1\]"),
-        (
-            "linear_mix",
-            {"weight": torch.zeros(4, 3, dtype=torch.long)},
-            r"weight must be a float16, bfloat16, float32 or float64 tensor",
-        ),
-        ("linear_mix", {"q": torch.zeros(4, 3, dtype=torch.complex64)}, r"q must be real, got a complex tensor"),
-        ("linear_mix", {"q": None}, r"q must be a tensor, got None"),
-        ("linear_mix", {"weight": None}, r"weight must be a tensor, got None"),
-        (
-            "linear_mix",
-            {"q": [1.0]},
-            r"Expected a value of type 'Tensor' for argument 'q' but instead found type 'list'",
-        ),
-        ("linear_mix", {"q": torch.zeros(4, 3).to_sparse()}, r"expected dense CPU or CUDA tensors"),
-        ("expected_linear_mix", {"q": torch.zeros(3)}, r"q must have shape \[\.\.\., n, A\], got \[3\]"),
-        ("expected_linear_mix", {"pi": torch.zeros(4, 3, 6)}, r"pi must have shape \[4, 3, 5\].*got \[4, 3, 6\]"),
-        (
-            "expected_linear_mix",
-            {"uncertainty": torch.zeros(4, 3)},
-            r"uncertainty must have shape \[4, 3, 5\].*got \[4, 3\]",
-        ),
-        ("monotonic_mix", {"w1": torch.zeros(4, 5, 3)}, r"w1 must have shape \[4, 3, 5\].*got \[4, 5, 3\]"),
-        ("monotonic_mix", {"w2": torch.zeros(4, 6)}, r"w2 must have shape \[4, 5\].*got \[4, 6\]"),
-        ("monotonic_mix", {"b1": torch.zeros(())}, r"b1 must have shape \[\.\.\., E\]"),
-        ("monotonic_mix", {"v": torch.zeros(4, 1)}, r"v must have shape \[4\].*got \[4, 1\]"),
-        ("monotonic_mix_grad", {"b1": torch.zeros(5)}, r"b1 must have shape \[4, 5\].*got \[5\]"),
-    ],
-)
-def test_wrong_calls_say_what_is_wrong(name: str, change: Inputs, message: str) -> None:
-    inputs = {**changed(make_inputs(name, 61, (4,), 3, 5), torch.Tensor.float), **change}
-    with pytest.raises(ValueError, match=message):
-        run(name, inputs)
-
-
-def test_devices_are_not_mixed() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    with pytest.raises(ValueError, match="weight must be on cpu like q, got cuda:0"):
-        ops.linear_mix(torch.zeros(4, 3), torch.zeros(4, 3).cuda())
-
-
-SHAPES = st.lists(st.integers(0, 3), min_size=0, max_size=4).map(tuple)
-DTYPES = st.sampled_from([torch.float32, torch.float64, torch.float16, torch.int64, torch.bool, torch.complex64])
-
-
-@given(name=st.sampled_from(NAMES), shapes=st.tuples(*[SHAPES] * 5), dtypes=st.tuples(*[DTYPES] * 5), data=st.data())
-@settings(max_examples=400, deadline=None)
-def test_random_calls_are_right_or_refused(name: str, shapes: tuple, dtypes: tuple, data: st.DataObject) -> None:
-    """No crash, no wrong answer, no silent broadcast."""
-    fitting = make_inputs(name, 67, shapes[0], 2, 3)
-    keys = list(fitting)
-    wrong = data.draw(st.sets(st.sampled_from(range(len(keys))), max_size=2))
-    inputs = {
-        key: torch.ones(shapes[i]).to(dtypes[i]) if i in wrong else fitting[key].to(torch.float32)
-        for i, key in enumerate(keys)
-    }
-    try:
-        ours = run(name, inputs)
-    except ValueError:
-        assert wrong or len(shapes[0]) > 6
-        return
-    assert [tuple(inputs[key].shape) for key in keys if key != "q"] == [
-        tuple(expected_shape(key, inputs)) for key in keys if key != "q"
-    ]
-    expected = run(name, changed(inputs, torch.Tensor.double), ops.reference)
-    assert error(ours, expected) < 1e-3
-
-
-def expected_shape(key: str, inputs: Inputs) -> tuple[int, ...]:
-    """What the shape of q, and of b1 for E, says of an input's."""
-    q = inputs["q"].shape
-    if key in ("pi", "uncertainty"):
-        return q
-    leading, n = (q[:-2], q[-2]) if "pi" in inputs else (q[:-1], q[-1])
-    hidden = inputs["b1"].shape[-1] if "b1" in inputs else 0
-    inner = {"weight": (n,), "bias": (), "v": (), "w1": (n, hidden), "b1": (hidden,), "w2": (hidden,)}
-    return (*leading, *inner[key])

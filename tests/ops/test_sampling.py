@@ -214,6 +214,13 @@ def test_compiles_in_one_graph(device: str, samples: int | None) -> None:
     assert taken[case.avail.any(-1)].all()
 
 
+def test_a_generator_breaks_the_graph_but_not_the_draw() -> None:
+    logits, generator = make_rows(8, (30, 5)).logits.float(), torch.Generator()
+    torch.compiler.reset()
+    compiled = torch.compile(lambda z: ops.sample_actions(z, generator=generator.manual_seed(3)))
+    assert torch.equal(compiled(logits), ops.sample_actions(logits, generator=torch.Generator().manual_seed(3)))
+
+
 def test_empty(device: str) -> None:
     assert ops.sample_actions(torch.zeros(0, 5, device=device)).shape == (0,)
     assert ops.sample_actions(

@@ -20,13 +20,16 @@ def median_times(
     """Median seconds of a call of each candidate.
 
     The candidates take turns, a slice of at least ``slice_`` seconds each, so that whatever else the machine does hits
-    all of them alike. On CUDA the time is between two events, host time included where the host is the slower side;
-    replay a graph for device time alone.
+    all of them alike. Two calls before each slice are not timed: they pay for what the candidate before left behind,
+    memory given back to the system and caches full of its own. On CUDA the time is between two events, host time
+    included where the host is the slower side; replay a graph for device time alone.
     """
     repeats = {name: _repeats(call, device, slice_) for name, call in candidates.items()}
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, call in candidates.items():
+            call()
+            call()
             seconds[name].append(_seconds(call, repeats[name], device) / repeats[name])
     return {name: statistics.median(found) for name, found in seconds.items()}
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from emix import ops
 from emix.bench.measure import copy_of, graphed, launches, median_times, size_in_bytes
 
+Function = Callable[..., tuple[Any, ...]]
+
 # MMM2's sizes: episodes, steps, agents, actions; members of the ensemble, sampled joint actions, the mixer's width.
 B, T, n, A, N, K, E = 32, 120, 10, 18, 10, 100, 32
 
@@ -28,10 +30,15 @@ class Case:
     differentiable: tuple[int, ...] = ()  # which of the tensors get a gradient in the backward pass
     peer: Callable[..., Any] | None = None  # what to compare a random op with, whose results cannot be equal
 
-    def call(self, module: Any, tensors: tuple[Any, ...]) -> Any:
-        """Call the op of that module, on these tensors."""
+    def function(self, module: Any) -> Function:
+        """Return the op of that module, or what is measured in its place: called with the tensors, returns a tuple."""
         function = self.peer if self.peer and module is ops.reference else getattr(module, self.op)
-        return function(*tensors, **self.options)
+
+        def call(*tensors: Any) -> tuple[Any, ...]:
+            result = function(*tensors, **self.options)
+            return result if isinstance(result, tuple) else (result,)
+
+        return call
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,15 @@ def cases(device: torch.device) -> Iterator[Case]:
     on_policy = {"gamma": 0.99, "lam": 0.8, "uncertainty_scale": 0.01}
     yield Case("td_lambda_target", f"{episodes}, n {n}, A {A}, N {N}", members_only, on_policy)
 
+    R, steps, H, O = 96, 60, 64, 30  # 3m's rows (32 episodes of 3 agents), steps, hidden units, length of obs
+    gru = tuple(0.1 * normal(*shape) for shape in ((3 * H, H), (3 * H, H), (3 * H,), (3 * H,)))  # w_ih, w_hh, b_ih, b_hh
+    sequence = (normal(R, steps, H), normal(R, H), *gru)
+    yield Case("gru_sequence", f"R {R}, T {steps}, H {H}", sequence, {}, differentiable=(0, 1, 2, 3, 4, 5))
+    last_action = torch.zeros(32, steps, 3, dtype=torch.int64, device=device)
+    around = 0.1 * normal(H, O + 9 + 3), normal(H), *gru, 0.1 * normal(9, H), normal(9)
+    agent = (normal(32, steps, 3, O), last_action, normal(32, 3, H), *around)
+    yield Case("agent_sequence", f"B 32, T {steps}, n 3, H {H}", agent, {}, differentiable=tuple(range(3, 11)))
+
 
 def _multinomial(logits: Tensor, avail: Tensor | None = None, *, samples: int) -> Tensor:
     """What a user would write in place of ``sample_actions``."""
@@ -112,19 +128,18 @@ def _multinomial(logits: Tensor, avail: Tensor | None = None, *, samples: int) -
 
 def measure(case: Case, device: torch.device, *, backward: bool, compiled: bool) -> Row:
     """Check the op against its reference, then time both, each other candidate, and a copy of the same bytes."""
-    call = partial(_forward_backward, case) if backward else partial(_forward, case)
-    found, expected = call(ops), call(ops.reference)
+    call = _training_step(case) if backward else partial(_forward, case)
+    functions = {"emix": case.function(ops), "eager": case.function(ops.reference)}
+    if compiled:
+        torch.compiler.reset()
+        functions["compile"] = torch.compile(functions["eager"], dynamic=False)
+    candidates: dict[str, Callable[[], Any]] = {name: partial(call, function) for name, function in functions.items()}
+    found, expected = candidates["emix"](), candidates["eager"]()
     if case.peer is None:
         _check(case, found, expected)
     moved = size_in_bytes(case.tensors) + size_in_bytes(found)
     if backward:  # the gradients that come in, and the inputs once more
-        moved += size_in_bytes(case.tensors) + size_in_bytes(found[0])
-    candidates: dict[str, Callable[[], Any]] = {"emix": partial(call, ops), "eager": partial(call, ops.reference)}
-    if compiled:
-        torch.compiler.reset()
-        program = torch.compile(partial(call, ops.reference), dynamic=False)
-        program()
-        candidates["compile"] = program
+        moved += size_in_bytes(case.tensors) + size_in_bytes(found[: -len(case.differentiable)])
     if device.type == "cuda":
         candidates |= {f"{name}, graph": graphed(candidate) for name, candidate in list(candidates.items())}
     candidates["copy"] = copy_of(moved, device)
@@ -138,26 +153,28 @@ def measure(case: Case, device: torch.device, *, backward: bool, compiled: bool)
     )
 
 
-def _forward(case: Case, module: Any) -> tuple[Any]:
+def _forward(case: Case, function: Function) -> tuple[Any, ...]:
     with torch.no_grad():
-        return (case.call(module, case.tensors),)
+        return function(*case.tensors)
 
 
-def _forward_backward(case: Case, module: Any) -> tuple[Any, ...]:
-    tensors = tuple(
-        tensor.detach().requires_grad_() if i in case.differentiable else tensor
-        for i, tensor in enumerate(case.tensors)
-    )
-    result = case.call(module, tensors)
-    outputs = result if isinstance(result, tuple) else (result,)
+def _training_step(case: Case) -> Callable[[Function], tuple[Any, ...]]:
+    """A call that returns a function's results and gradients. Leaves and upstream gradients are made beforehand: a
+    training step has them from elsewhere.
+    """
+    tensors = [
+        tensor.clone().requires_grad_() if i in case.differentiable else tensor for i, tensor in enumerate(case.tensors)
+    ]
     wanted = [tensors[i] for i in case.differentiable]
-    gradients = torch.autograd.grad(outputs, wanted, [torch.ones_like(output) for output in outputs])
-    return (result, *gradients)
+    upstream = [torch.ones_like(result) for result in _forward(case, case.function(ops))]
+
+    def step(function: Function) -> tuple[Any, ...]:
+        results = function(*tensors)
+        return (*results, *torch.autograd.grad(results, wanted, upstream))
+
+    return step
 
 
-def _check(case: Case, found: Any, expected: Any) -> None:
-    if isinstance(found, tuple):
-        for ours, theirs in zip(found, expected, strict=True):
-            _check(case, ours, theirs)
-    elif found.is_floating_point():
-        torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3, msg=lambda text: f"{case.op}: {text}")
+def _check(case: Case, found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-3, msg=lambda text: f"{case.op}: {text}")

@@ -1,4 +1,4 @@
-"""``emix bench ops``: the ops beside eager PyTorch, torch.compile and a copy of their bytes, on this machine."""
+"""``emix bench``: the ops beside eager PyTorch, torch.compile and a copy of their bytes; or the simulator's speed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
+from emix.bench.battle import NUM_ENVS, BattleRow, measure_battle
 from emix.bench.ops import Row, cases, measure
 from emix.errors import UsageError
 from emix.training.state import resolve_device
@@ -19,18 +20,22 @@ from emix.training.state import resolve_device
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure WHAT: medians of interleaved rounds, each op checked against its reference first."""
+    """Measure WHAT: ops (medians of interleaved rounds, each op checked against its reference first) or battle."""
 
-    what: Annotated[Positional[Literal["ops"]], tyro.conf.arg(metavar="WHAT")] = "ops"
-    """ops: every op at SMAC sizes."""
+    what: Annotated[Positional[Literal["ops", "battle"]], tyro.conf.arg(metavar="WHAT")] = "ops"
+    """ops: every op at SMAC sizes. battle: the simulator with random available actions."""
     op: tuple[str, ...] = ()
-    """Only these ops."""
+    """ops: only these."""
+    map: tuple[str, ...] = tuple(NUM_ENVS["cpu"])
+    """battle: these maps."""
+    num_envs: int | None = None
+    """battle: so many at once. None: what suits the map and the device."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """Where to measure."""
     threads: int = torch.get_num_threads()
     """CPU threads."""
     compile: bool = True
-    """Measure torch.compile, too: the first compilation of each op takes seconds."""
+    """ops: measure torch.compile, too; the first compilation of each op takes seconds."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,6 +43,27 @@ def main(arguments: Sequence[str]) -> int:
     chosen = tyro.cli(Bench, args=list(arguments), prog="emix bench")
     device = resolve_device(chosen.device)
     torch.set_num_threads(chosen.threads)
+    table = _bench_battle(chosen, device) if chosen.what == "battle" else _bench_ops(chosen, device)
+    console = Console()
+    Console(width=console.width if console.is_terminal else 160).print(table)
+    return 0
+
+
+def _bench_battle(chosen: Bench, device: torch.device) -> Table:
+    rows: list[BattleRow] = []
+    for name in chosen.map:
+        rows.append(measure_battle(name, device, num_envs=chosen.num_envs))
+        print(f"{name}: {rows[-1].steps_per_second:,.0f} environment steps/s", flush=True)
+    table = Table(title=f"{_machine(device)}: environment steps per second, random available actions")
+    for column in ("map", "battles", "steps/s", "simulator alone", "bytes a step", "won"):
+        table.add_column(column, justify="left" if column == "map" else "right")
+    for row in rows:
+        rates = f"{row.steps_per_second:,.0f}", f"{row.simulator_steps_per_second:,.0f}"
+        table.add_row(row.map, f"{row.num_envs:,}", *rates, f"{row.bytes_per_step:,}", f"{row.battle_won:.4f}")
+    return table
+
+
+def _bench_ops(chosen: Bench, device: torch.device) -> Table:
     available = list(cases(device))
     names = sorted({case.op for case in available})
     if unknown := [name for name in chosen.op if name not in names]:
@@ -48,15 +74,16 @@ def main(arguments: Sequence[str]) -> int:
             for backward in (False, True) if case.differentiable else (False,):
                 rows.append(measure(case, device, backward=backward, compiled=chosen.compile))
                 print(f"{case.op} {rows[-1].direction}: {rows[-1].seconds['emix'] * 1e6:.1f} us", flush=True)
-    console = Console()
-    Console(width=console.width if console.is_terminal else 160).print(_table(rows, device))
-    return 0
+    return _table(rows, device)
+
+
+def _machine(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
 
 
 def _table(rows: Sequence[Row], device: torch.device) -> Table:
     """Microseconds of emix, and how many times longer the others take."""
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    table = Table(title=f"{machine}, torch {torch.__version__}: microseconds (times emix's)")
+    table = Table(title=f"{_machine(device)}, torch {torch.__version__}: microseconds (times emix's)")
     candidates = list(dict.fromkeys(name for row in rows for name in row.seconds))
     for column in ("op", "shape", "", *candidates, "launches (eager)"):
         table.add_column(column, justify="left" if column in ("op", "shape", "") else "right")

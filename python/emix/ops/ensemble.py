@@ -128,8 +128,8 @@ def explore_actions(
     Where no action is available (padding) the draw is action 0, of probability 1. No gradient.
 
     The seed is one int64 tensor that torch draws on the device of ``logits``, from ``generator`` or torch's default
-    one; the policy is computed in float32. Definitions, types and errors: see ``emix.ops.ensemble``.
-    Source: Ensemble-MIX, algorithm 1.
+    one (under torch.compile, see ``sample_actions``); the policy is computed in float32. Definitions,
+    types and errors: see ``emix.ops.ensemble``. Source: Ensemble-MIX, algorithm 1.
 
     >>> q = torch.zeros(10, 2, 3)
     >>> q[0] = 1.0

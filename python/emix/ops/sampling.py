@@ -39,8 +39,9 @@ def sample_actions(
     probability 0 is never drawn; where no action has any (all masked: padding) the draw is 0. No gradient.
 
     The seed is one int64 tensor that torch draws on the device of ``logits``, from ``generator`` or torch's default
-    one: no host synchronisation, and every replay of a CUDA graph draws anew. Source: algorithm 1 of PERLA (the K
-    draws); Salmon et al. 2011 (Philox).
+    one: no host synchronisation, and every replay of a CUDA graph draws anew. torch.compile has no
+    generators in its graphs: there one breaks the graph (an error under ``fullgraph=True``), torch's default one does
+    not. Source: algorithm 1 of PERLA (the K draws); Salmon et al. 2011 (Philox).
 
     >>> logits = torch.tensor([[0.0, 5.0, 0.0], [0.0, 0.0, 0.0]])
     >>> sample_actions(logits, torch.tensor([[1, 0, 0], [0, 0, 1]]))
