@@ -10,14 +10,12 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-import emix
-from emix import learners
+from emix.cli.trained import load_learner, read_trained
+from emix.envs.core import advance
 from emix.errors import UsageError
-from emix.training import checkpoint
 from emix.training.config import spawn_seeds
 from emix.training.evaluate import evaluate
-from emix.training.run import CHECKPOINT, read_settings
-from emix.training.state import refuse_other_settings, resolve_device
+from emix.training.state import resolve_device
 
 
 @dataclass(frozen=True)
@@ -39,19 +37,14 @@ def main(arguments: Sequence[str]) -> int:
     chosen = tyro.cli(Eval, args=list(arguments), prog="emix eval")
     if chosen.episodes < 1:
         raise UsageError(f"--episodes expects at least 1, got {chosen.episodes}")
-    settings = read_settings(chosen.run)
-    folder = chosen.run / CHECKPOINT
-    manifest = checkpoint.read_manifest(folder)
-    if manifest is None:
-        raise UsageError(f"{chosen.run} has no checkpoint yet: wait for one, or run `emix resume {chosen.run}`")
-    refuse_other_settings(folder, settings, manifest)
+    settings, manifest = read_trained(chosen.run)
     device = resolve_device(chosen.device)
     seed = spawn_seeds(settings.training.seed).eval_command if chosen.seed is None else chosen.seed
     num_envs = max(n for n in range(1, settings.training.test_envs + 1) if chosen.episodes % n == 0)
-    env = emix.make(settings.env, num_envs=num_envs, device=chosen.device, seed=seed)
+    env = settings.make_env(num_envs=num_envs, device=chosen.device, seed=seed)
+    advance(env, manifest["counters"]["env_steps"])
     try:
-        learner = learners.get(settings.algorithm)[0](settings.learner, env.spec, device=device, seed=0)
-        learner.load_state_dict(checkpoint.load(folder, manifest, "learner"))
+        learner = load_learner(chosen.run, settings, manifest, env.spec, device)
         means = evaluate(env, learner, chosen.episodes)
     finally:
         env.close()

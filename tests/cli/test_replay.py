@@ -1,0 +1,153 @@
+"""``emix replay``: films of a run's battles, and every way in which there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from emix.cli import main
+from emix.training import make_settings, write_config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A short run on a battle."""
+    folder = tmp_path_factory.mktemp("replay") / "run"
+    options = {
+        "steps": 100,
+        "num-envs": 2,
+        "batch-episodes": 2,
+        "buffer-episodes": 8,
+        "test-envs": 2,
+        "test-episodes": 2,
+    }
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    arguments += ["--env-option", "episode_limit=20"]
+    assert main(["train", "iql", "battle/3m", *arguments, "--run-dir", str(folder)]) == 0
+    return folder
+
+
+def pictures(path: Path) -> int:
+    with Image.open(path) as film:
+        for number in range(film.n_frames):
+            film.seek(number)
+            film.load()
+        return film.n_frames
+
+
+def replay(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[str]:
+    assert main(["replay", *map(str, arguments)]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert main(["replay", *map(str, arguments)]) == 2
+    return capsys.readouterr().err
+
+
+def test_a_gif(run, tmp_path, capsys):
+    out = tmp_path / "new folder" / "film.gif"
+    title, result, path = replay(capsys, run, out, "--pictures-per-step", "2")
+    assert title.startswith("iql on battle/3m after ")
+    assert title.endswith(" environment steps, 1 episodes")
+    assert path == str(out)
+    words = result.split(" after ")
+    assert words[0] in ("won", "lost", "draw", "time limit")
+    steps = int(words[1].split()[0])
+    # Two pictures a step and the end. Equal neighbours are one picture of a GIF, and mostly somebody moves or shoots.
+    assert 1.6 * steps < pictures(out) <= 2 * steps + 1
+    assert list(out.parent.iterdir()) == [out]  # no draft is left
+
+    assert main(["eval", str(run), "--episodes", "1"]) == 0  # the same episode
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("test_return_mean"))
+    assert result.endswith(f", return {float(line.split()[1]):.2f}")
+
+    again = tmp_path / "again.gif"
+    assert replay(capsys, run, again, "--pictures-per-step", "2")[:2] == [title, result]
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_options(run, tmp_path, capsys):
+    def film(name: str, *options: str) -> tuple[list[str], Path]:
+        out = tmp_path / f"{name}.gif"
+        lines = replay(capsys, run, out, "--pictures-per-step", "1", *options)
+        return lines[1:-1], out
+
+    results, short = film("short")
+    assert len(results) == 1
+    results, long = film("long", "--episodes", "2")
+    assert len(results) == 2
+    assert pictures(long) > pictures(short)
+    _, explored = film("explored", "--explore", "--seed", "7")
+    _, dark = film("dark", "--no-ranges", "--fps", "50")
+    assert len({path.read_bytes() for path in (short, explored, dark)}) == 3
+    with Image.open(short) as at_20, Image.open(dark) as at_50:
+        assert (at_20.info["duration"], at_50.info["duration"]) == (50, 20)
+
+
+def test_an_mp4(run, tmp_path, capsys):
+    imageio = pytest.importorskip("imageio", reason='needs pip install "emix[replay]"')
+    pytest.importorskip("imageio_ffmpeg", reason='needs pip install "emix[replay]"')
+    out = tmp_path / "film.mp4"
+    result = replay(capsys, run, out, "--pictures-per-step", "2")[1]
+    steps = int(result.split(" after ")[1].split()[0])
+    with imageio.get_reader(out) as film:
+        assert film.count_frames() == 2 * steps + 30  # the end stays for 1.5 s
+        assert film.get_meta_data()["fps"] == 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["film.avi"], "OUT expects a name that ends in .gif or .mp4, got 'film.avi'"),
+        (["film"], "OUT expects a name that ends in .gif or .mp4, got 'film'"),
+        (["folder.gif"], "OUT expects a file, folder.gif is a folder"),
+        (["film.gif", "--episodes", "0"], "--episodes expects at least 1, got 0"),
+        (["film.gif", "--pictures-per-step", "0"], "--pictures-per-step expects at least 1, got 0"),
+        (["film.gif", "--fps", "0"], "--fps expects at least 1, got 0"),
+    ],
+)
+def test_wrong_request(run, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.gif").mkdir()
+    assert message in error(capsys, run, *arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.gif"]
+
+
+def test_a_run_that_cannot_be_shown(tmp_path, capsys):
+    out = tmp_path / "film.gif"
+    assert "nowhere holds no run" in error(capsys, tmp_path / "nowhere", out)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_config(folder, make_settings("iql", "battle/3m"), episode_limit=60)
+    assert f"{folder} has no checkpoint yet" in error(capsys, folder, out)
+    assert not out.exists()
+
+
+def test_only_battles(tmp_path, capsys):
+    folder = tmp_path / "run"
+    train = ["train", "iql", "matrix/msteps-5", "--steps", "20", "--num-envs", "2", "--test-envs", "2"]
+    assert main([*train, "--test-episodes", "2", "--run-dir", str(folder)]) == 0
+    message = error(capsys, folder, tmp_path / "film.gif")
+    assert f"{folder} plays matrix/msteps-5: emix replay shows runs on battle/<map> only" in message
+
+
+def test_an_mp4_without_its_packages(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("emix.cli.replay.find_spec", lambda name: None)
+    assert 'pip install "emix[replay]", or write a .gif' in error(capsys, run, tmp_path / "film.mp4")
+
+
+def test_a_film_that_cannot_be_written_leaves_the_old_one(run, tmp_path, monkeypatch, capsys):
+    def fail(path: Path, *rest: object) -> None:
+        path.write_bytes(b"GIF89a")
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "film.gif"
+    out.write_bytes(b"old")
+    monkeypatch.setattr("emix.cli.replay._write_gif", fail)
+    assert f"cannot write {out}: No space left on device; choose another file" in error(capsys, run, out)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("film.gif", b"old")]
+    inside_a_file = out / "film.gif"
+    assert f"cannot write {inside_a_file}: " in error(capsys, run, inside_a_file)
