@@ -27,11 +27,12 @@ test: setup
 	$(BIN)/python -m pytest
 
 # The CUDA kernels on the CPU, each thread a fiber (tests/emulator), under the ops' own tests and in two thread orders.
+KERNEL_TESTS := tests/ops tests/envs/battle/test_devices.py
 test-emulated: setup
 	@$(BIN)/cmake -S . -B build/emulated -G Ninja -DEMIX_CUDA=EMULATED -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python > build-emulated.log || (cat build-emulated.log; false)
 	@$(BIN)/cmake --build build/emulated && rm build-emulated.log
-	EMIX_LIBRARY=build/emulated/libemix.so $(BIN)/python -m pytest tests/ops
-	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_ORDER=shuffled:1 $(BIN)/python -m pytest tests/ops
+	EMIX_LIBRARY=build/emulated/libemix.so $(BIN)/python -m pytest $(KERNEL_TESTS)
+	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_ORDER=shuffled:1 $(BIN)/python -m pytest $(KERNEL_TESTS)
 
 bench: setup
 	$(BIN)/python -m pytest benchmarks

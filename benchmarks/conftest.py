@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
+
+from emix.bench.measure import median_times
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 # Once such a block was freed, glibc keeps smaller ones: else the first calls would pay for new pages of their results.
@@ -50,6 +52,18 @@ def record(benchmark: object) -> Callable[[str, str, Callable[[], object], str],
         benchmark.group = row
         benchmark(call)
         TABLE[row][column] = benchmark.stats.stats.median / repeats * 1e6
+
+    return run
+
+
+@pytest.fixture
+def compare() -> Callable[[str, Mapping[str, Callable[[], object]], str], None]:
+    """Time candidates in turns and put their medians into the table: for calls of milliseconds, which the machine's
+    other work would not hit alike one after the other."""
+
+    def run(row: str, candidates: Mapping[str, Callable[[], object]], device: str) -> None:
+        for column, seconds in median_times(candidates, torch.device(device), rounds=9).items():
+            TABLE[row][column] = seconds * 1e6
 
     return run
 

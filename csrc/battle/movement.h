@@ -57,14 +57,14 @@ template <class V>
 EMIX_HD void regenerate(const Battle& b, int i, typename V::M alive) {
   using F = typename V::F;
   const F health = load<V>(b[unit::health], i), shield = load<V>(b[unit::shield], i);
-  const F energy = load<V>(b[unit::energy], i), quiet = load<V>(b[unit::quiet], i) + 1;
+  const F energy = load<V>(b[unit::energy], i), quiet = load<V>(b[unit::quiet], i);
   const F grown = smaller(health + load<V>(b[stat::health_regeneration], i), load<V>(b[stat::health], i));
   const F charged = smaller(shield + b.scenario->rule(rule::shield_regeneration), load<V>(b[stat::shield], i));
   const F filled = smaller(energy + load<V>(b[stat::energy_regeneration], i), load<V>(b[stat::energy_limit], i));
   store(b[unit::health], i, select(alive, grown, health));
-  store(b[unit::shield], i, select(alive & (quiet > b.scenario->rule(rule::shield_delay)), charged, shield));
+  store(b[unit::shield], i, select(alive & (quiet >= b.scenario->rule(rule::shield_delay)), charged, shield));
   store(b[unit::energy], i, select(alive, filled, energy));
-  store(b[unit::quiet], i, select(alive, quiet, quiet - 1));
+  store(b[unit::quiet], i, select(alive, quiet + 1, quiet));
 }
 
 template <class V>

@@ -13,6 +13,8 @@
 
 namespace emix::battle {
 
+inline constexpr int kPushes = 4;  // steps of keeping apart in a game loop: crowds at a choke need that many
+
 template <class V, class Block>
 EMIX_HD void game_loop(const Block& block, const Battle& b, int64_t loop) {
   block.template each<V>(b.slots, [&](int i) EMIX_INLINE {
@@ -22,12 +24,14 @@ EMIX_HD void game_loop(const Block& block, const Battle& b, int64_t loop) {
   block.template each<V>(b.slots, [&](int i) EMIX_INLINE { take_hits<V>(b, i); });
   block.template each<V>(b.slots, [&](int i) EMIX_INLINE { take_blasts_and_care<V>(b, i); });
   block.template each<V>(b.slots, [&](int i) EMIX_INLINE { regenerate_and_walk<V>(b, i); });
-  block.template each<V>(b.slots, [&](int i) EMIX_INLINE {
-    keep_apart<V>(b, i, b[unit::x], b[unit::y], b[note::pushed_x], b[note::pushed_y]);
-  });
-  block.template each<V>(b.slots, [&](int i) EMIX_INLINE {
-    keep_apart<V>(b, i, b[note::pushed_x], b[note::pushed_y], b[unit::x], b[unit::y]);
-  });
+  for (int k = 0; k < kPushes; k += 2) {  // there and back
+    block.template each<V>(b.slots, [&](int i) EMIX_INLINE {
+      keep_apart<V>(b, i, b[unit::x], b[unit::y], b[note::pushed_x], b[note::pushed_y]);
+    });
+    block.template each<V>(b.slots, [&](int i) EMIX_INLINE {
+      keep_apart<V>(b, i, b[note::pushed_x], b[note::pushed_y], b[unit::x], b[unit::y]);
+    });
+  }
 }
 
 // The reward of an environment step of a running battle. actions [allies].

@@ -3,6 +3,10 @@
 
 #include "battle/fields.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 namespace py = pybind11;
 
 namespace {
@@ -70,6 +74,15 @@ py::dict battle_constants() {
   return constants;
 }
 
+// A large block is otherwise mapped anew each time and given back when freed, and the system zeroes its pages again.
+bool keep_freed_memory() {
+#ifdef __GLIBC__
+  return mallopt(M_MMAP_MAX, 0) == 1 && mallopt(M_TRIM_THRESHOLD, -1) == 1;  // -1: never trim
+#else
+  return false;
+#endif
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_host, m) {
@@ -80,4 +93,7 @@ PYBIND11_MODULE(_host, m) {
         "cuda_version and cuda_architectures (empty without CUDA).");
   m.def("battle_fields", &battle_fields, "The names of the rows of the battle's tensors, table by table.");
   m.def("battle_constants", &battle_constants, "The battle's sizes, and its enumerations by name.");
+  m.def("keep_freed_memory", &keep_freed_memory,
+        "Let the C library keep freed memory for the next allocation, for the rest of this process. Returns whether it "
+        "is glibc, which can.");
 }

@@ -40,7 +40,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     ("arguments", "message"),
     [
         (["trian"], "unknown command 'trian': did you mean `emix train`?"),
-        (["xyzzy"], "unknown command 'xyzzy': expected one of train, resume, eval, plot, bench, envs, doctor"),
+        (["xyzzy"], "unknown command 'xyzzy': expected one of train, resume, sweep, eval, plot, replay, bench, envs, doctor"),
         (["train"], "expects ALGORITHM ENV first, such as `emix train smix matrix/msteps-5 --seed 1`, got 'nothing'"),
         (["train", "--seed", "1"], "expects ALGORITHM ENV first"),
         (["train", "smx", "matrix/msteps-5"], "unknown algorithm 'smx': did you mean smix"),
@@ -108,7 +108,7 @@ def test_a_lost_checkpoint_does_not_cost_the_metrics(capsys, folder):
     assert (folder / "metrics.jsonl").read_bytes() == before["metrics.jsonl"]
 
 
-@pytest.mark.parametrize("text", ["", '{"format": 1}', '{"format": 9, "parts": {}}'])
+@pytest.mark.parametrize("text", ["", '{"format": 2}', '{"format": 9, "parts": {}}'])
 def test_a_foreign_checkpoint(capsys, folder, text):
     (folder / "checkpoint").mkdir()
     (folder / "checkpoint" / "manifest.json").write_text(text)

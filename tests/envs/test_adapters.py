@@ -12,7 +12,9 @@ from emix.envs import make, parallel_env, vector_env
 from emix.errors import UsageError
 
 
-@pytest.mark.parametrize("name", ["matrix/msteps-5", "matrix/penalty-3x6", "lbf/Foraging-5x5-2p-1f-v3"])
+@pytest.mark.parametrize(
+    "name", ["matrix/msteps-5", "matrix/penalty-3x6", "prey/stag-hunt", "prey/macf", "lbf/Foraging-5x5-2p-1f-v3"]
+)
 def test_pettingzoo(name):
     env = parallel_env(name)
     parallel_api_test(env, num_cycles=100)

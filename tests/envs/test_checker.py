@@ -8,17 +8,20 @@ import torch
 from emix.envs import check_env, episode_seed, make
 from emix.envs.core import EnvSpec, Step
 
-MATRIX = ["matrix/msteps-2", "matrix/msteps-5", "matrix/penalty-2x3", "matrix/penalty-20x15"]
+ON_TENSORS = [
+    *("matrix/msteps-2", "matrix/msteps-5", "matrix/penalty-2x3", "matrix/penalty-20x15"),
+    *("prey/stag-hunt", "prey/macf"),
+]
 
 
 @pytest.mark.parametrize("num_envs", [1, 4])
-@pytest.mark.parametrize("name", MATRIX)
+@pytest.mark.parametrize("name", ON_TENSORS)
 def test_builtin_environments(name, num_envs):
     check_env(make(name, num_envs=num_envs), lambda num_envs: make(name, num_envs=num_envs))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("name", MATRIX)
+@pytest.mark.parametrize("name", ON_TENSORS)
 def test_builtin_environments_on_a_gpu(name):
     env = make(name, num_envs=4, device="cuda")
     check_env(env, lambda num_envs: make(name, num_envs=num_envs, device="cuda"))

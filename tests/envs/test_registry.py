@@ -15,6 +15,10 @@ from emix.errors import UsageError
     [
         ("matrix/mstep-5", "matrix/msteps-5"),
         ("matrix/penalty-2-3", "matrix/penalty-2x3"),
+        ("battle/3n", "battle/3m"),
+        ("smac/2s3z", "battle/2s3z"),
+        ("prey/stag_hunt", "prey/stag-hunt"),
+        ("stag_hunt", "prey/stag-hunt"),
         ("lbf/Foraging-8x8-2p-2f", "lbf/Foraging-8x8-2p-2f-v3"),
         ("Foraging-8x8-2p-2f-v3", "lbf/Foraging-8x8-2p-2f-v3"),
         ("lbf/foraging-8x8-2p-2f-coop-v3", "lbf/Foraging-8x8-2p-2f-coop-v3"),
@@ -26,7 +30,8 @@ def test_unknown_name_offers_the_closest(name, closest):
 
 
 def test_a_name_like_no_other_gets_the_list():
-    with pytest.raises(UsageError, match=r"the names are matrix/msteps-<m>, matrix/penalty-<n>x<A>, lbf/"):
+    names = r"matrix/msteps-<m>, matrix/penalty-<n>x<A>, battle/<map>, prey/stag-hunt, prey/macf, lbf/"
+    with pytest.raises(UsageError, match=f"the names are {names}"):
         make("zzz")
 
 
@@ -67,17 +72,15 @@ def test_missing_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(registry, "find_spec", lambda package: None)
     with pytest.raises(UsageError, match=r'pip install "emix\[lbf\]"'):
         make("lbf/Foraging-8x8-2p-2f-v3")
-    assert [(row.installed, row.install) for row in list_envs()] == [
-        (True, ""),
-        (True, ""),
-        (False, 'pip install "emix[lbf]"'),
+    assert [(row.name.partition("/")[0], row.install) for row in list_envs() if not row.installed] == [
+        ("lbf", 'pip install "emix[lbf]"')
     ]
 
 
 def test_everything_listed_can_be_made():
     rows = list_envs()
     assert all(row.installed and not row.install and row.description for row in rows)
-    examples = {"m": "3", "n": "2", "A": "3", "k": "2", "s": "5", "p": "2", "f": "1"}
+    examples = {"map": "3m", "m": "3", "n": "2", "A": "3", "k": "2", "s": "5", "p": "2", "f": "1"}
     for row in rows:
         name = row.name.replace("[", "").replace("]", "")
         for key, value in examples.items():

@@ -8,6 +8,8 @@ from emix.learners.episodes import Episodes
 
 SPEC = EnvSpec(name="test", n_agents=3, n_actions=4, obs_dim=5, state_dim=6, episode_limit=9)
 
+ENDINGS = ("terminated", "truncated", "cut") * 3
+
 
 @pytest.fixture(autouse=True)
 def one_thread():
@@ -28,12 +30,13 @@ def random_episodes():
     return _random_episodes
 
 
-def _random_episodes(steps=SPEC.episode_limit, seed=0, dtype=torch.float32):
+def _random_episodes(
+    steps=SPEC.episode_limit, seed=0, dtype=torch.float32, spec=SPEC, lengths=(1, 1, 1, 4, 5, 6, 9, 9, 9), endings=ENDINGS
+):
     """Episodes that end in a terminal state, at a time limit, or without a flag; one step long, short or full."""
     generator = torch.Generator().manual_seed(seed)
-    endings = ["terminated", "truncated", "cut"] * 3
-    lengths = torch.tensor([1, 1, 1, 4, 5, 6, 9, 9, 9])
-    count, n, a = len(lengths), SPEC.n_agents, SPEC.n_actions
+    lengths = torch.tensor(lengths)
+    count, n, a = len(lengths), spec.n_agents, spec.n_actions
     time = torch.arange(steps + 1)
     real, valid = time <= lengths[:, None], time[:-1] < lengths[:, None]  # [B, T+1], [B, T]
 
@@ -48,12 +51,13 @@ def _random_episodes(steps=SPEC.episode_limit, seed=0, dtype=torch.float32):
             flags[ending][b, lengths[b] - 1] = True
     scores = torch.rand(avail.shape, generator=generator)
     return Episodes(
-        obs=normal(steps + 1, n, SPEC.obs_dim) * real[..., None, None],
-        state=normal(steps + 1, SPEC.state_dim) * real[..., None],
+        obs=normal(steps + 1, n, spec.obs_dim) * real[..., None, None],
+        state=normal(steps + 1, spec.state_dim) * real[..., None],
         avail=avail & real[..., None, None],
         actions=scores.masked_fill(~avail, -1).argmax(-1) * real[..., None],
         reward=normal(steps) * valid,
         valid=valid,
+        probability=(0.05 + 0.9 * torch.rand(count, steps + 1, n, generator=generator)) * real[..., None],
         batch_size=[count],
         **flags,
     )

@@ -22,8 +22,8 @@ def test_every_recipe_makes_a_configuration(name):
     training_config(recipe.training)
 
 
-def test_the_algorithms_are_mixer_times_target():
-    names = [name for name in learners.list_algorithms() if "@" not in name]
+def test_the_value_algorithms_are_mixer_times_target():
+    names = ["iql", "qmix", "smix", "vdn"]
     configs = {name: learners.make_config(name, learners.load_recipe(name).learner) for name in names}
     assert {name: (config.mixer, config.target) for name, config in configs.items()} == {
         "iql": ("none", "max"),
@@ -31,6 +31,18 @@ def test_the_algorithms_are_mixer_times_target():
         "qmix": ("qmix", "max"),
         "smix": ("qmix", "lambda"),
     }
+
+
+def test_dop_is_a_row_of_ensemble_mix():
+    for name in ("dop", "dop@pymarl2"):
+        config = learners.make_config(name, learners.load_recipe(name).learner)
+        assert (config.members, config.c1, config.c2, config.bonus) == (1, 0, 0, "none")
+        assert (config.actor, config.norm, config.critic_update) == ("on_policy", "bti", "per_step")
+    paper = learners.load_recipe("ensemble-mix")
+    config = learners.make_config("ensemble-mix", paper.learner)
+    assert (config.members, config.c1, config.c2, config.beta, config.nu) == (10, 0.01, 0.001, 0.001, 0.5)
+    assert config == learners.make_config("ensemble-mix", {})
+    assert paper.training["buffer_episodes"] == 5000
 
 
 def test_smix_means_the_paper():
@@ -45,7 +57,7 @@ def test_smix_means_the_paper():
     ("name", "expected"),
     [
         ("smx", "did you mean smix"),
-        ("coma", "expected one of iql, qmix, smix, vdn"),
+        ("coma", "expected one of dop, ensemble-mix, iql, qmix, smix, vdn"),
         ("smix@forage", "did you mean smix@foraging"),
         ("smix@", "unknown recipe 'smix@'"),
         ("", "unknown algorithm ''"),

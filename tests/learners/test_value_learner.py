@@ -172,6 +172,7 @@ def test_a_foreign_state_is_refused_and_changes_nothing(spec):
         ("n_step", 2.0),
         ("hypernet_layers", 3),
         ("target_update_episodes", True),
+        ("bootstrap_truncated", 1),
     ],
 )
 def test_a_config_refuses_nonsense(field, value):

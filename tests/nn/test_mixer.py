@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from emix.nn.mixer import IndependentMixer, MonotonicMixer, SumMixer
+from emix.nn.mixer import IndependentMixer, LinearMixer, MonotonicMixer, SumMixer
 
 B, T, N, S, E = 2, 3, 4, 5, 8
 
@@ -64,3 +64,22 @@ def test_sum_and_independent():
     q, state = values()
     torch.testing.assert_close(SumMixer()(q, state), q[..., 0] + q[..., 1] + q[..., 2] + q[..., 3])
     assert IndependentMixer()(q, state) is q
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_linear_equals_a_plain_loop(bias):
+    torch.manual_seed(0)
+    mixer = LinearMixer(N, S, E, bias=bias).double()
+    q, state = values()
+    q_tot = mixer(q, state)
+    m, b = mixer.weights(state)
+    assert (b is None) == (not bias)
+    assert (m >= 0).all()
+    torch.testing.assert_close(m.sum(-1), torch.ones(B, T, dtype=torch.float64))
+    for index in [(i, j) for i in range(B) for j in range(T)]:
+        s = state[index]
+        w1, w2 = mixer.w1(s).tolist(), mixer.w2(s).tolist()
+        u = [sum(abs(w1[i * E + e]) * abs(w2[e]) for e in range(E)) for i in range(N)]
+        expected = sum(u[i] / sum(u) * q[index][i].item() for i in range(N))
+        expected += mixer.v(s).item() if bias else 0.0
+        assert q_tot[index].item() == pytest.approx(expected)

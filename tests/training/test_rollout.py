@@ -48,6 +48,21 @@ def test_policy_is_asked_once_more_than_the_environment(scripted_env, policy):
     assert set(watch.seconds) == {"env", "inference"}
 
 
+@pytest.mark.parametrize(("limit", "played"), [(7, 7), (8, 8), (30, 8)])
+def test_a_gpu_is_asked_every_eighth_step(scripted_env, policy, limit, played):
+    host = collect(scripted_env(PLANS), policy, explore=True)
+    env = scripted_env(PLANS, limit=limit, device=torch.device("cuda"))  # its tensors lie on the CPU all the same
+    gpu = collect(env, policy, explore=True)
+    assert len(env.actions) == played
+    assert torch.equal(gpu.lengths, host.lengths)
+    assert torch.equal(gpu.returns, host.returns)
+    assert all(torch.equal(gpu.info[name], host.info[name]) for name in host.info)
+    for name, want in host.episodes.items():
+        got = gpu.episodes.get(name)
+        assert torch.equal(got[:, : want.shape[1]], want), name
+        assert not got[:, want.shape[1] :].any(), name  # steps after the end are padding
+
+
 def test_an_environment_that_does_not_end_is_named(scripted_env, policy):
     with pytest.raises(RuntimeError, match="scripted: an episode did not end within its limit of 4 steps"):
         collect(scripted_env([[(9, False)]], limit=4), policy, explore=True)

@@ -109,13 +109,13 @@ def cases(device: torch.device) -> Iterator[Case]:
     on_policy = {"gamma": 0.99, "lam": 0.8, "uncertainty_scale": 0.01}
     yield Case("td_lambda_target", f"{episodes}, n {n}, A {A}, N {N}", members_only, on_policy)
 
-    R, steps, H, O = 96, 60, 64, 30  # 3m's rows (32 episodes of 3 agents), steps, hidden units, length of obs
-    gru = tuple(0.1 * normal(*shape) for shape in ((3 * H, H), (3 * H, H), (3 * H,), (3 * H,)))  # w_ih, w_hh, b_ih, b_hh
+    R, steps, H, obs_dim = 96, 60, 64, 30  # 3m's rows (32 episodes of 3 agents) and steps
+    gru = 0.1 * normal(3 * H, H), 0.1 * normal(3 * H, H), normal(3 * H), normal(3 * H)  # w_ih, w_hh, b_ih, b_hh
     sequence = (normal(R, steps, H), normal(R, H), *gru)
     yield Case("gru_sequence", f"R {R}, T {steps}, H {H}", sequence, {}, differentiable=(0, 1, 2, 3, 4, 5))
     last_action = torch.zeros(32, steps, 3, dtype=torch.int64, device=device)
-    around = 0.1 * normal(H, O + 9 + 3), normal(H), *gru, 0.1 * normal(9, H), normal(9)
-    agent = (normal(32, steps, 3, O), last_action, normal(32, 3, H), *around)
+    around = 0.1 * normal(H, obs_dim + 9 + 3), normal(H), *gru, 0.1 * normal(9, H), normal(9)
+    agent = (normal(32, steps, 3, obs_dim), last_action, normal(32, 3, H), *around)
     yield Case("agent_sequence", f"B 32, T {steps}, n 3, H {H}", agent, {}, differentiable=tuple(range(3, 11)))
 
 

@@ -18,8 +18,10 @@ from emix.errors import UsageError
 COMMANDS = {
     "train": "train a learner on an environment",
     "resume": "continue a run that was stopped or killed",
+    "sweep": "train algorithms x environments x seeds, as many at once as the machine holds",
     "eval": "play greedy episodes with a trained run",
     "plot": "draw the learning curves of runs",
+    "replay": "show a trained run's battles as a GIF or MP4",
     "bench": "measure the ops on this machine, beside eager PyTorch and torch.compile",
     "envs": "list the environments, and how to install those that are missing",
     "doctor": "check this machine, and say how to mend what is missing",

@@ -1,4 +1,4 @@
-"""``emix bench``: the ops beside eager PyTorch, torch.compile and a copy of their bytes; or the simulator's speed."""
+"""``emix bench``: the ops beside eager PyTorch, torch.compile and a copy of their bytes; the simulator's speed; or the learners'."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
+from emix import _host, learners
 from emix.bench.battle import NUM_ENVS, BattleRow, measure_battle
 from emix.bench.ops import Row, cases, measure
+from emix.bench.update import BATCH, SPECS, UpdateRow, measure_update
 from emix.errors import UsageError
 from emix.training.state import resolve_device
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure WHAT: ops (medians of interleaved rounds, each op checked against its reference first) or battle."""
+    """Measure WHAT: ops (medians of interleaved rounds, each op checked against its reference first), battle, update."""
 
-    what: Annotated[Positional[Literal["ops", "battle"]], tyro.conf.arg(metavar="WHAT")] = "ops"
-    """ops: every op at SMAC sizes. battle: the simulator with random available actions."""
+    what: Annotated[Positional[Literal["ops", "battle", "update"]], tyro.conf.arg(metavar="WHAT")] = "ops"
+    """ops: every op at SMAC sizes. battle: the simulator with random available actions. update: the learners."""
     op: tuple[str, ...] = ()
     """ops: only these."""
     map: tuple[str, ...] = tuple(NUM_ENVS["cpu"])
-    """battle: these maps."""
+    """battle, update: these maps."""
+    algorithm: tuple[str, ...] = tuple(name for name in learners.list_algorithms() if "@" not in name)
+    """update: these algorithms, with their papers' recipes."""
     num_envs: int | None = None
     """battle: so many at once. None: what suits the map and the device."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
@@ -43,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     chosen = tyro.cli(Bench, args=list(arguments), prog="emix bench")
     device = resolve_device(chosen.device)
     torch.set_num_threads(chosen.threads)
-    table = _bench_battle(chosen, device) if chosen.what == "battle" else _bench_ops(chosen, device)
+    table = {"ops": _bench_ops, "battle": _bench_battle, "update": _bench_update}[chosen.what](chosen, device)
     console = Console()
     Console(width=console.width if console.is_terminal else 160).print(table)
     return 0
@@ -60,6 +64,28 @@ def _bench_battle(chosen: Bench, device: torch.device) -> Table:
     for row in rows:
         rates = f"{row.steps_per_second:,.0f}", f"{row.simulator_steps_per_second:,.0f}"
         table.add_row(row.map, f"{row.num_envs:,}", *rates, f"{row.bytes_per_step:,}", f"{row.battle_won:.4f}")
+    return table
+
+
+def _bench_update(chosen: Bench, device: torch.device) -> Table:
+    if unknown := [name for name in chosen.map if name not in SPECS]:
+        raise UsageError(f"--map {unknown[0]!r} is not measured: expected some of {', '.join(SPECS)}")
+    _host.keep_freed_memory()  # as training does
+    rows: list[UpdateRow] = []
+    for algorithm in chosen.algorithm:
+        for name in chosen.map:
+            rows.append(measure_update(algorithm, name, device))
+            print(f"{algorithm} {name}: {rows[-1].seconds * 1e3:.2f} ms", flush=True)
+    table = Table(title=f"{_machine(device)}, torch {torch.__version__}: an update on {BATCH} episodes of full length")
+    columns = ("algorithm", "map", "ms", *(["graph ms"] if device.type == "cuda" else []))
+    for column in (*columns, "launches", "MB", "GFLOP", "floor ms", "times the floor"):
+        table.add_column(column, justify="left" if column in ("algorithm", "map") else "right")
+    for row in rows:
+        times = [row.seconds] if device.type == "cpu" else [row.seconds, row.graph_seconds]
+        cells = [f"{seconds * 1e3:.3g}" if seconds is not None else "" for seconds in times]
+        floor = f"{row.bytes / 1e6:.3g}", f"{row.flops / 1e9:.3g}", f"{row.floor * 1e3:.3g}"
+        best = min(seconds for seconds in times if seconds is not None)
+        table.add_row(row.algorithm, row.map, *cells, str(row.launches), *floor, f"{best / row.floor:.2g}")
     return table
 
 

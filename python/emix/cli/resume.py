@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from emix.cli.running import built, run_training
+from emix.cli.running import built, run_training, title
 from emix.errors import UsageError
 from emix.training.checkpoint import read_manifest
 from emix.training.run import CHECKPOINT, SUMMARY, extend, locked, read_settings, refuse_lost_checkpoint
@@ -51,5 +51,6 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{folder} is finished ({done:,} environment steps); `emix resume {folder} --steps N` trains on")
             return 0
         with built(settings) as state:
-            print(f"resuming {folder} at {done:,} of {settings.training.steps:,} environment steps", flush=True)
+            print(f"resuming {folder} at {done:,} of {settings.training.steps:,} environment steps")
+            print(title(settings), flush=True)
             return run_training(settings, state, folder)

@@ -60,12 +60,21 @@ def run_training(settings: Settings, state: TrainingState, folder: Path) -> int:
     return 128 + stop.signal
 
 
+def title(settings: Settings) -> str:
+    """What is trained, by the recipe's name and version."""
+    options = ", ".join(f"{name} {value}" for name, value in settings.env_options.items())
+    recipe = f"recipe {settings.recipe['name']}, version {settings.recipe['version']}"
+    env = f"{settings.env} ({options})" if options else settings.env
+    return f"{settings.algorithm} ({recipe}) on {env}, seed {settings.training.seed}"
+
+
 def finish(settings: Settings, state: TrainingState, folder: Path) -> None:
     """Write ``summary.json`` and the curve, and say what came out."""
     counters, last = state.counters, read_rows(folder)[-1]
     summary = {
         "algorithm": settings.algorithm,
         "env": settings.env,
+        "env_options": settings.env_options,
         "seed": settings.training.seed,
         "recipe": settings.recipe,
         "env_steps": counters.env_steps,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import tyro
+import yaml
 from tyro.conf import OmitArgPrefixes, Positional
 
 from emix import learners
-from emix.cli.running import built, run_training
+from emix.cli.running import built, run_training, title
 from emix.errors import UsageError
 from emix.training.config import TrainingConfig
 from emix.training.run import Settings, locked, make_settings, refuse_existing_run, run_folder, write_config
@@ -34,10 +35,33 @@ class Train(Generic[L]):
     """The run's folder is <runs>/<algorithm>/<env>/<seed>."""
     run_dir: Path | None = None
     """The run's folder itself."""
+    env_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Option of the environment as NAME=VALUE, such as reward=sparse for battle/<map>; may be repeated."""
+
+
+class Request(NamedTuple):
+    """What a command line asks for."""
+
+    settings: Settings
+    recipe: Settings
+    """What the settings would be without options."""
+    folder: Path
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
+    settings, recipe, folder = parse(arguments)
+    refuse_existing_run(folder)
+    # Built before the folder is made, so that an unknown environment leaves none behind.
+    with built(settings) as state, locked(folder):
+        refuse_existing_run(folder)  # once more, now that nobody else can make one
+        write_config(folder, settings, episode_limit=state.env.spec.episode_limit)
+        print(_introduction(settings, recipe, state, folder), flush=True)
+        return run_training(settings, state, folder)
+
+
+def parse(arguments: Sequence[str]) -> Request:
+    """Read the command line. Raises UsageError, or SystemExit where tyro has said what is wrong."""
     algorithm = arguments[0] if arguments else ""
     if algorithm in ("-h", "--help"):
         algorithm = "smix"
@@ -50,16 +74,25 @@ def main(arguments: Sequence[str]) -> int:
     default = Train(tyro.MISSING, tyro.MISSING, recipe.training, recipe.learner)
     parse: Any = tyro.cli  # its overloads do not know a type that is only known here
     chosen: Train[Any] = parse(Train[type(recipe.learner)], default=default, args=list(arguments), prog="emix train")  # type: ignore[misc]
-    settings = Settings(recipe.algorithm, chosen.env, recipe.recipe, chosen.learner, chosen.training)
-    folder = chosen.run_dir or run_folder(settings, chosen.runs)
+    options = _options(chosen.env_option)
+    settings = Settings(recipe.algorithm, chosen.env, recipe.recipe, chosen.learner, chosen.training, options)
+    return Request(settings, recipe, chosen.run_dir or run_folder(settings, chosen.runs))
 
-    refuse_existing_run(folder)
-    # Built before the folder is made, so that an unknown environment leaves none behind.
-    with built(settings) as state, locked(folder):
-        refuse_existing_run(folder)  # once more, now that nobody else can make one
-        write_config(folder, settings, episode_limit=state.env.spec.episode_limit)
-        print(_introduction(settings, recipe, state, folder), flush=True)
-        return run_training(settings, state, folder)
+
+def _options(pairs: Sequence[str]) -> dict[str, Any]:
+    """``["reward=sparse", "spawn_jitter=0"]`` as ``{"reward": "sparse", "spawn_jitter": 0}``."""
+    options = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise UsageError(f"--env-option expects NAME=VALUE, such as reward=sparse, got {pair!r}")
+        if name in ("num_envs", "device", "seed"):
+            raise UsageError(f"--env-option {pair}: {name} is an option of the training, --{name.replace('_', '-')}")
+        try:
+            options[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--env-option {pair}: the value is not YAML") from error
+    return options
 
 
 def _introduction(settings: Settings, recipe: Settings, state: TrainingState, folder: Path) -> str:
@@ -78,8 +111,7 @@ def _introduction(settings: Settings, recipe: Settings, state: TrainingState, fo
     steps_per_update = training.num_envs * spec.episode_limit / training.updates_per_rollout
     return "\n".join(
         [
-            f"{settings.algorithm} (recipe {settings.recipe['name']}, version {settings.recipe['version']}) "
-            f"on {settings.env}, seed {training.seed}, in {folder}",
+            f"{title(settings)}, in {folder}",
             f"changed from the recipe: {', '.join(changes) or 'nothing'}",
             f"updates: {training.updates_per_rollout} per {training.num_envs} episodes, that is 1 per "
             f"{steps_per_update:g} environment steps where episodes last the full {spec.episode_limit} steps",

@@ -10,7 +10,7 @@ import torch
 from emix import learners
 from emix.envs.core import EnvSpec
 from emix.errors import UsageError
-from emix.learners.value import ValueLearner
+from emix.learners.learner import Learner
 from emix.training import checkpoint
 from emix.training.run import CHECKPOINT, Settings, read_settings
 from emix.training.state import refuse_other_settings
@@ -33,7 +33,7 @@ def read_trained(run: Path) -> tuple[Settings, dict[str, Any]]:
 
 def load_learner(
     run: Path, settings: Settings, manifest: dict[str, Any], spec: EnvSpec, device: torch.device
-) -> ValueLearner:
+) -> Learner:
     """The learner as the checkpoint holds it, for environments of ``spec``."""
     learner = learners.get(settings.algorithm).learner(settings.learner, spec, device=device, seed=0)
     learner.load_state_dict(checkpoint.load(run / CHECKPOINT, manifest, "learner"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from emix.envs.core import Env, EnvSpec, Step, episode_seed
+from emix.envs.core import Env, EnvSpec, Step, advance, episode_seed
 from emix.envs.registry import EnvInfo, list_envs, make
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ __all__ = [
     "EnvWorkerError",
     "HostEnv",
     "Step",
+    "advance",
     "check_env",
     "episode_seed",
     "list_envs",

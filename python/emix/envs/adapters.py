@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,12 +18,14 @@ from emix.envs.registry import make
 from emix.errors import UsageError
 
 
-def vector_env(name: str, *, num_envs: int = 1, device: str | torch.device = "cpu", seed: int = 0) -> VectorAdapter:
+def vector_env(
+    name: str, *, num_envs: int = 1, device: str | torch.device = "cpu", seed: int = 0, **options: Any
+) -> VectorAdapter:
     """Build ``emix.make(...)`` as a ``gymnasium.vector.VectorEnv``: NumPy in and out, next-step autoreset."""
-    return VectorAdapter(name, num_envs, device, seed)
+    return VectorAdapter(name, num_envs, device, seed, options)
 
 
-def parallel_env(name: str, seed: int = 0) -> Any:
+def parallel_env(name: str, seed: int = 0, **options: Any) -> Any:
     """Build one ``name`` as a PettingZoo ``ParallelEnv`` with agents ``agent_0``, ``agent_1``, ...
 
     Each agent gets the team's reward. An observation is a dict of ``observation`` and ``action_mask``; ``state()`` is
@@ -34,7 +37,7 @@ def parallel_env(name: str, seed: int = 0) -> Any:
         )
     from emix.envs.parallel import ParallelAdapter
 
-    return ParallelAdapter(name, seed)
+    return ParallelAdapter(name, seed, options)
 
 
 class VectorAdapter(gymnasium.vector.VectorEnv):
@@ -45,9 +48,11 @@ class VectorAdapter(gymnasium.vector.VectorEnv):
     observation.
     """
 
-    def __init__(self, name: str, num_envs: int, device: str | torch.device, seed: int) -> None:
-        self._name, self._device = name, device
-        self._env: Env = make(name, num_envs=num_envs, device=device, seed=seed)
+    def __init__(
+        self, name: str, num_envs: int, device: str | torch.device, seed: int, options: dict[str, Any]
+    ) -> None:
+        self._make = partial(make, name, num_envs=num_envs, device=device, **options)
+        self._env: Env = self._make(seed=seed)
         sizes = self._env.spec
         self.metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}
         self.num_envs = num_envs
@@ -65,7 +70,7 @@ class VectorAdapter(gymnasium.vector.VectorEnv):
         """Start an episode in every environment."""
         if seed is not None:
             self._env.close()
-            self._env = make(self._name, num_envs=self.num_envs, device=self._device, seed=seed)
+            self._env = self._make(seed=seed)
         return self._observe(self._env.reset()), {}
 
     def step(self, actions: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict]:

@@ -83,6 +83,13 @@ class Env(Protocol):
         ...
 
 
+def advance(env: Env, env_steps: int) -> None:
+    """Say how many environment steps training has made to an environment that changes on the way; others have no
+    ``advance(env_steps)`` and need not know. Call it between episodes."""
+    if hasattr(env, "advance"):
+        env.advance(env_steps)
+
+
 def episode_seed(seed: int, index: int, episode: int) -> int:
     """Return the 63-bit seed of episode number ``episode`` in environment ``index`` of a run with ``seed`` (all >= 0).
 

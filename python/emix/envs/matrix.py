@@ -2,80 +2,27 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
-from emix.envs import batch
-from emix.envs.core import EnvSpec, Step
+from emix.envs.core import EnvSpec
+from emix.envs.tensor import TensorEnv
 from emix.errors import UsageError
 
 
-class MatrixGame(ABC):
-    """A game in which all agents see the state, every action is always available, and nothing is random.
+class MatrixGame(TensorEnv):
+    """A game in which all agents see the state, every action is always available, and nothing is random."""
 
-    A game says what is seen (``_observe``) and what a joint action does (``_play``); which environments are playing is
-    kept here. ``step`` never waits for a GPU.
-    """
-
-    def __init__(self, spec: EnvSpec, *, num_envs: int, device: torch.device) -> None:
-        self.spec, self.num_envs, self.device = spec, num_envs, device
-        self.episode = torch.zeros(num_envs, dtype=torch.int64)  # [E]
-        self._done: Tensor | None = None  # [E]
-
-    def reset(self, where: Tensor | None = None) -> Step:
-        """Start the next episode everywhere, or where ``where`` [E] is True."""
-        where = batch.reset_mask(self.spec, where, self._done is not None, self.num_envs)
-        batch.check_episode(self.spec, self.episode, self.num_envs)
-        self.episode = self.episode + where.cpu()
-        where = where.to(self.device)
-        self._done = torch.zeros_like(where) if self._done is None else self._done & ~where
-        self._start(where)
-        return self._step(torch.zeros(self.num_envs, dtype=torch.float32, device=self.device))
-
-    def step(self, actions: Tensor) -> Step:
-        """Play the joint ``actions`` [E, n]. Raises UsageError for one that is not available (on the CPU only)."""
-        if self._done is None:
-            raise UsageError(f"{self.spec.name}: step was called before reset: call reset() first")
-        batch.check_actions(self.spec, actions, self.num_envs, self.device)
-        if self.device.type == "cpu":
-            batch.check_available(self.spec, actions, self._avail(), self._done)
-        running = ~self._done
-        reward, ended = self._play(actions, running)
-        self._done = self._done | ended
-        return self._step(torch.where(running, reward, 0.0))
-
-    def close(self) -> None:
-        """Do nothing: tensors free themselves."""
-        return
-
-    def _step(self, reward: Tensor) -> Step:
-        state = self._observe()  # [E, S]
-        assert self._done is not None
-        return Step(
-            obs=state[:, None].repeat(1, self.spec.n_agents, 1),  # [E, n, O]
-            state=state,
-            avail=self._avail(),
-            reward=reward.float(),
-            terminated=self._done.clone(),
-            truncated=torch.zeros_like(self._done),
-        )
-
-    def _avail(self) -> Tensor:
+    def _observe(self) -> tuple[Tensor, Tensor, Tensor]:
+        state = self._state()  # [E, S]
         shape = (self.num_envs, self.spec.n_agents, self.spec.n_actions)
-        return torch.ones(shape, dtype=torch.bool, device=self.device)  # [E, n, A]
+        obs = state[:, None].repeat(1, self.spec.n_agents, 1)  # [E, n, O]
+        return obs, state, torch.ones(shape, dtype=torch.bool, device=self.device)
 
     @abstractmethod
-    def _start(self, where: Tensor) -> None:
-        """Set up a new episode where ``where`` [E]."""
-
-    @abstractmethod
-    def _play(self, actions: Tensor, running: Tensor) -> tuple[Tensor, Tensor]:
-        """Play ``actions`` [E, n] where ``running`` [E]: the reward [E], read only there, and who ended [E]."""
-
-    @abstractmethod
-    def _observe(self) -> Tensor:
+    def _state(self) -> Tensor:
         """What every agent sees, which is the state: a new [E, S] tensor."""
 
 
@@ -97,26 +44,23 @@ class StepsGame(MatrixGame):
         size = steps + 1 + 4
         spec = EnvSpec(name, n_agents=2, n_actions=2, obs_dim=size, state_dim=size, episode_limit=steps)
         super().__init__(spec, num_envs=num_envs, device=device)
-        self._time = torch.zeros(num_envs, dtype=torch.int64, device=device)  # [E]
         self._branch = torch.zeros_like(self._time)  # [E]; 0 until it is chosen, as in MAVEN
         self._times = torch.arange(steps + 1, device=device)  # [m+1]
         self._branches = torch.arange(4, device=device)  # [4]
 
-    def _start(self, where: Tensor) -> None:
-        self._time = torch.where(where, 0, self._time)
+    def _start(self, where: Tensor, started: Tensor) -> None:
         self._branch = torch.where(where, 0, self._branch)
 
-    def _play(self, actions: Tensor, running: Tensor) -> tuple[Tensor, Tensor]:
+    def _play(self, actions: Tensor) -> tuple[Tensor, Tensor]:
         joint = 2 * actions[:, 0] + actions[:, 1]  # [E]
-        self._branch = torch.where(running & (self._time == 0), joint, self._branch)
+        self._branch = torch.where(self._time == 0, joint, self._branch)
         good = (self._branch == 0) | (self._branch == 3)
         reward = (good & (joint == self._branch)).float()
-        final = (self._time == self.spec.episode_limit - 1) & (self._branch == 0)
-        reward = torch.where(final, torch.where(joint == 3, 4.0, 1.0), reward)
-        self._time = self._time + running
-        return reward, running & ((reward == 0) | (self._time == self.spec.episode_limit))
+        last = self._time == self.spec.episode_limit - 1  # [E]
+        reward = torch.where(last & (self._branch == 0), torch.where(joint == 3, 4.0, 1.0), reward)
+        return reward, (reward == 0) | last
 
-    def _observe(self) -> Tensor:
+    def _state(self) -> Tensor:
         time = self._time[:, None] == self._times  # [E, m+1]
         branch = self._branch[:, None] == self._branches  # [E, 4]
         return torch.cat([time, branch], dim=1).float()
@@ -137,13 +81,13 @@ class PenaltyGame(MatrixGame):
         spec = EnvSpec(name, n_agents=n_agents, n_actions=n_actions, obs_dim=5, state_dim=5, episode_limit=1)
         super().__init__(spec, num_envs=num_envs, device=device)
 
-    def _start(self, where: Tensor) -> None:
+    def _start(self, where: Tensor, started: Tensor) -> None:
         """One step has no state."""
 
-    def _play(self, actions: Tensor, running: Tensor) -> tuple[Tensor, Tensor]:
+    def _play(self, actions: Tensor) -> tuple[Tensor, Tensor]:
         first = actions == 0  # [E, n]
         reward = torch.where(first.all(1), 8.0, torch.where(first.any(1), -12.0, 0.0))  # [E]
-        return reward, running
+        return reward, torch.ones_like(reward, dtype=torch.bool)
 
-    def _observe(self) -> Tensor:
+    def _state(self) -> Tensor:
         return torch.ones(self.num_envs, self.spec.state_dim, dtype=torch.float32, device=self.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,9 @@ class ParallelAdapter(ParallelEnv):
     ``reset(seed=s)`` starts over as ``emix.make(..., seed=s)`` would; without a seed the next episode begins.
     """
 
-    def __init__(self, name: str, seed: int) -> None:
-        self._name = name
-        self._env: Env = make(name, seed=seed)
+    def __init__(self, name: str, seed: int, options: dict[str, Any]) -> None:
+        self._make = partial(make, name, **options)
+        self._env: Env = self._make(seed=seed)
         sizes = self._env.spec
         self.metadata = {"name": name, "render_modes": []}
         self.render_mode = None
@@ -48,7 +49,7 @@ class ParallelAdapter(ParallelEnv):
         """Start an episode: observations and (empty) infos by agent."""
         if seed is not None:
             self._env.close()
-            self._env = make(self._name, seed=seed)
+            self._env = self._make(seed=seed)
         self.agents = list(self.possible_agents)
         return self._observe(self._env.reset()), {agent: {} for agent in self.agents}
 

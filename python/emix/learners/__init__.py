@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from importlib import resources
 from typing import Any, NamedTuple
@@ -14,17 +14,22 @@ from typing import Any, NamedTuple
 import yaml
 
 from emix.errors import UsageError
+from emix.learners.ensemble_mix import EnsembleMix
+from emix.learners.ensemble_mix_config import EnsembleMixConfig
+from emix.learners.learner import Learner
 from emix.learners.value import ValueConfig, ValueLearner
 
 
 class Algorithm(NamedTuple):
     """A learner's class and the dataclass of its hyperparameters."""
 
-    learner: type[ValueLearner]
-    config: type[ValueConfig]
+    learner: Callable[..., Learner]
+    config: type[Any]
 
 
 _ALGORITHMS = {
+    "dop": Algorithm(EnsembleMix, EnsembleMixConfig),
+    "ensemble-mix": Algorithm(EnsembleMix, EnsembleMixConfig),
     "iql": Algorithm(ValueLearner, ValueConfig),
     "qmix": Algorithm(ValueLearner, ValueConfig),
     "smix": Algorithm(ValueLearner, ValueConfig),
@@ -90,7 +95,7 @@ def parse_recipe(text: str, name: str) -> Recipe:
     return recipe
 
 
-def make_config(name: str, values: Mapping[str, Any]) -> ValueConfig:
+def make_config(name: str, values: Mapping[str, Any]) -> Any:
     """The config of algorithm ``name`` with ``values`` in place of its defaults.
 
     Raises:

@@ -1,7 +1,11 @@
 """A batch of whole episodes: what rollouts write, replay stores and learners read."""
 
+from typing import Protocol
+
+import torch
 from tensordict import TensorClass
 from torch import Tensor
+from torch.nn import functional
 
 
 class Episodes(TensorClass):
@@ -24,6 +28,7 @@ class Episodes(TensorClass):
     terminated: Tensor  # [B, T] bool: the step reached a terminal state, so nothing follows it
     truncated: Tensor  # [B, T] bool: a time limit ended the episode here; never True together with ``terminated``
     valid: Tensor  # [B, T] bool: t < L_b
+    probability: Tensor  # [B, T+1, n] float32: what the behaviour policy gave each action; 0 where it did not say
 
     @property
     def lengths(self) -> Tensor:
@@ -41,5 +46,30 @@ class Episodes(TensorClass):
             terminated=self.terminated[:, :steps],
             truncated=self.truncated[:, :steps],
             valid=self.valid[:, :steps],
+            probability=self.probability[:, : steps + 1],
             batch_size=self.batch_size,
         )
+
+
+class EpisodeSource(Protocol):
+    """Where learners draw their batches from: the replay."""
+
+    def sample(self, batch: int, *, newest: int | None = None) -> Episodes:
+        """``batch`` different episodes, each equally likely, of all that are held or of the ``newest``."""
+        ...
+
+
+def joined(first: Episodes, second: Episodes) -> Episodes:
+    """The episodes of both, padded to the longer steps of the two."""
+    steps = max(first.valid.shape[1], second.valid.shape[1])
+    return torch.cat([_padded(each, steps) for each in (first, second)])  # type: ignore[list-item]
+
+
+def _padded(episodes: Episodes, steps: int) -> Episodes:
+    missing = steps - episodes.valid.shape[1]
+    if missing == 0:
+        return episodes
+    fields = {
+        name: functional.pad(value, (0, 0) * (value.dim() - 2) + (0, missing)) for name, value in episodes.items()
+    }
+    return Episodes(**fields, batch_size=episodes.batch_size)

@@ -17,16 +17,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from emix import ops
-from emix.errors import UsageError
-from emix.learners.episodes import Episodes
+from emix.learners import shared
+from emix.learners.episodes import Episodes, EpisodeSource
+from emix.learners.shared import Memory, check_fields, greedy, initial_memory, pick, previous_actions, section
 from emix.nn.agent import RecurrentAgent
 from emix.nn.mixer import IndependentMixer, MonotonicMixer, SumMixer
 
@@ -57,6 +58,9 @@ class ValueConfig:
     """Steps of the target "n_step": the paper's best on 3s5z (16 on 2s_vs_1sc). [P, Fig. 7]"""
     gamma: float = 0.99
     """Discount. [P]"""
+    bootstrap_truncated: bool = False
+    """Whether a step that the time limit ends bootstraps from the next observation; not in [C], as in all of PyMARL on
+    SMAC, where a timeout counts as a terminal state."""
     hidden_dim: int = 64
     """Units of the agent's first layer and of its GRU. [P]"""
     mixing_embed_dim: int = 32
@@ -85,24 +89,7 @@ class ValueConfig:
     """Environment steps over which epsilon falls linearly. [P]"""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            name, value, default = field.name, getattr(self, field.name), getattr(ValueConfig, field.name)
-            numbers = (int, float) if isinstance(default, float) else type(default)
-            if isinstance(value, bool) or not isinstance(value, numbers):
-                raise UsageError(f"{name}: expected a value like {default!r}, got {value!r}")
-            if name in _CHOICES and value not in _CHOICES[name]:
-                raise UsageError(f"{name}: expected one of {', '.join(map(str, _CHOICES[name]))}, got {value!r}")
-            if name in _FRACTIONS and not 0 <= value <= 1:
-                raise UsageError(f"{name}: expected a number from 0 to 1, got {value!r}")
-            if not isinstance(default, str) and name not in _FRACTIONS and not value > 0:
-                raise UsageError(f"{name}: expected a number above 0, got {value!r}")
-
-
-class Memory(NamedTuple):
-    """What agents carry from one step of an episode to the next, for E environments."""
-
-    hidden: Tensor  # [E, n, H], the GRU's state
-    last_actions: Tensor  # [E, n] int64; A before the first step
+        check_fields(self, choices=_CHOICES, fractions=_FRACTIONS)
 
 
 class ValueLearner:
@@ -116,6 +103,8 @@ class ValueLearner:
         device: where networks and batches live.
         seed: of the initial weights and of exploration; torch's global random state is neither used nor changed.
     """
+
+    capturable = True
 
     def __init__(self, config: ValueConfig, spec: EnvSpec, *, device: torch.device | str, seed: int) -> None:
         self.config = config
@@ -143,14 +132,13 @@ class ValueLearner:
     def epsilon(self) -> float:
         """Probability that an agent acts at random while exploring."""
         config = self.config
-        progress = min(1.0, self.env_steps / config.epsilon_anneal_time)
-        return config.epsilon_start + progress * (config.epsilon_finish - config.epsilon_start)
+        return shared.linear_schedule(
+            config.epsilon_start, config.epsilon_finish, config.epsilon_anneal_time, self.env_steps
+        )
 
     def initial_memory(self, num_envs: int) -> Memory:
         """The memory at the start of an episode in each of E environments."""
-        n_agents, n_actions = self.spec.n_agents, self.spec.n_actions
-        hidden = torch.zeros(num_envs, n_agents, self.config.hidden_dim, device=self.device)
-        return Memory(hidden, torch.full((num_envs, n_agents), n_actions, device=self.device))
+        return initial_memory(num_envs, self.spec, self.config.hidden_dim, self.device)
 
     @torch.no_grad()
     def act(self, step: Step, memory: Memory, *, explore: bool) -> tuple[Tensor, Memory]:
@@ -165,12 +153,16 @@ class ValueLearner:
             Actions int64 ``[E, n]``, each available (0 where an agent has none), and the next memory.
         """
         q, hidden = self.networks["agent"](step.obs.unsqueeze(1), memory.last_actions.unsqueeze(1), memory.hidden)
-        actions = _greedy(q.squeeze(1), step.avail)  # [E, n]
+        actions = greedy(q.squeeze(1), step.avail)  # [E, n]
         if explore:
             scores = torch.rand(step.avail.shape, generator=self.generator, device=self.device)  # [E, n, A]
             coins = torch.rand(actions.shape, generator=self.generator, device=self.device)  # [E, n]
-            actions = torch.where(coins < self.epsilon, _greedy(scores, step.avail), actions)
+            actions = torch.where(coins < self.epsilon, greedy(scores, step.avail), actions)
         return actions, Memory(hidden, actions)
+
+    def draw(self, replay: EpisodeSource, episodes: int) -> Episodes:
+        """Any of the replayed episodes."""
+        return replay.sample(episodes)
 
     def update(self, batch: Episodes) -> dict[str, Tensor]:
         """One gradient step on B episodes (Algorithm 1, lines 13 and 14).
@@ -179,10 +171,9 @@ class ValueLearner:
             ``loss``, ``grad_norm`` (before clipping), and over the valid steps ``td_error_abs``, ``q_taken_mean`` and
             ``target_mean``: 0-dim tensors on the device.
         """
-        none_yet = torch.full_like(batch.actions[:, :1], self.spec.n_actions)
-        last_actions = torch.cat([none_yet, batch.actions[:, :-1]], dim=1)  # [B, T+1, n]
+        last_actions = previous_actions(batch.actions, self.spec.n_actions)  # [B, T+1, n]
         q, _ = self.networks["agent"](batch.obs, last_actions)  # [B, T+1, n, A]
-        q_taken = _pick(q, batch.actions)[:, :-1]  # [B, T, n]
+        q_taken = pick(q, batch.actions)[:, :-1]  # [B, T, n]
         q_tot = self.networks["mixer"](q_taken, batch.state[:, :-1])  # [B, T], or [B, T, n] without a mixer
         y = self._target(batch, last_actions, q.detach())  # as q_tot
 
@@ -210,15 +201,16 @@ class ValueLearner:
         config = self.config
         # The max target evaluates the live network's greedy actions (double Q-learning). The others evaluate the
         # actions that were taken: a sample of eq. 9's expectation, off-policy without correction.
-        actions = _greedy(q, batch.avail) if config.target == "max" else batch.actions  # [B, T+1, n]
+        actions = greedy(q, batch.avail) if config.target == "max" else batch.actions  # [B, T+1, n]
         target_q, _ = self.targets["agent"](batch.obs, last_actions)  # [B, T+1, n, A]
-        value = self.targets["mixer"](_pick(target_q, actions), batch.state)  # [B, T+1], or [B, T+1, n] without a mixer
+        value = self.targets["mixer"](pick(target_q, actions), batch.state)  # [B, T+1], or [B, T+1, n] without a mixer
         if config.target == "lambda":  # eq. 9
             returns = partial(ops.lambda_returns, lam=config.td_lambda)
         else:
             returns = partial(ops.n_step_returns, n=config.n_step if config.target == "n_step" else 1)
+        terminated = batch.terminated if config.bootstrap_truncated else batch.terminated | batch.truncated  # [B, T]
         return returns(
-            batch.reward, batch.terminated, value, gamma=config.gamma, truncated=batch.truncated, valid=batch.valid
+            batch.reward, terminated, value, gamma=config.gamma, truncated=batch.truncated, valid=batch.valid
         )
 
     def advance(self, env_steps: int, episodes: int) -> None:
@@ -241,8 +233,7 @@ class ValueLearner:
         """
         state = {f"networks.{name}": value for name, value in self.networks.state_dict().items()}
         state |= {f"targets.{name}": value for name, value in self.targets.state_dict().items()}
-        for name, parameter in self.networks.named_parameters():
-            state |= {f"optimizer.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
+        state |= shared.optimizer_state("optimizer", self.optimizer, self.networks.named_parameters())
         state["counters"] = torch.tensor([self.env_steps, self.episodes, self.target_updated_at])
         state["generator"] = self.generator.get_state()
         return state
@@ -253,21 +244,10 @@ class ValueLearner:
         Raises:
             UsageError: a tensor is missing, unknown or of another shape; nothing is changed then.
         """
-        own = self.state_dict()
-        # A learner that was never updated has no optimiser state yet.
-        wrong = [name for name in own.keys() ^ state.keys() if not name.startswith("optimizer.")]
-        wrong += [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
-        if wrong:
-            raise UsageError(
-                f"learner state: {min(wrong)} does not fit; expected the state of a learner with the same algorithm, "
-                f"recipe and environment ({self.spec.name}), got another's; load the checkpoint with its own settings"
-            )
-        self.networks.load_state_dict(_section(state, "networks."))
-        self.targets.load_state_dict(_section(state, "targets."))
-        moments = [_section(state, f"optimizer.{name}.") for name, _ in self.networks.named_parameters()]
-        self.optimizer.load_state_dict(
-            {"state": dict(enumerate(moments)), "param_groups": self.optimizer.state_dict()["param_groups"]}
-        )
+        shared.refuse_foreign_state(self.state_dict(), state, self.spec.name)
+        self.networks.load_state_dict(section(state, "networks."))
+        self.targets.load_state_dict(section(state, "targets."))
+        shared.load_optimizer_state("optimizer", self.optimizer, self.networks.named_parameters(), state)
         self.env_steps, self.episodes, self.target_updated_at = state["counters"].tolist()
         self.generator.set_state(state["generator"].cpu())
 
@@ -289,18 +269,3 @@ def _make_mixer(config: ValueConfig, spec: EnvSpec) -> nn.Module:
         hypernet_dim=config.hypernet_dim,
         init_scale=config.mixer_init_scale,
     )
-
-
-def _greedy(scores: Tensor, avail: Tensor) -> Tensor:
-    """The available action with the highest score, 0 where there is none: ``[..., A] -> [...]``."""
-    return scores.masked_fill(~avail, -torch.inf).argmax(-1)
-
-
-def _pick(q: Tensor, actions: Tensor) -> Tensor:
-    """The values of the given actions: ``[..., A], [...] -> [...]``."""
-    return q.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-
-
-def _section(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Copies of the tensors whose names begin with ``prefix``, by the rest of their names."""
-    return {name.removeprefix(prefix): value.clone() for name, value in state.items() if name.startswith(prefix)}

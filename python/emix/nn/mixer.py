@@ -22,6 +22,36 @@ class SumMixer(nn.Module):
         return q.sum(-1)
 
 
+class LinearMixer(nn.Module):
+    """Q_tot = sum_i m_i(s) Q_i + b(s) with m_i >= 0 that sum to 1 (DOP; Ensemble-MIX, eq. 10 without its weights k_i).
+
+    m_i is u_i = sum_e |W1(s)|_ie |w2(s)|_e divided by the sum over agents; W1 and w2 are linear in the state.
+
+    Args:
+        n_agents: n.
+        state_dim: S.
+        embed_dim: E.
+        bias: whether there is a b(s) = Linear-ReLU-Linear: it is in both papers, but not in DOP's code.
+    """
+
+    def __init__(self, n_agents: int, state_dim: int, embed_dim: int = 32, bias: bool = False) -> None:
+        super().__init__()
+        self.n_agents = n_agents
+        self.w1 = nn.Linear(state_dim, n_agents * embed_dim)
+        self.w2 = nn.Linear(state_dim, embed_dim)
+        self.v = nn.Sequential(nn.Linear(state_dim, embed_dim), nn.ReLU(), nn.Linear(embed_dim, 1)) if bias else None
+
+    def weights(self, state: Tensor) -> tuple[Tensor, Tensor | None]:
+        """``[..., S] ->`` m ``[..., n]`` and b ``[...]``, None without a bias."""
+        w1 = self.w1(state).unflatten(-1, (self.n_agents, -1)).abs()  # [..., n, E]
+        u = (w1 @ self.w2(state).abs().unsqueeze(-1)).squeeze(-1)  # [..., n]
+        return u / (u.sum(-1, keepdim=True) + 1e-10), None if self.v is None else self.v(state).squeeze(-1)
+
+    def forward(self, q: Tensor, state: Tensor) -> Tensor:
+        """``[..., n]``, state ``[..., S]`` -> Q_tot ``[...]``."""
+        return ops.linear_mix(q, *self.weights(state))
+
+
 class MonotonicMixer(nn.Module):
     """Q_tot = ELU(q |W1(s)| + b1(s)) |w2(s)| + V(s): rises with every Q_i (QMIX, Rashid et al. 2018).
 

@@ -20,6 +20,7 @@ from emix.ops.ensemble import (  # noqa: E402
 )
 from emix.ops.mixing import expected_linear_mix, linear_mix, monotonic_mix, monotonic_mix_grad  # noqa: E402
 from emix.ops.policy import PolicyTerms, masked_policy, policy_terms  # noqa: E402
+from emix.ops.recurrent import agent_sequence, gru_sequence  # noqa: E402
 from emix.ops.returns import (  # noqa: E402
     gae,
     lambda_returns,
@@ -36,12 +37,14 @@ __all__ = [
     "ExploreActions",
     "Moments",
     "PolicyTerms",
+    "agent_sequence",
     "bhattacharyya",
     "ensemble_moments",
     "expected_linear_mix",
     "explore_actions",
     "explore_logits",
     "gae",
+    "gru_sequence",
     "lambda_returns",
     "linear_mix",
     "masked_policy",

@@ -22,7 +22,7 @@ from torch import Tensor
 import emix
 from emix.errors import UsageError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 

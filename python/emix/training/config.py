@@ -23,6 +23,11 @@ class TrainingConfig:
     """Where networks, replay and device environments live: cpu, cuda or cuda:1."""
     threads: int = 1
     """CPU threads of torch. One: 64 units gain little from more, and the numbers do not depend on the cores."""
+    keep_memory: bool = True
+    """Let the C library keep freed memory for what is allocated next (glibc; for the whole process): an update on the
+    CPU otherwise waits for the system to clear the same pages each time. Numbers do not depend on it."""
+    graphs: bool = True
+    """On CUDA, replay updates as CUDA graphs, of learners that allow it. Numbers do not depend on it."""
     num_envs: int = 4
     """Environments that play at once; a rollout is an episode of each (SMIX section VI-B; PyMARL batch_size_run)."""
     updates_per_rollout: int = 1
@@ -47,7 +52,7 @@ class TrainingConfig:
             value, default = getattr(self, name), getattr(type(self), name)
             if type(value) is not type(default):
                 raise UsageError(f"{name} expects {type(default).__name__}, got {value!r}")
-            if isinstance(value, int) and value < (0 if name == "seed" else 1):
+            if type(value) is int and value < (0 if name == "seed" else 1):
                 raise UsageError(f"{name} expects {'0 or more' if name == 'seed' else 'at least 1'}, got {value}")
         if self.test_episodes % self.test_envs:
             raise UsageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
+from emix import _host
 from emix.training import checkpoint
+from emix.training.captured import CapturedUpdate, Metrics
 from emix.training.config import TrainingConfig
 from emix.training.evaluate import evaluate
 from emix.training.journal import Journal
@@ -54,10 +56,15 @@ def train(settings: Settings, state: TrainingState, folder: Path, progress: Prog
     """
     config = settings.training
     make_deterministic(config.threads)
+    if config.keep_memory:
+        _host.keep_freed_memory()
     manifest = checkpoint.read_manifest(folder / CHECKPOINT)
     if manifest is not None:
         _restore(state, settings, folder, manifest, progress)
     counters, learner = state.counters, state.learner
+    captured = config.graphs and learner.capturable and state.replay.device.type == "cuda"
+    update = CapturedUpdate(learner) if captured else learner.update
+    state.advance_envs()
 
     with closing(Journal(folder, counters, progress, offsets=manifest and manifest["offsets"])) as journal:
         if counters.env_steps == 0:
@@ -75,10 +82,11 @@ def train(settings: Settings, state: TrainingState, folder: Path, progress: Prog
             state.statistics.episodes.add(rollout)
             counters.env_steps += played
             counters.episodes += state.env.num_envs
+            state.advance_envs()
 
             # Update.
             with journal.watch("update"):
-                _update(state, config)
+                _update(state, config, update)
                 learner.advance(env_steps=played, episodes=state.env.num_envs)
 
             # Evaluate and log whenever a multiple of the interval was passed, and at the end.
@@ -141,12 +149,13 @@ def _restore(
         )
 
 
-def _update(state: TrainingState, config: TrainingConfig) -> None:
+def _update(state: TrainingState, config: TrainingConfig, update: Callable[[Any], Metrics]) -> None:
     """The learner's updates after a rollout, once the replay holds a batch."""
     if len(state.replay) < config.batch_episodes:
         return
     for _ in range(config.updates_per_rollout):
-        state.statistics.updates.add(state.learner.update(state.replay.sample(config.batch_episodes)))
+        batch = state.learner.draw(state.replay, config.batch_episodes)
+        state.statistics.updates.add(update(batch))
         state.counters.updates += 1
 
 

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import yaml
 
 import emix
 from emix import learners
+from emix.envs.core import Env
 from emix.errors import UsageError
 from emix.training.config import TrainingConfig, training_config
 from emix.training.metrics import METRICS, read_rows
@@ -32,6 +33,11 @@ class Settings:
     recipe: dict[str, Any]  # name, version, source
     learner: Any  # the algorithm's own config dataclass
     training: TrainingConfig
+    env_options: dict[str, Any] = field(default_factory=dict)  # of emix.make, such as {"reward": "sparse"}
+
+    def make_env(self, *, num_envs: int, device: str, seed: int) -> Env:
+        """The run's environment; training, evaluation and replays all build theirs here."""
+        return emix.make(self.env, num_envs=num_envs, device=device, seed=seed, **self.env_options)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for YAML and for the checkpoint's manifest."""
@@ -39,7 +45,12 @@ class Settings:
 
 
 def make_settings(
-    algorithm: str, env: str, *, learner: dict[str, Any] | None = None, training: dict[str, Any] | None = None
+    algorithm: str,
+    env: str,
+    *,
+    learner: dict[str, Any] | None = None,
+    training: dict[str, Any] | None = None,
+    env_options: dict[str, Any] | None = None,
 ) -> Settings:
     """The recipe of ``algorithm`` (``smix`` or ``smix@foraging``) with some of its values replaced.
 
@@ -48,6 +59,7 @@ def make_settings(
         env: a name of ``emix.list_envs()``.
         learner: fields of the algorithm's configuration, such as ``{"lr": 1e-3}``.
         training: fields of ``TrainingConfig``, such as ``{"steps": 100_000}``.
+        env_options: options of the environment, such as ``{"reward": "sparse"}`` of ``battle/<map>``.
 
     Raises:
         UsageError: an unknown algorithm, recipe or field, or a value out of range.
@@ -59,6 +71,7 @@ def make_settings(
         recipe={"name": recipe.name, "version": recipe.version, "source": recipe.source},
         learner=learners.make_config(algorithm, recipe.learner | (learner or {})),
         training=training_config(recipe.training | (training or {})),
+        env_options=env_options or {},
     )
 
 
@@ -105,6 +118,7 @@ def read_settings(folder: Path) -> Settings:
             recipe=content["recipe"],
             learner=learners.make_config(content["algorithm"], content["learner"]),
             training=training_config(content["training"]),
+            env_options=dict(content.get("env_options", {})),
         )
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path} is not the configuration of an emix run: {' '.join(str(error).split())}") from error

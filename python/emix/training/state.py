@@ -9,15 +9,17 @@ from typing import Any
 
 import torch
 
-import emix
 from emix import learners
-from emix.envs.core import Env
+from emix.envs.core import Env, advance
 from emix.errors import UsageError
 from emix.training import checkpoint
 from emix.training.config import spawn_seeds
 from emix.training.metrics import TrainingStatistics
 from emix.training.replay import Replay
 from emix.training.run import Settings
+
+# The lengths that batches have on a GPU are so many parts of the episode limit.
+LENGTHS = 8
 
 
 @dataclass
@@ -51,11 +53,18 @@ class TrainingState:
         training = settings.training
         seeds = spawn_seeds(training.seed)
         device = resolve_device(training.device)
-        env = emix.make(settings.env, num_envs=training.num_envs, device=training.device, seed=seeds.env)
-        test_env = emix.make(settings.env, num_envs=training.test_envs, device=training.device, seed=seeds.test_env)
+        env = settings.make_env(num_envs=training.num_envs, device=training.device, seed=seeds.env)
+        test_env = settings.make_env(num_envs=training.test_envs, device=training.device, seed=seeds.test_env)
         learner = learners.get(settings.algorithm)[0](settings.learner, env.spec, device=device, seed=seeds.learner)
-        replay = Replay(training.buffer_episodes, env.spec, device=device, seed=seeds.replay)
+        # On a GPU few lengths, so that an update is captured few times; on the CPU padding costs time.
+        multiple = 1 if device.type == "cpu" else -(-env.spec.episode_limit // LENGTHS)
+        replay = Replay(training.buffer_episodes, env.spec, device=device, seed=seeds.replay, multiple=multiple)
         return cls(env, test_env, learner, replay)
+
+    def advance_envs(self) -> None:
+        """Let environments that change in mid-training know how far it is."""
+        for env in (self.env, self.test_env):
+            advance(env, self.counters.env_steps)
 
     def close(self) -> None:
         """Free the environments' processes."""

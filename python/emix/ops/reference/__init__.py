@@ -7,6 +7,7 @@ from emix.ops.reference.diversity import bhattacharyya
 from emix.ops.reference.ensemble import ensemble_moments, explore_actions, explore_logits, uncertainty_weight
 from emix.ops.reference.mixing import expected_linear_mix, linear_mix, monotonic_mix, monotonic_mix_grad
 from emix.ops.reference.policy import masked_policy, policy_terms
+from emix.ops.reference.recurrent import agent_sequence, gru_sequence
 from emix.ops.reference.returns import (
     gae,
     lambda_returns,
@@ -20,12 +21,14 @@ from emix.ops.reference.sampling import sample_actions
 from emix.ops.reference.targets import td_lambda_target, tree_backup_target
 
 __all__ = [
+    "agent_sequence",
     "bhattacharyya",
     "ensemble_moments",
     "expected_linear_mix",
     "explore_actions",
     "explore_logits",
     "gae",
+    "gru_sequence",
     "lambda_returns",
     "linear_mix",
     "masked_policy",

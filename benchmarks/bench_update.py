@@ -1,0 +1,58 @@
+"""SMIX's and QMIX's update on 32 episodes of full length beside plain PyTorch, all with the same allocator setting.
+
+    pytest benchmarks/bench_update.py [-k 3m]
+
+Peers (``plain_qmix.py``): time unrolled in Python with ``nn.GRUCell``, as the public frameworks do; ``nn.GRU``;
+torch.compile of both. Each gives the loss of emix's learner, with its weights, before it is timed. The candidates take
+turns. On CUDA emix's update is a graph's replay, and so is that with ``nn.GRU``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from plain_qmix import PlainQmix
+
+from emix import _host, learners
+from emix.bench.update import BATCH, SPECS, RandomEpisodes
+from emix.training.captured import CapturedUpdate
+
+PEERS = {
+    "unrolled": ("unrolled", False),
+    "unrolled, compiled": ("unrolled", True),
+    "nn.GRU": ("gru", False),
+    "nn.GRU, compiled": ("gru", True),
+}
+THREADS = [1, 2]
+
+
+@pytest.fixture(autouse=True)
+def _as_training_does(threads: int):
+    _host.keep_freed_memory()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("algorithm", ["smix", "qmix"])
+@pytest.mark.parametrize("map_name", ["3m", "2s3z", "MMM2"])
+def test_update(compare: Callable[..., None], map_name: str, algorithm: str, threads: int, device: str) -> None:
+    spec = SPECS[map_name]
+    batch = RandomEpisodes(spec, torch.device(device)).sample(BATCH)
+    config = learners.make_config(algorithm, {"hypernet_layers": 1})
+    learner = learners.get(algorithm).learner(config, spec, device=device, seed=0)
+    weights = {name: value.clone() for name, value in learner.networks.state_dict().items()}
+    expected = learner.update(batch)["loss"]
+    update = CapturedUpdate(learner) if device == "cuda" else learner.update
+    candidates = {"emix": partial(update, batch)}
+    for name, (agent, compiled) in PEERS.items():
+        peer = PlainQmix(spec, agent, config.target, device=device, compiled=compiled)
+        peer.load(weights)
+        torch.testing.assert_close(peer.update(batch), expected, rtol=1e-3, atol=1e-4)
+        candidates[name] = partial(peer.update, batch)
+    compare(f"{device} {threads} {algorithm} {map_name}", candidates, device)

@@ -1,0 +1,158 @@
+// From tensors to a Sequence, with the checks that both devices share.
+#pragma once
+#include "checks.h"
+#include "recurrent/recurrent.h"
+
+namespace emix::recurrent {
+
+// Reads the inputs of one call as one element type: float64 where one is float64, else float32.
+class Arguments {
+ public:
+  ScalarType type = ScalarType::Float;
+
+  explicit Arguments(const char* name, const Tensor& x) : name_(name), x_(x) {}
+
+  void note(const char* name, const OptionalTensor& tensor) {
+    if (!tensor) return;
+    check_floating(name, *tensor);
+    check_device(name, *tensor, name_, x_);
+    if (tensor->scalar_type() == ScalarType::Double) type = ScalarType::Double;
+  }
+
+  // Contiguous, of that shape; nullptr where not given.
+  const void* read(const char* name, const OptionalTensor& tensor, std::initializer_list<int64_t> shape) {
+    if (!tensor) return nullptr;
+    check_shape(name, *tensor, std::vector<int64_t>(shape), why_);
+    return keep(torch::stable::contiguous(converted(*tensor))).const_data_ptr();
+  }
+
+  // Any strides but along the last axis; [B, T, n, features], or without n.
+  View view(const Tensor& tensor) {
+    Tensor wide = converted(tensor);
+    const size_t features = wide.sizes().size() - 1;
+    if (wide.sizes()[features] > 1 && wide.strides()[features] != 1) wide = torch::stable::contiguous(wide);
+    const auto strides = keep(wide).strides();
+    return {wide.const_data_ptr(), strides[0], strides[1], features == 3 ? strides[2] : 0};
+  }
+
+  const int64_t* integers(const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape) {
+    check_real(name, tensor);
+    if (is_floating(tensor.scalar_type())) fail("`", name, "` must be an integer tensor, got a floating one");
+    check_device(name, tensor, name_, x_);
+    check_shape(name, tensor, std::vector<int64_t>(shape), why_);
+    const Tensor wide = tensor.scalar_type() == ScalarType::Long ? tensor : torch::stable::to(tensor, ScalarType::Long);
+    return static_cast<const int64_t*>(keep(torch::stable::contiguous(wide)).const_data_ptr());
+  }
+
+  void because(const std::string& why) { why_ = why; }
+  Tensor fresh(const std::vector<int64_t>& shape) const { return empty(shape, type, x_); }
+  const Tensor& x() const { return x_; }
+
+ private:
+  Tensor converted(const Tensor& tensor) const {
+    return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
+  }
+  const Tensor& keep(const Tensor& tensor) { return kept_.emplace_back(tensor); }
+
+  const char* name_;
+  const Tensor& x_;
+  std::string why_;
+  std::vector<Tensor> kept_;  // the data of the Sequence
+};
+
+// The weights of the GRU itself.
+struct GruWeights {
+  const Tensor &w_ih, &w_hh, &b_ih, &b_hh;
+};
+
+// And of the layers before and after.
+struct LayerWeights {
+  const Tensor &w_in, &b_in, &w_out, &b_out;
+};
+
+inline int64_t hidden_of(const Tensor& w_hh) {
+  const auto sizes = w_hh.sizes();
+  if (sizes.size() != 2 || sizes[1] < 1 || sizes[1] > kMaxHidden || sizes[0] != 3 * sizes[1])
+    fail("`w_hh` must have shape [3 H, H] with H from 1 to ", kMaxHidden, ", got ",
+         shape_text(sizes.data(), sizes.size()));
+  return sizes[1];
+}
+
+struct Call {
+  Arguments arguments;
+  Sequence p;
+
+  // A plain GRU: x [R, T, I], h0 [R, H].
+  Call(const Tensor& x, const OptionalTensor& h0, const GruWeights& gru) : arguments("x", x) {
+    const auto sizes = x.sizes();
+    if (sizes.size() != 3) fail("`x` must have shape [R, T, I], got ", shape_text(sizes.data(), sizes.size()));
+    p.batch = sizes[0], p.time = sizes[1], p.inputs = sizes[2];
+    note("x", x, h0, gru);
+    finish(x, gru, " because `x` has shape ");
+    p.h0 = arguments.read("h0", h0, {p.batch, p.hidden});
+  }
+
+  // The agent: obs [B, T, n, O], last_action [B, T, n], h0 [B, n, H].
+  Call(const Tensor& obs, const OptionalTensor& last_action, const OptionalTensor& h0, const GruWeights& gru,
+       const LayerWeights& layers)
+      : arguments("obs", obs) {
+    const auto sizes = obs.sizes();
+    if (sizes.size() != 4) fail("`obs` must have shape [B, T, n, O], got ", shape_text(sizes.data(), sizes.size()));
+    p.batch = sizes[0], p.time = sizes[1], p.agents = sizes[2], p.inputs = sizes[3];
+    p.is_agent = true;
+    note("obs", obs, h0, gru);
+    arguments.note("w_in", layers.w_in), arguments.note("b_in", layers.b_in);
+    arguments.note("w_out", layers.w_out), arguments.note("b_out", layers.b_out);
+    finish(obs, gru, " because `obs` has shape ");
+    if (layers.w_out.sizes().size() != 2) fail("`w_out` must have shape [A, H]");
+    p.actions = layers.w_out.sizes()[0];
+    p.action_columns = last_action ? p.actions : 0;
+    p.id_columns = columns_left(layers.w_in, last_action.has_value());
+    p.w_in = arguments.read("w_in", layers.w_in, {p.hidden, p.in_columns()});
+    p.b_in = arguments.read("b_in", layers.b_in, {p.hidden});
+    p.w_out = arguments.read("w_out", layers.w_out, {p.actions, p.hidden});
+    p.b_out = arguments.read("b_out", layers.b_out, {p.actions});
+    p.h0 = arguments.read("h0", h0, {p.batch, p.agents, p.hidden});
+    if (last_action) p.last_action = arguments.integers("last_action", *last_action, {p.batch, p.time, p.agents});
+  }
+
+  std::vector<int64_t> out_shape() const {
+    return p.is_agent ? std::vector<int64_t>{p.batch, p.time, p.agents, p.actions}
+                      : std::vector<int64_t>{p.batch, p.time, p.hidden};
+  }
+  std::vector<int64_t> hidden_shape() const {
+    return p.is_agent ? std::vector<int64_t>{p.batch, p.agents, p.hidden} : std::vector<int64_t>{p.batch, p.hidden};
+  }
+
+ private:
+  void note(const char* name, const Tensor& x, const OptionalTensor& h0, const GruWeights& gru) {
+    arguments.note(name, x), arguments.note("h0", h0);
+    arguments.note("w_ih", gru.w_ih), arguments.note("w_hh", gru.w_hh);
+    arguments.note("b_ih", gru.b_ih), arguments.note("b_hh", gru.b_hh);
+  }
+
+  void finish(const Tensor& x, const GruWeights& gru, const char* why) {
+    const int64_t H = p.hidden = hidden_of(gru.w_hh);
+    const auto sizes = x.sizes();
+    arguments.because(why + shape_text(sizes.data(), sizes.size()) + " and `w_hh` [" + std::to_string(3 * H) + ", " +
+                      std::to_string(H) + "]");
+    p.x = arguments.view(x);
+    p.w_ih = arguments.read("w_ih", gru.w_ih, {3 * H, p.encoded()});
+    p.w_hh = arguments.read("w_hh", gru.w_hh, {3 * H, H});
+    p.b_ih = arguments.read("b_ih", gru.b_ih, {3 * H});
+    p.b_hh = arguments.read("b_hh", gru.b_hh, {3 * H});
+  }
+
+  // Those of the agents' ids: n, or none.
+  int64_t columns_left(const Tensor& w_in, bool has_actions) const {
+    const auto sizes = w_in.sizes();
+    const int64_t used = p.inputs + p.action_columns, columns = sizes.size() == 2 ? sizes[1] : -1;
+    if (columns != used && columns != used + p.agents)
+      fail("`w_in` must have shape [H, O", has_actions ? " + A" : "", " + n] or [H, O", has_actions ? " + A" : "",
+           "] with O = ", p.inputs, ", A = ", p.actions, ", n = ", p.agents, ", got ",
+           shape_text(sizes.data(), sizes.size()));
+    return columns - used;
+  }
+};
+
+}  // namespace emix::recurrent

@@ -1,0 +1,77 @@
+// Matrix products of a core on its own memory, in registers: the CPU's half of `recurrent`.
+#pragma once
+#include <cstring>
+
+#include "device.h"
+
+namespace emix::recurrent {
+
+inline constexpr int kColumns = 16;  // columns are padded to a multiple of this
+inline constexpr int kPadRows = 8;   // and the rows of a result to a multiple of this
+
+EMIX_HD int64_t padded(int64_t size, int64_t multiple) { return (size + multiple - 1) / multiple * multiple; }
+
+// A(i, k) lies at data + i * row + k * column: a matrix, or with the strides exchanged its transpose.
+template <class F>
+struct Left {
+  const F* data;
+  int64_t row, column;
+};
+
+// `stride` elements from a row to the next; 0: the same row again.
+template <class F>
+struct Matrix {
+  F* data;
+  int64_t stride;
+};
+
+// C = start + A B for a tile of kRows x kVectors registers of kBytes: enough sums in flight to hide the latency of a
+// fused multiply-add, each element of B loaded for kRows of them.
+template <int kBytes, int kRows, int kVectors, class F>
+EMIX_HD void product_tile(const Left<F>& a, const Matrix<const F>& b, const Matrix<const F>& start, const Matrix<F>& c,
+                          int64_t depth) {
+  typedef F V __attribute__((vector_size(kBytes), aligned(sizeof(F)), may_alias));
+  constexpr int kLanes = kBytes / sizeof(F);
+  V sum[kRows][kVectors];
+  EMIX_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    EMIX_UNROLL
+    for (int v = 0; v < kVectors; ++v)
+      sum[i][v] = *reinterpret_cast<const V*>(start.data + i * start.stride + v * kLanes);
+  }
+  for (int64_t k = 0; k < depth; ++k) {
+    V right[kVectors];
+    EMIX_UNROLL
+    for (int v = 0; v < kVectors; ++v) right[v] = *reinterpret_cast<const V*>(b.data + k * b.stride + v * kLanes);
+    EMIX_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      const F left = a.data[i * a.row + k * a.column];
+      EMIX_UNROLL
+      for (int v = 0; v < kVectors; ++v) sum[i][v] += left * right[v];
+    }
+  }
+  EMIX_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    EMIX_UNROLL
+    for (int v = 0; v < kVectors; ++v) *reinterpret_cast<V*>(c.data + i * c.stride + v * kLanes) = sum[i][v];
+  }
+}
+
+// C [rows, columns] = start + A [rows, depth] B [depth, columns]; rows a multiple of kPadRows, columns of kColumns.
+// `start` may be C. Columns outside, so that their strip of B stays in the first cache.
+template <int kBytes, class F>
+EMIX_HD void product(const Left<F>& a, const Matrix<const F>& b, const Matrix<const F>& start, const Matrix<F>& c,
+                     int64_t rows, int64_t depth, int64_t columns) {
+  constexpr int64_t kLanes = kBytes / sizeof(F), kRows = kBytes == 64 ? 8 : 4;  // AVX-512 has more registers
+  const auto strip = [&](auto vectors, int64_t j) __attribute__((always_inline)) {
+    for (int64_t i = 0; i < rows; i += kRows)
+      product_tile<kBytes, kRows, decltype(vectors)::value, F>(
+          {a.data + i * a.row, a.row, a.column}, {b.data + j, b.stride},
+          {start.data + i * start.stride + j, start.stride}, {c.data + i * c.stride + j, c.stride}, depth);
+  };
+  int64_t j = 0;
+  for (; j + 2 * kLanes <= columns; j += 2 * kLanes) strip(std::integral_constant<int, 2>(), j);
+  for (; j < columns; j += kLanes) strip(std::integral_constant<int, 1>(), j);
+}
+
+}  // namespace emix::recurrent

@@ -1,0 +1,168 @@
+// The CPU's copies of the weights, laid out for product(): transposed where they are multiplied from the right, gates
+// in the order of recurrent.h, padded with zeros. Also the way back, for their gradients.
+#pragma once
+#include <memory>
+
+#include "recurrent/cpu_product.h"
+#include "recurrent/recurrent.h"
+
+namespace emix::recurrent {
+
+// Sizes, padded; where a matrix has them as columns.
+struct Sizes {
+  int64_t inputs, encoded, hidden, actions;
+
+  explicit Sizes(const Sequence& p)
+      : inputs(padded(p.inputs, kColumns)),
+        encoded(padded(p.encoded(), kColumns)),
+        hidden(padded(p.hidden, kColumns)),
+        actions(padded(p.actions, kColumns)) {}
+};
+
+// One allocation, handed out in parts that begin at a cache line.
+template <class F>
+class Memory {
+ public:
+  F* take(int64_t elements) { return storage_ ? storage_.get() + claim(elements) : (claim(elements), nullptr); }
+
+  // Calls `layout` twice: to count, and to hand out zeros.
+  template <class Layout>
+  void allocate(const Layout& layout) {
+    layout();
+    storage_.reset(new F[used_]());
+    used_ = 0;
+    layout();
+  }
+
+  void clear() { memset(static_cast<void*>(storage_.get()), 0, used_ * sizeof(F)); }
+
+ private:
+  int64_t claim(int64_t elements) {
+    const int64_t at = used_;
+    used_ += padded(elements, 64 / sizeof(F));
+    return at;
+  }
+
+  std::unique_ptr<F[]> storage_;
+  int64_t used_ = 0;
+};
+
+inline constexpr int kInputGate[3] = {2, 0, 1};   // n, r, z: which third of torch's rows
+inline constexpr int kHiddenGate[3] = {0, 1, 2};  // r, z, m
+
+template <class F>
+EMIX_HD void transpose(const F* from, int64_t rows, int64_t columns, int64_t from_stride, F* to, int64_t to_stride) {
+  constexpr int64_t kTile = 16;
+  for (int64_t j = 0; j < columns; j += kTile)
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t k = j; k < j + kTile && k < columns; ++k) to[k * to_stride + i] = from[i * from_stride + k];
+}
+
+template <class F>
+EMIX_HD void copy(const F* from, int64_t rows, int64_t columns, int64_t from_stride, F* to, int64_t to_stride) {
+  for (int64_t i = 0; i < rows; ++i) memcpy(to + i * to_stride, from + i * from_stride, columns * sizeof(F));
+}
+
+template <class F>
+struct ForwardWeights {
+  Memory<F> memory;
+  F *in = nullptr, *b_in = nullptr;    // [O + A + n, H], [H]
+  F *ih = nullptr, *hh = nullptr;      // [E, 3 H] to n, r, z; [H, 3 H] to r, z, m
+  F* bias = nullptr;                   // [4 H]
+  F *out = nullptr, *b_out = nullptr;  // [H, A], [A]
+
+  explicit ForwardWeights(const Sequence& p) {
+    const Sizes size(p);
+    const int64_t H = p.hidden, E = p.encoded(), Hp = size.hidden;
+    memory.allocate([&] {
+      if (p.is_agent) {
+        in = memory.take(p.in_columns() * Hp), b_in = memory.take(Hp);
+        out = memory.take(H * size.actions), b_out = memory.take(size.actions);
+      }
+      ih = memory.take(E * 3 * Hp), hh = memory.take(H * 3 * Hp), bias = memory.take(kGates * Hp);
+    });
+    const F *w_ih = static_cast<const F*>(p.w_ih), *w_hh = static_cast<const F*>(p.w_hh);
+    const F *b_ih = static_cast<const F*>(p.b_ih), *b_hh = static_cast<const F*>(p.b_hh);
+    for (int gate = 0; gate < 3; ++gate) {
+      transpose(w_ih + kInputGate[gate] * H * E, H, E, E, ih + gate * Hp, 3 * Hp);
+      transpose(w_hh + kHiddenGate[gate] * H * H, H, H, H, hh + gate * Hp, 3 * Hp);
+    }
+    for (int64_t j = 0; j < H; ++j) {
+      bias[j] = b_ih[2 * H + j], bias[3 * Hp + j] = b_hh[2 * H + j];
+      for (int gate = 0; gate < 2; ++gate) bias[(1 + gate) * Hp + j] = b_ih[gate * H + j] + b_hh[gate * H + j];
+    }
+    if (!p.is_agent) return;
+    transpose(static_cast<const F*>(p.w_in), H, p.in_columns(), p.in_columns(), in, Hp);
+    transpose(static_cast<const F*>(p.w_out), p.actions, H, H, out, size.actions);
+    copy(static_cast<const F*>(p.b_in), 1, H, H, b_in, Hp);
+    copy(static_cast<const F*>(p.b_out), 1, p.actions, p.actions, b_out, size.actions);
+  }
+};
+
+template <class F>
+struct BackwardWeights {
+  Memory<F> memory;
+  F* in = nullptr;                 // [H, O], for the gradient of x
+  F *ih = nullptr, *hh = nullptr;  // [3 H, E] from n, r, z; [3 H, H] from r, z, m
+  F* out = nullptr;                // [A, H]
+
+  BackwardWeights(const Sequence& p, bool x_wanted) {
+    const Sizes size(p);
+    const int64_t H = p.hidden, E = p.encoded(), Hp = size.hidden;
+    memory.allocate([&] {
+      ih = memory.take(3 * Hp * size.encoded), hh = memory.take(3 * Hp * Hp);
+      if (p.is_agent) out = memory.take(p.actions * Hp);
+      if (p.is_agent && x_wanted) in = memory.take(H * size.inputs);
+    });
+    const F *w_ih = static_cast<const F*>(p.w_ih), *w_hh = static_cast<const F*>(p.w_hh);
+    for (int gate = 0; gate < 3; ++gate) {
+      copy(w_ih + kInputGate[gate] * H * E, H, E, E, ih + gate * Hp * size.encoded, size.encoded);
+      copy(w_hh + kHiddenGate[gate] * H * H, H, H, H, hh + gate * Hp * Hp, Hp);
+    }
+    if (out) copy(static_cast<const F*>(p.w_out), p.actions, H, H, out, Hp);
+    if (in) copy(static_cast<const F*>(p.w_in), H, p.inputs, p.in_columns(), in, size.inputs);
+  }
+};
+
+// Where sums of weight gradients lie in one array, transposed like ForwardWeights.
+template <class F>
+struct WeightGradients {
+  F *ih, *hh, *bias, *in, *action, *id, *out, *b_out;
+  int64_t elements;
+
+  WeightGradients(const Sequence& p, F* data) {
+    const Sizes size(p);
+    F* end = data;
+    const auto take = [&](int64_t count) { return (end += count) - count; };
+    ih = take(size.encoded * 3 * size.hidden), hh = take(size.hidden * 3 * size.hidden);
+    bias = take(kGates * size.hidden);
+    in = take(p.is_agent ? size.inputs * size.hidden : 0);
+    action = take(p.action_columns * size.hidden);
+    id = take(p.is_agent ? p.agents * size.hidden : 0);  // also where W_in has no such columns: their sum is b_in's
+    out = take(size.hidden * size.actions), b_out = take(size.actions);
+    elements = end - data;
+  }
+
+  void write(const Sequence& p, const Gradients& g) const {
+    const Sizes size(p);
+    const int64_t H = p.hidden, E = p.encoded(), Hp = size.hidden, columns = p.in_columns();
+    for (int gate = 0; gate < 3; ++gate) {
+      transpose(ih + gate * Hp, E, H, 3 * Hp, static_cast<F*>(g.w_ih) + kInputGate[gate] * H * E, E);
+      transpose(hh + gate * Hp, H, H, 3 * Hp, static_cast<F*>(g.w_hh) + kHiddenGate[gate] * H * H, H);
+      copy(bias + gate * Hp, 1, H, H, static_cast<F*>(g.b_ih) + kInputGate[gate] * H, H);
+      copy(bias + (1 + gate) * Hp, 1, H, H, static_cast<F*>(g.b_hh) + kHiddenGate[gate] * H, H);
+    }
+    if (!p.is_agent) return;
+    F *w_in = static_cast<F*>(g.w_in), *b_in = static_cast<F*>(g.b_in);
+    transpose(in, p.inputs, H, Hp, w_in, columns);
+    transpose(action, p.action_columns, H, Hp, w_in + p.inputs, columns);
+    transpose(id, p.id_columns, H, Hp, w_in + p.inputs + p.action_columns, columns);
+    for (int64_t j = 0; j < H; ++j) b_in[j] = 0;
+    for (int64_t i = 0; i < p.agents; ++i)
+      for (int64_t j = 0; j < H; ++j) b_in[j] += id[i * Hp + j];
+    transpose(out, H, p.actions, size.actions, static_cast<F*>(g.w_out), H);
+    copy(b_out, 1, p.actions, p.actions, static_cast<F*>(g.b_out), p.actions);
+  }
+};
+
+}  // namespace emix::recurrent

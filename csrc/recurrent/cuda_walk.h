@@ -1,0 +1,218 @@
+// The GPU's walk over time: a block of threads takes kRows rows, kChunk steps at once. As on the CPU, what does not
+// depend on the step before is a product over the chunk; within it only the recurrent product waits for the last step,
+// and its weights stay in shared memory where they fit (H = 64 anywhere, 128 in float32 on an H100), else in the
+// caches.
+#pragma once
+#include "recurrent/cuda_block.h"
+
+namespace emix::recurrent {
+
+// The transposed weights, gates in the order of recurrent.h.
+template <class F>
+struct Transposed {
+  F *in = nullptr, *ih = nullptr, *hh = nullptr, *out = nullptr;
+};
+
+template <class F>
+__global__ void __launch_bounds__(kThreads) transpose_weights(const __grid_constant__ Sequence p, Transposed<F> to) {
+  const int64_t H = p.hidden, E = p.encoded(), C = p.in_columns();
+  const auto turn = [&](const void* from, int64_t rows, int64_t columns, F* into, auto source) {
+    for (int64_t row = blockIdx.x; row < rows; row += gridDim.x)
+      for (int64_t column = threadIdx.x; column < columns; column += kThreads)
+        into[row * columns + column] = static_cast<const F*>(from)[source(column) * rows + row];
+  };
+  const auto same = [](int64_t row) { return row; };
+  turn(p.w_ih, E, 3 * H, to.ih, [&](int64_t row) { return row < H ? row + 2 * H : row - H; });  // n, r, z
+  turn(p.w_hh, H, 3 * H, to.hh, same);
+  if (!p.is_agent) return;
+  turn(p.w_in, C, H, to.in, same);
+  turn(p.w_out, H, p.actions, to.out, same);
+}
+
+template <class F, bool kShared>
+__global__ void __launch_bounds__(kThreads, 1)
+    walk_forward(const __grid_constant__ Sequence p, const __grid_constant__ Transposed<F> w,
+                 const __grid_constant__ Results out) {
+  const int64_t H = p.hidden, width = p.saved();
+  Place<F> at(p, kShared);
+  if (kShared) at.keep_weights(w.hh, H);
+  const F *h0 = static_cast<const F*>(p.h0), *b_in = static_cast<const F*>(p.b_in),
+          *b_ih = static_cast<const F*>(p.b_ih), *b_hh = static_cast<const F*>(p.b_hh),
+          *b_out = static_cast<const F*>(p.b_out);
+  F *saved = static_cast<F*>(out.saved), *result = static_cast<F*>(out.out);
+  for (int k = threadIdx.x; k < H * kRows; k += kThreads)
+    at.state[k % H].row[k / H] = h0 && k / H < at.rows ? h0[(at.first + k / H) * H + k % H] : F(0);
+  block_barrier();
+  for (at.start = 0; at.start < p.time; at.start += kChunk) {
+    at.steps = static_cast<int>(p.time - at.start < kChunk ? p.time - at.start : kChunk);
+    const auto x = [&](int64_t k, int s, int r) {
+      return static_cast<const F*>(p.x.data)[at.x_offset[r] + (at.start + s) * p.x.time + k];
+    };
+    const auto e = [&](int64_t k, int s, int r) { return saved[at.saved_at(p, s, r) * width + 4 * H + k]; };
+    const auto h = [&](int64_t k, int s, int r) { return saved[at.saved_at(p, s, r) * width + 5 * H + k]; };
+    const auto keep_sum = [&](int64_t column, int s, int r, F sum) {
+      const int64_t j = column < H ? column + 2 * H : column - H;  // torch's place of n, r, z
+      saved[at.saved_at(p, s, r) * width + column] = sum + b_ih[j] + (column < H ? F(0) : b_hh[j]);
+    };
+    if (p.is_agent) {
+      product(at, p.inputs, w.in, H, H, x, [&](int64_t j, int s, int r, F sum) {
+        sum += b_in[j];
+        const int64_t action = p.action_columns ? p.last_action[at.cell_at(p, s, r)] : -1;
+        if (action >= 0 && action < p.action_columns) sum += w.in[(p.inputs + action) * H + j];
+        if (p.id_columns) sum += w.in[(p.inputs + p.action_columns + (at.first + r) % p.agents) * H + j];
+        saved[at.saved_at(p, s, r) * width + 4 * H + j] = sum < 0 ? F(0) : sum;  // a NaN stays one
+      });
+      product(at, H, w.ih, 3 * H, 3 * H, e, keep_sum);
+    } else {
+      product(at, p.inputs, w.ih, 3 * H, 3 * H, x, keep_sum);
+    }
+    for (int s = 0; s < at.steps; ++s) {
+      for (int column = threadIdx.x; column < 3 * H; column += kThreads) {
+        Quad<F> sum = {};
+#pragma unroll 8
+        for (int k = 0; k < H; ++k) {
+          const F right = kShared ? at.weights[k * 3 * H + column] : w.hh[k * 3 * H + column];
+          const Quad<F> left = at.state[k];
+#pragma unroll
+          for (int r = 0; r < kRows; ++r) sum.row[r] += left.row[r] * right;
+        }
+        at.gate[column] = sum;
+      }
+      block_barrier();
+      for (int k = threadIdx.x; k < H * at.rows; k += kThreads) {
+        const int j = k % H, r = k / H;
+        F* row = saved + at.saved_at(p, s, r) * width;
+        const Unit<F> gate = gates<F>({row[j], row[H + j] + at.gate[j].row[r], row[2 * H + j] + at.gate[H + j].row[r],
+                                       at.gate[2 * H + j].row[r] + b_hh[2 * H + j]});
+        const F next = next_hidden(gate, at.state[j].row[r]);
+        at.state[j].row[r] = next;
+        row[j] = gate.n, row[H + j] = gate.r, row[2 * H + j] = gate.z, row[3 * H + j] = gate.m;
+        if (p.is_agent)
+          row[5 * H + j] = next;
+        else
+          result[at.cell_at(p, s, r) * H + j] = next;
+      }
+      block_barrier();
+    }
+    if (p.is_agent)
+      product(at, H, w.out, p.actions, p.actions, h,
+              [&](int64_t a, int s, int r, F sum) { result[at.cell_at(p, s, r) * p.actions + a] = sum + b_out[a]; });
+  }
+  if (!out.last) return;
+  for (int k = threadIdx.x; k < H * at.rows; k += kThreads)
+    static_cast<F*>(out.last)[(at.first + k / H) * H + k % H] = at.state[k % H].row[k / H];
+}
+
+// What the backward walk leaves for the sums over all rows and steps, each [T, B n, ...].
+template <class F>
+struct Work {
+  F* gate = nullptr;  // [4 H]: dL/d(the gates' sums)
+  F* e = nullptr;     // [encoded]: dL/d(the sums of the first layer), or dL/dx
+  F* h = nullptr;     // [H]: the last layer's part of dL/dh
+  // Whether any gradient reaches a step's gates, and its q: what a step read is not looked at where not
+  uint8_t *reached = nullptr, *asked = nullptr;
+};
+
+// dL/dh_{t-1} gets what comes through the recurrent weights: the depth split over the threads that there are, then
+// their parts in order.
+template <class F, bool kShared>
+__device__ __forceinline__ void add_carry(const Place<F>& at, const F* w_hh, int H) {
+  const int parts = kThreads / H, part = threadIdx.x / H, j = threadIdx.x % H;
+  const int depth = (3 * H + parts - 1) / parts, end = (part + 1) * depth < 3 * H ? (part + 1) * depth : 3 * H;
+  if (part < parts) {
+    Quad<F> sum = {};
+#pragma unroll 8
+    for (int k = part * depth; k < end; ++k) {
+      const F right = kShared ? at.weights[k * H + j] : w_hh[k * H + j];
+      const Quad<F> left = at.gate[k];
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) sum.row[r] += left.row[r] * right;
+    }
+    at.stage[threadIdx.x] = sum;
+  }
+  block_barrier();
+  for (int k = threadIdx.x; k < H * at.rows; k += kThreads)
+    for (int each = 0; each < parts; ++each) at.state[k % H].row[k / H] += at.stage[each * H + k % H].row[k / H];
+  block_barrier();
+}
+
+template <class F, bool kShared>
+__global__ void __launch_bounds__(kThreads, 1)
+    walk_backward(const __grid_constant__ Sequence p, const __grid_constant__ Gradients g,
+                  const __grid_constant__ Work<F> work) {
+  const int64_t H = p.hidden, E = p.encoded(), width = p.saved();
+  Place<F> at(p, kShared);
+  const F *w_ih = static_cast<const F*>(p.w_ih), *w_hh = static_cast<const F*>(p.w_hh);
+  if (kShared) at.keep_weights(w_hh, H);
+  const F *above = static_cast<const F*>(g.out), *last = static_cast<const F*>(g.last),
+          *h0 = static_cast<const F*>(p.h0), *saved = static_cast<const F*>(g.saved);
+  for (int k = threadIdx.x; k < H * kRows; k += kThreads)
+    at.state[k % H].row[k / H] = last && k / H < at.rows ? last[(at.first + k / H) * H + k % H] : F(0);
+  block_barrier();
+  for (at.start = (p.time - 1) / kChunk * kChunk; at.start >= 0 && p.time > 0; at.start -= kChunk) {
+    at.steps = static_cast<int>(p.time - at.start < kChunk ? p.time - at.start : kChunk);
+    const auto q_grad = [&](int64_t a, int s, int r) {
+      return above ? above[at.cell_at(p, s, r) * p.actions + a] : F(0);
+    };
+    if (p.is_agent)
+      product(at, p.actions, static_cast<const F*>(p.w_out), H, H, q_grad,
+              [&](int64_t j, int s, int r, F sum) { work.h[at.saved_at(p, s, r) * H + j] = sum; });
+    if (p.is_agent && static_cast<int>(threadIdx.x) < at.steps * at.rows) {
+      const int s = threadIdx.x / at.rows, r = threadIdx.x % at.rows;
+      bool asked = false;
+      for (int64_t a = 0; a < p.actions; ++a) asked |= q_grad(a, s, r) != 0;
+      work.asked[at.saved_at(p, s, r)] = asked;
+    }
+    for (int s = at.steps; s-- > 0;) {
+      // A warp takes a row, so that its lanes can say together whether a gradient reaches it.
+      for (int r = threadIdx.x / kWarp; r < at.rows; r += kThreads / kWarp) {
+        const int lane = threadIdx.x % kWarp;
+        const int64_t here = at.saved_at(p, s, r);
+        const auto arrives = [&](int64_t j) {
+          const F from_above = p.is_agent ? work.h[here * H + j] : above[at.cell_at(p, s, r) * H + j];
+          return at.state[j].row[r] + from_above;
+        };
+        bool mine = false;
+        for (int64_t j = lane; j < H; j += kWarp) mine |= arrives(j) != 0;
+        const bool reached = ballot(mine) != 0;
+        if (lane == 0) work.reached[here] = reached;
+        const int64_t t = at.start + s, b = (at.first + r) / p.agents, i = (at.first + r) % p.agents;
+        for (int64_t j = lane; j < H; j += kWarp) {
+          const F* row = saved + here * width;
+          const F before = t > 0 ? g.h.row<F>(b, t - 1, i)[j] : h0 ? h0[(at.first + r) * H + j] : F(0);
+          const F grad = arrives(j);
+          Unit<F> sum = gate_gradients<F>({row[j], row[H + j], row[2 * H + j], row[3 * H + j]}, before, grad);
+          if (!reached) sum = {0, 0, 0, 0};
+          at.state[j].row[r] = reached ? grad * row[2 * H + j] : F(0);
+          at.gate[j].row[r] = sum.r, at.gate[H + j].row[r] = sum.z, at.gate[2 * H + j].row[r] = sum.m;
+          F* to = work.gate + here * 4 * H;
+          to[j] = sum.n, to[H + j] = sum.r, to[2 * H + j] = sum.z, to[3 * H + j] = sum.m;
+        }
+      }
+      block_barrier();
+      add_carry<F, kShared>(at, w_hh, static_cast<int>(H));
+    }
+    // Gates in torch's order, as W_ih's rows are: r, z, n.
+    const auto gate_grad = [&](int64_t k, int s, int r) {
+      return work.gate[at.saved_at(p, s, r) * 4 * H + (k < 2 * H ? k + H : k - 2 * H)];
+    };
+    const auto x_out = [&](int64_t j, int s, int r, F sum) {
+      if (g.x) static_cast<F*>(g.x)[at.cell_at(p, s, r) * p.inputs + j] = sum;
+    };
+    if (!p.is_agent) {
+      if (g.x) product(at, 3 * H, w_ih, E, E, gate_grad, x_out);
+      continue;
+    }
+    product(at, 3 * H, w_ih, E, E, gate_grad, [&](int64_t j, int s, int r, F sum) {
+      const int64_t here = at.saved_at(p, s, r);
+      work.e[here * H + j] = saved[here * width + 4 * H + j] > 0 ? sum : F(0);
+    });
+    const auto e_grad = [&](int64_t k, int s, int r) { return work.e[at.saved_at(p, s, r) * H + k]; };
+    if (g.x) product(at, H, static_cast<const F*>(p.w_in), p.in_columns(), p.inputs, e_grad, x_out);
+  }
+  if (!g.h0) return;
+  for (int k = threadIdx.x; k < H * at.rows; k += kThreads)
+    static_cast<F*>(g.h0)[(at.first + k / H) * H + k % H] = at.state[k % H].row[k / H];
+}
+
+}  // namespace emix::recurrent

@@ -1,0 +1,142 @@
+"""A learner's update at SMAC sizes: milliseconds, launches, and the floor of both its bytes and its arithmetic."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from emix import learners
+from emix.bench.measure import copy_of, launches, median_times, size_in_bytes
+from emix.envs.core import EnvSpec
+from emix.learners.episodes import Episodes
+from emix.training.captured import CapturedUpdate
+
+BATCH = 32  # episodes
+
+# The sizes of the battle's maps, and so of SMAC's.
+SPECS = {
+    name: EnvSpec(f"battle/{name}", n_agents=n, n_actions=a, obs_dim=o, state_dim=s, episode_limit=t)
+    for name, n, a, o, s, t in [
+        ("3m", 3, 9, 30, 48, 60),
+        ("2s3z", 5, 11, 80, 120, 120),
+        ("MMM2", 10, 18, 176, 322, 180),
+        ("27m_vs_30m", 27, 36, 285, 1170, 180),
+    ]
+}
+
+
+@dataclass(frozen=True)
+class UpdateRow:
+    """What was measured of an algorithm on a map."""
+
+    algorithm: str
+    map: str
+    seconds: float
+    graph_seconds: float | None  # on CUDA, of learners that can be captured
+    launches: int
+    bytes: int  # batch read, parameters and optimiser read and written, all once
+    flops: int  # of the matrix products
+    floor: float  # seconds: those bytes copied, or a square product of as many operations, whichever takes longer
+
+
+class RandomEpisodes:
+    """Stands for a replay: episodes of full length, random but available actions."""
+
+    def __init__(self, spec: EnvSpec, device: torch.device) -> None:
+        self.spec, self.device = spec, device
+
+    def sample(self, batch: int, *, newest: int | None = None) -> Episodes:
+        """``batch`` episodes, the same each time."""
+        spec, b, t, n = self.spec, batch, self.spec.episode_limit, self.spec.n_agents
+        g = torch.Generator().manual_seed(0)
+        avail = torch.rand(b, t + 1, n, spec.n_actions, generator=g) < 0.5
+        avail[..., 1] = True
+        no, last = torch.zeros(b, t, dtype=torch.bool), torch.arange(t).expand(b, t) == t - 1
+        episodes = Episodes(
+            obs=torch.randn(b, t + 1, n, spec.obs_dim, generator=g).clamp_(-1, 1),
+            state=torch.randn(b, t + 1, spec.state_dim, generator=g).clamp_(-1, 1),
+            avail=avail,
+            actions=(torch.rand(avail.shape, generator=g) * avail).argmax(-1),
+            reward=torch.rand(b, t, generator=g),
+            terminated=last,
+            truncated=no,
+            valid=~no,
+            probability=torch.full((b, t + 1, n), 1 / spec.n_actions),
+            batch_size=[b],
+        )
+        return episodes.to(self.device)
+
+
+def measure_update(algorithm: str, map_name: str, device: torch.device, *, rounds: int = 5) -> UpdateRow:
+    """Time the update of ``algorithm``'s paper recipe on 32 episodes of full length."""
+    spec = SPECS[map_name]
+    found = learners.get(algorithm)
+    config = learners.make_config(algorithm, learners.load_recipe(algorithm).learner)
+    learner: Any = found.learner(config, spec, device=device, seed=0)
+    batch = learner.draw(RandomEpisodes(spec, device), BATCH)
+    eager = partial(learner.update, batch)
+    eager()  # the optimiser's state is made
+    moved = size_in_bytes(list(_tensors(batch))) + 2 * size_in_bytes(learner.state_dict())
+    with FlopCounterMode(display=False, custom_mapping=_FLOPS) as counter:
+        eager()
+    flops = int(counter.get_total_flops())
+    candidates: dict[str, Callable[[], Any]] = {"eager": eager}
+    if device.type == "cuda" and learner.capturable:
+        captured = CapturedUpdate(learner)
+        captured(batch)
+        candidates["graph"] = partial(captured, batch)
+    seconds = median_times(candidates, device, rounds=rounds)
+    floor = max(median_times({"copy": copy_of(moved, device)}, device)["copy"], flops / _product_rate(device))
+    return UpdateRow(
+        algorithm, map_name, seconds["eager"], seconds.get("graph"), launches(eager, device), moved, flops, floor
+    )
+
+
+def _tensors(batch: Any) -> list[Tensor]:
+    if isinstance(batch, Episodes):
+        return list(batch.values())
+    return [tensor for part in batch for tensor in _tensors(part)]
+
+
+def _product_rate(device: torch.device) -> float:
+    """Operations per second of a square product in float32, the best of many: a floor is not for bad luck."""
+    size = 1024 if device.type == "cpu" else 8192
+    a, b, out = (torch.ones(size, size, device=device) for _ in range(3))
+    seconds = math.inf
+    for _ in range(30):
+        start = time.perf_counter()
+        torch.mm(a, b, out=out)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = min(seconds, time.perf_counter() - start)
+    return 2 * size**3 / seconds
+
+
+# The matrix products inside ops of our own; what backward computes again is not counted.
+
+
+def _agent_sequence(obs: Any, *others: Any, out_val: Any = None, **options: Any) -> int:
+    *_, w_ih, w_hh, _b_ih, _b_hh, w_out, _b_out = others[:10]
+    return 2 * math.prod(obs[:3]) * (obs[3] * w_hh[1] + math.prod(w_ih) + math.prod(w_hh) + math.prod(w_out))
+
+
+def _agent_sequence_backward(
+    q_grad: Any, hidden_grad: Any, obs: Any, *others: Any, out_val: Any = None, **options: Any
+) -> int:
+    *_, w_ih, w_hh, _b_ih, _b_hh, w_out, _b_out = others[:10]
+    weights = math.prod(w_ih) + math.prod(w_hh) + math.prod(w_out)
+    return 2 * math.prod(obs[:3]) * (obs[3] * w_hh[1] + 2 * weights)
+
+
+_FLOPS = {
+    torch.ops.emix.agent_sequence: _agent_sequence,
+    torch.ops.emix.agent_sequence_backward: _agent_sequence_backward,
+}

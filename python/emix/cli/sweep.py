@@ -1,0 +1,144 @@
+"""``emix sweep ALGORITHMS ENVS``: every algorithm on every environment with every seed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional
+
+from emix.cli.sweep_display import Display
+from emix.cli.train import parse as parse_train
+from emix.errors import UsageError
+from emix.training.run import run_folder
+from emix.training.state import resolve_device
+from emix.training.sweep import LOG, Job, default_jobs, pass_on_signals, results, run_jobs, write_results
+
+EXAMPLE = "`emix sweep smix,qmix battle/3m,battle/2s3z --seeds 1-3 --steps 100000`"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Train every algorithm of ALGORITHMS on every environment of ENVS with every seed, several runs at once.
+
+    Every other option is one of `emix train` and goes to each run. The same command again skips finished runs and
+    resumes the others.
+    """
+
+    algorithms: Annotated[Positional[str], tyro.conf.arg(metavar="ALGORITHMS")]
+    """Algorithms or recipes, separated by commas: smix,qmix,ensemble-mix@paper."""
+    envs: Annotated[Positional[str], tyro.conf.arg(metavar="ENVS")]
+    """Environments, separated by commas; `emix envs` lists them."""
+    seeds: str = "1-3"
+    """Seeds: numbers and ranges separated by commas, such as 1-3,7."""
+    jobs: int | None = None
+    """Runs at once; by default this machine's cores / --threads. Runs on a GPU share it."""
+    runs: Path = Path("runs")
+    """The runs' folders are <runs>/<algorithm>/<env>/<seed>; the results are <runs>/sweep.json and sweep.csv."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    names_first = len(arguments) >= 2 and not any(name.startswith("-") for name in arguments[:2])
+    if not names_first and not {"-h", "--help"} & set(arguments):
+        raise UsageError(f"emix sweep expects ALGORITHMS ENVS first, such as {EXAMPLE}")
+    chosen, options = tyro.cli(Sweep, args=list(arguments), prog="emix sweep", return_unknown_args=True)
+    jobs = _plan(chosen, options)
+    threads = max(job.settings.training.threads for job in jobs)
+    at_once = default_jobs(threads) if chosen.jobs is None else chosen.jobs
+    if at_once < 1:
+        raise UsageError(f"--jobs expects at least 1, got {at_once}")
+    for job in jobs:
+        job.inspect()
+    print(_introduction(jobs, at_once), flush=True)
+    with closing(Display(jobs)) as display, pass_on_signals(jobs) as stop:
+        run_jobs(jobs, at_once, stop, display.show)
+    return _finish(chosen.runs, ["sweep", *arguments], jobs, 128 + stop.signal if stop.signal else 0)
+
+
+def _plan(chosen: Sweep, options: Sequence[str]) -> list[Job]:
+    """The runs, environment by environment, every one of them checked."""
+    for option in options:
+        name = option.partition("=")[0].replace("_", "-")
+        if name in ("--seed", "--run-dir"):
+            instead = "--seeds" if name == "--seed" else "--runs"
+            raise UsageError(f"emix sweep has no {name}, because it makes several runs: use {instead}")
+    seeds, envs = _seeds(chosen.seeds), _names("ENVS", chosen.envs)
+    asked = [parse_train([name, envs[0], *options]).settings for name in _names("ALGORITHMS", chosen.algorithms)]
+    for settings in asked:
+        resolve_device(settings.training.device)
+    for env in envs:  # on the CPU: this process needs no place on the GPU that the runs share
+        replace(asked[0], env=env).make_env(num_envs=1, device="cpu", seed=0).close()
+    jobs = {}
+    for env in envs:
+        for settings in asked:
+            for seed in seeds:
+                run = replace(settings, env=env, training=replace(settings.training, seed=seed))
+                folder = run_folder(run, chosen.runs)
+                jobs[folder] = Job(run, folder, options)  # smix and smix@paper are the same run
+    return list(jobs.values())
+
+
+def _names(what: str, text: str) -> list[str]:
+    names = text.split(",")
+    if "" in names:
+        raise UsageError(f"{what} expects names separated by commas, such as in {EXAMPLE}, got {text!r}")
+    return list(dict.fromkeys(names))
+
+
+def _seeds(text: str) -> list[int]:
+    """``"1-3,7"`` as ``[1, 2, 3, 7]``."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
+            raise UsageError(f"--seeds expects numbers and ranges such as 1-3 or 1,2,5, got {text!r}")
+        seeds += range(int(first), int(last or first) + 1)
+    return list(dict.fromkeys(seeds))
+
+
+def _introduction(jobs: Sequence[Job], at_once: int) -> str:
+    recipes = {job.settings.algorithm: job.settings.recipe for job in jobs}
+    finished = sum(job.state == "done" for job in jobs)
+    return "\n".join(
+        [
+            *(f"{name}: recipe {recipe['name']}, version {recipe['version']}" for name, recipe in recipes.items()),
+            f"{len(jobs)} runs, {finished} of them finished before, {at_once} at once, "
+            f"{jobs[0].settings.training.steps:,} environment steps each",
+        ]
+    )
+
+
+def _finish(root: Path, command: Sequence[str], jobs: Sequence[Job], stopped: int) -> int:
+    """Print and write what came out; return the exit code."""
+    rows = results(jobs)
+    write_results(root, command, jobs, rows)
+    console = Console()
+    Console(width=console.width if console.is_terminal else 160).print(_table(rows))
+    print("the last test of each run; std: of the sample (n - 1); IQM: without the n / 4 lowest and n / 4 highest")
+    print(f"results: {root / 'sweep.json'} and {root / 'sweep.csv'}")
+    failed = [job for job in jobs if job.state == "failed"]
+    for job in failed:
+        print(f"emix: failed: {job}: {job.last_words()} ({job.folder / LOG})", file=sys.stderr)
+    if stopped:
+        print("emix: stopped; the same command goes on", file=sys.stderr)
+    return stopped or (1 if failed else 0)
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table()
+    for column in ("environment", "algorithm", "metric", "runs", "mean", "std", "median", "IQM"):
+        table.add_column(column, justify="right" if column not in ("environment", "algorithm", "metric") else "left")
+    for row in rows:
+        done = f"{len(row['values'])} of {row['runs']}" if len(row["values"]) < row["runs"] else str(row["runs"])
+        numbers = ("-" if row[name] is None else f"{row[name]:.3f}" for name in ("mean", "std", "median", "iqm"))
+        metric = row["metric"].removesuffix("_mean").replace("_", " ")
+        table.add_row(row["env"], row["algorithm"], metric, done, *numbers)
+    return table

@@ -1,0 +1,110 @@
+"""Where the units of a map start: the engine spreads an army that is created at one point, and so does this.
+
+Each unit gets the free place nearest to its group's point. Both sides look for places in the same order, seen along
+the line between the two armies, so that equal armies on a map with a mirror axis start as mirror images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emix.envs.battle.fields import CELLS, LAYER
+from emix.envs.battle.maps import BattleMap, Group
+from emix.envs.battle.reading import closest
+from emix.envs.battle.units import Balance, UnitType
+from emix.errors import UsageError
+
+_STEP = 0.125  # cells between places that are tried
+_REACH = 10.0  # cells from a group's point that are searched
+_MARGIN = 0.25  # cells that a place keeps from walls and cliffs
+
+
+@dataclass(frozen=True)
+class Start:
+    """A unit and where it starts."""
+
+    unit: UnitType
+    x: float
+    y: float
+
+
+def place_units(battle_map: BattleMap, balance: Balance) -> tuple[list[Start], list[Start]]:
+    """The allies and the enemies of a map, in the order of its groups.
+
+    Raises:
+        UsageError: a unit's type is unknown to the balance, a group's point lies in a wall, or there is no room.
+    """
+    axis = _middle(battle_map.enemy) - _middle(battle_map.ally)
+    forward = axis / (np.hypot(*axis) or 1.0)
+    if not forward.any():
+        forward = np.array([1.0, 0.0])
+    across = np.array([-forward[1], forward[0]])
+    ahead, aside = _offsets()
+    placed: list[Start] = []
+    for side, groups, sign in (("ally", battle_map.ally, 1.0), ("enemy", battle_map.enemy, -1.0)):
+        offsets = sign * ahead[:, None] * forward + aside[:, None] * across  # [places, 2]
+        for index, group in enumerate(groups):
+            where = f"{battle_map.source}: {side}[{index}]"
+            if group.unit not in balance.units:
+                known = closest(group.unit, balance.units)
+                raise UsageError(f"{where}.unit: {group.unit!r} is not in {balance.source}, {known}")
+            unit = balance.units[group.unit]
+            places = _open_places(battle_map, group, unit, offsets, where)
+            for _ in range(group.count):
+                free = _first_free(places, unit, placed)
+                if free is None:
+                    what = (
+                        f"no room for {group.count} {group.unit} within {_REACH:g} cells of [{group.x:g}, {group.y:g}]"
+                    )
+                    raise UsageError(f"{where}.count: {what}")
+                placed.append(Start(unit, *map(float, places[free])))
+    allies = sum(group.count for group in battle_map.ally)
+    return placed[:allies], placed[allies:]
+
+
+def _middle(groups: tuple[Group, ...]) -> NDArray[np.float64]:
+    return np.mean([(group.x, group.y) for group in groups], axis=0)
+
+
+def _offsets() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Places around a point, the nearest first, and of those equally far the foremost."""
+    steps = np.arange(-_REACH, _REACH + _STEP, _STEP)
+    ahead, aside = (grid.ravel() for grid in np.meshgrid(steps, steps))
+    distance = ahead**2 + aside**2
+    order = np.lexsort((aside, -ahead, distance))
+    order = order[distance[order] <= _REACH**2]
+    return ahead[order], aside[order]
+
+
+def _open_places(
+    battle_map: BattleMap, group: Group, unit: UnitType, offsets: NDArray[np.float64], where: str
+) -> NDArray[np.float64]:
+    """[places, 2]: those of a group's units that lie inside the map, and on the ground of its point unless they fly."""
+    places = np.array([group.x, group.y]) + offsets
+    inside = ((places >= _MARGIN) & (places < CELLS - _MARGIN)).all(1)
+    places = places[inside]
+    if unit.layer == LAYER["air"]:
+        return places
+    ground = battle_map.terrain.min(0)  # [y, x]: what is open in both variants
+    level = ground[int(group.y), int(group.x)]
+    if level == 0:
+        raise UsageError(f"{where}.at: [{group.x:g}, {group.y:g}] lies in a wall")
+    fits = np.ones(len(places), np.bool_)
+    for dx in (-_MARGIN, _MARGIN):
+        for dy in (-_MARGIN, _MARGIN):
+            fits &= ground[(places[:, 1] + dy).astype(int), (places[:, 0] + dx).astype(int)] == level
+    return places[fits]
+
+
+def _first_free(places: NDArray[np.float64], unit: UnitType, placed: list[Start]) -> int | None:
+    """The first place where the unit touches nobody of its own layer."""
+    free = np.ones(len(places), np.bool_)
+    for other in placed:
+        if other.unit.layer == unit.layer:
+            apart = unit.stats["separation"] + other.unit.stats["separation"]
+            free &= (places[:, 0] - other.x) ** 2 + (places[:, 1] - other.y) ** 2 >= apart**2 - 1e-9
+    first = np.flatnonzero(free)
+    return int(first[0]) if len(first) else None

@@ -1,0 +1,171 @@
+"""What a unit can do: the statistics of a balance, read from YAML and converted to game loops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from emix.envs.battle.fields import LAYER, TAG, WEAPON
+from emix.envs.battle.reading import Section, read_yaml
+
+# Keys of a unit and of its parts, each with the row of the statistics that it fills and the power of loops-a-second
+# that turns its unit into loops: 0 for points and cells, 1 for seconds, -1 for "a second", -2 for "a second squared".
+_BODY = {
+    "health": ("health", 0),
+    "shield": ("shield", 0),
+    "energy": ("energy", 0),
+    "energy_limit": ("energy_limit", 0),
+    "armor": ("armor", 0),
+    "health_regeneration": ("health_regeneration", -1),
+    "energy_regeneration": ("energy_regeneration", -1),
+    "speed": ("speed", -1),
+    "acceleration": ("acceleration", -2),
+    "radius": ("radius", 0),
+    "separation": ("separation", 0),
+    "cooldown_scale": ("cooldown_scale", 0),
+}
+_WEAPON = {
+    "damage": ("damage", 0),
+    "bonus": ("bonus", 0),
+    "hits": ("hits", 0),
+    "interval": ("interval", 1),
+    "missile_speed": ("missile_speed", -1),
+    "period": ("period", 1),
+    "windup": ("windup", 1),
+    "range": ("range", 0),
+    "slop": ("slop", 0),
+    "scan": ("scan", 0),
+    "splash": ("splash", 0),
+    "beam": ("beam", 0),
+}
+_HEAL = {"life": ("heal", -1), "range": ("heal_range", 0), "scan": ("heal_scan", 0), "cost": ("heal_cost", 0)}
+_RULES = {
+    "shield_delay": 1,
+    "shield_regeneration": -1,
+    "least_damage": 0,
+    "cooldown_low": 1,
+    "cooldown_high": 1,
+}
+_WEAPON_DEFAULTS = ("missile_speed", "slop", "scan")
+_TARGETS = {"ground": ("ground", "cliff"), "air": ("cliff", "air")}  # who strides over cliffs is a target for both
+
+
+@dataclass(frozen=True)
+class UnitType:
+    """A type of unit, in game loops; ``stats`` has every row of ``STAT`` but the spawn."""
+
+    name: str
+    id: int  # StarCraft II's
+    tags: int
+    bonus_tags: int
+    layer: int
+    weapon: int
+    reach: int  # bits 1 << layer
+    stats: Mapping[str, float]
+
+    @property
+    def heals(self) -> bool:
+        """Whether the unit heals instead of shooting."""
+        return self.stats["heal"] > 0
+
+    @property
+    def life(self) -> float:
+        """Health and shield at the start."""
+        return self.stats["health"] + self.stats["shield"]
+
+
+@dataclass(frozen=True)
+class Balance:
+    """The units and rules of a version of the game."""
+
+    source: str  # file that it was read from
+    units: Mapping[str, UnitType]
+    rules: Mapping[str, float]  # shield_delay, shield_regeneration, least_damage, cooldown_low, cooldown_high
+
+
+def load_balance(name: str) -> Balance:
+    """Read a balance: ``liberty`` or ``lotv`` of this package, or the path of a YAML file.
+
+    Raises:
+        UsageError: no such balance, or a mistake in its file, named with file and key.
+    """
+    file, source = read_yaml(name, "balance", "balance")
+    file.expect(("loops_per_second", "rules", "units"))
+    loops = file.number("loops_per_second", least=1.0)
+    rules = file.section("rules")
+    rules.expect((*_RULES, *_WEAPON_DEFAULTS))
+    defaults = {key: rules.number(key) for key in _WEAPON_DEFAULTS}
+    converted = {
+        key: rules.number(key, least=-1.0 if key == "cooldown_low" else 0.0) * loops**power
+        for key, power in _RULES.items()
+    }
+    if converted["cooldown_low"] > converted["cooldown_high"]:
+        raise rules.error("cooldown_low", "expected at most cooldown_high")
+    units = {key: _read_unit(key, unit, loops, defaults) for key, unit in file.section("units").sections().items()}
+    ids: dict[int, str] = {}
+    for unit in units.values():
+        if unit.id in ids:
+            raise file.error(f"units.{unit.name}.id", f"{unit.id} is already that of {ids[unit.id]}")
+        ids[unit.id] = unit.name
+    return Balance(source, units, converted)
+
+
+def _read_unit(name: str, unit: Section, loops: float, defaults: Mapping[str, float]) -> UnitType:
+    unit.expect(("id", "health", "speed", "radius", "separation"), (*_BODY, "tags", "layer", "weapon", "heal"))
+    stats = {row: 0.0 for keys in (_BODY, _WEAPON, _HEAL) for row, _ in keys.values()}
+    stats |= _numbers(unit, _BODY, loops)
+    stats["cooldown_scale"] = unit.number("cooldown_scale", 15.0)  # SMAC's for a unit that it does not know
+    for key in ("health", "radius", "separation", "cooldown_scale"):
+        if stats[key] <= 0:
+            raise unit.error(key, f"expected a number above 0, got {stats[key]:g}")
+    if stats["energy"] > stats["energy_limit"]:
+        raise unit.error(
+            "energy", f"expected at most energy_limit ({stats['energy_limit']:g}), got {stats['energy']:g}"
+        )
+    stats["shield_scale"] = stats["shield"] or 1.0  # SMAC's constants are the shields of the units that have one
+    weapon, reach, bonus_tags = "none", 0, 0
+    if "weapon" in unit and "heal" in unit:
+        raise unit.error("heal", "a unit cannot have both a weapon and heal")
+    if "weapon" in unit:
+        part = unit.section("weapon")
+        weapon, reach, bonus_tags = _read_weapon(part, loops, defaults, stats)
+    if "heal" in unit:
+        part = unit.section("heal")
+        part.expect(_HEAL)
+        stats |= _numbers(part, _HEAL, loops)
+    return UnitType(
+        name=name,
+        id=unit.integer("id"),
+        tags=sum({TAG[tag] for tag in unit.words("tags", TAG)}),
+        bonus_tags=bonus_tags,
+        layer=LAYER[unit.choice("layer", LAYER, "ground")],
+        weapon=WEAPON[weapon],
+        reach=reach,
+        stats=stats,
+    )
+
+
+def _read_weapon(
+    part: Section, loops: float, defaults: Mapping[str, float], stats: dict[str, float]
+) -> tuple[str, int, int]:
+    """Fill the weapon's rows of ``stats``; return its kind, reach and bonus tags."""
+    part.expect(("kind", "targets", "damage", "range", "period"), (*_WEAPON, "bonus_tags"))
+    weapon = part.choice("kind", [kind for kind in WEAPON if kind != "none"])
+    stats |= {"hits": 1.0, "slop": defaults["slop"]} | _numbers(part, _WEAPON, loops)
+    # Targets are looked for as far as the weapon reaches, and at least so far.
+    stats["scan"] = max(stats["range"], part.number("scan", defaults["scan"]))
+    if weapon == "missile":
+        stats["missile_speed"] = part.number("missile_speed", defaults["missile_speed"]) / loops
+    targets = part.words("targets", _TARGETS)
+    if not targets:
+        raise part.error("targets", "expected ground, air or both")
+    if (stats["bonus"] > 0) != bool(part.words("bonus_tags", TAG)):
+        raise part.error("bonus", "expected together with bonus_tags")
+    if stats["hits"] < 1 or stats["hits"] != int(stats["hits"]):
+        raise part.error("hits", f"expected an integer of at least 1, got {stats['hits']:g}")
+    reach = sum(1 << LAYER[layer] for layer in {layer for target in targets for layer in _TARGETS[target]})
+    return weapon, reach, sum({TAG[tag] for tag in part.words("bonus_tags", TAG)})
+
+
+def _numbers(part: Section, keys: Mapping[str, tuple[str, int]], loops: float) -> dict[str, float]:
+    return {row: part.number(key) * loops**power for key, (row, power) in keys.items() if key in part}

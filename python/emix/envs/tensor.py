@@ -1,0 +1,84 @@
+"""What games on tensors share: which environments are playing, flags, time limits, checks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from emix.envs import batch
+from emix.envs.core import EnvSpec, Step
+from emix.errors import UsageError
+
+
+class TensorEnv(ABC):
+    """``num_envs`` copies of a game whose rules are tensor expressions; the contract is that of ``emix.envs.Env``.
+
+    A game says how an episode starts (``_start``), what a joint action does (``_play``) and what is seen
+    (``_observe``). It also plays on where an environment has finished: what comes of it is thrown away here. ``step``
+    never waits for a GPU.
+    """
+
+    def __init__(self, spec: EnvSpec, *, num_envs: int, device: torch.device) -> None:
+        self.spec, self.num_envs, self.device = spec, num_envs, device
+        self.episode = torch.zeros(num_envs, dtype=torch.int64)  # [E]
+        self._time = torch.zeros(num_envs, dtype=torch.int64, device=device)  # [E] steps played
+        self._last: Step | None = None
+
+    def reset(self, where: Tensor | None = None) -> Step:
+        """Start the next episode everywhere, or where ``where`` [E] is True."""
+        where = batch.reset_mask(self.spec, where, self._last is not None, self.num_envs)
+        batch.check_episode(self.spec, self.episode, self.num_envs)
+        started, where = where.cpu(), where.to(self.device)
+        self._start(where, started)
+        self.episode = self.episode + started
+        self._time = torch.where(where, 0, self._time)
+        if self._last is None:
+            terminated = truncated = torch.zeros_like(where)
+        else:
+            terminated, truncated = self._last.terminated & ~where, self._last.truncated & ~where
+        return self._step(torch.zeros(self.num_envs, device=self.device), terminated, truncated)
+
+    def step(self, actions: Tensor) -> Step:
+        """Play the joint ``actions`` [E, n]. Raises UsageError for one that is not available (on the CPU only; on a GPU
+        an action out of range counts as the nearest)."""
+        if self._last is None:
+            raise UsageError(f"{self.spec.name}: step was called before reset: call reset() first")
+        batch.check_actions(self.spec, actions, self.num_envs, self.device)
+        if self.device.type == "cpu":
+            batch.check_available(self.spec, actions, self._last.avail, self._last.done)
+        running = ~self._last.done
+        reward, ended = self._play(actions.clamp(0, self.spec.n_actions - 1))
+        self._time = self._time + running
+        late = self._time >= self.spec.episode_limit
+        return self._step(
+            torch.where(running, reward, 0.0),
+            self._last.terminated | (running & ended),
+            self._last.truncated | (running & ~ended & late),
+        )
+
+    def close(self) -> None:
+        """Do nothing: tensors free themselves."""
+        return
+
+    def _step(self, reward: Tensor, terminated: Tensor, truncated: Tensor) -> Step:
+        obs, state, avail = self._observe()
+        self._last = Step(obs, state, avail, reward, terminated, truncated, self._info())
+        return self._last
+
+    @abstractmethod
+    def _start(self, where: Tensor, started: Tensor) -> None:
+        """Set up episode number ``self.episode`` where ``where`` [E]; ``started`` is the same on the CPU."""
+
+    @abstractmethod
+    def _play(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Play ``actions`` [E, n]: the reward [E] float32, and where the rules end the episode [E] bool."""
+
+    @abstractmethod
+    def _observe(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Observations [E, n, O], state [E, S] and available actions [E, n, A]: new tensors."""
+
+    def _info(self) -> dict[str, Tensor]:
+        """What else a step reports, [E] each."""
+        return {}

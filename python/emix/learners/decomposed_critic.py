@@ -1,0 +1,215 @@
+"""The decomposed critic of DOP and Ensemble-MIX: its targets, its loss, and its update.
+
+The numbers of equations and algorithms are those of the paper that ``emix.learners.ensemble_mix`` names.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from emix import ops
+from emix.learners import shared
+from emix.learners.ensemble_mix_config import EnsembleMixConfig
+from emix.learners.episodes import Episodes
+from emix.learners.shared import masked_mean, pick
+from emix.nn.critic import EnsembleCritic
+from emix.nn.mixer import LinearMixer
+
+if TYPE_CHECKING:
+    from emix.envs.core import EnvSpec
+
+_CACHED_STEPS = 64  # whose hidden layers a CPU's cache holds
+
+
+class DecomposedCritic:
+    """Q_tot = sum_i m_i(s) Q_i(s, o_i, a_i), each Q_i the mean of N members, all learned from one loss on Q_tot.
+
+    Args:
+        config: hyperparameters.
+        spec: sizes of the environment.
+        device: where the networks live; their initial weights are drawn from torch's global generator of the CPU.
+    """
+
+    def __init__(self, config: EnsembleMixConfig, spec: EnvSpec, device: torch.device) -> None:
+        self.config = config
+        self.spec = spec
+        self.device = device
+        self.networks = _make_networks(config, spec).to(device)  # phi
+        self.targets = copy.deepcopy(self.networks).requires_grad_(False)  # phi'
+        self.optimizer = shared.make_optimizer(config, self.networks, config.critic_lr, device)
+        self.steps = 0  # time steps learned from
+        self.target_updated_at = 0  # steps
+        # A GPU runs through the padding: it would have to wait for it to be counted. A CPU spends half its time there.
+        self.skips_padding = device.type == "cpu"
+
+    def members(self, state: Tensor, obs: Tensor) -> Tensor:
+        """Every member's value of every action: state ``[..., S]``, obs ``[..., n, O]`` -> ``[N, ..., n, A]``."""
+        return self.networks["critic"](state, obs)
+
+    @torch.no_grad()
+    def agents_values(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """Q_i of eq. 9 ``[B, T, n, A]`` and the mixer's m_i ``[B, T, n]`` at every step but the last observation."""
+        state, obs = episodes.state[:, :-1], episodes.obs[:, :-1]
+        q = self._values(self.networks["critic"], state, obs, episodes.valid).mean(0)
+        return q, self.networks["mixer"].weights(state)[0]
+
+    def update(self, rows: Episodes, count: int, off_pi: Tensor, on_pi: Tensor | None) -> dict[str, Tensor]:
+        """Algorithm 2's critics: all targets first, then an optimiser step for each time step, or one for all of them.
+
+        Args:
+            rows: ``count`` on-policy episodes, then the off-policy ones; B in all.
+            count: see rows.
+            off_pi: the present policies in the off-policy ones, ``[B - count, T+1, n, A]``.
+            on_pi: in the on-policy ones, where ``on_target`` is Retrace's.
+
+        Returns:
+            See ``EnsembleMix.update``.
+        """
+        y, metrics = self._make_targets(rows, count, off_pi, on_pi)
+        steps = y.shape[1]
+        width = 1 if self.config.critic_update == "per_step" else steps
+        results = []
+        for t in range(0, steps, width):
+            loss, result = self._loss(rows, count, y, slice(t, t + width))
+            norm = shared.descend(self.optimizer, self.networks, loss, self.config.grad_norm_clip)
+            results.append(result | {"loss": loss.detach(), "critic_grad_norm": norm})
+        self.steps += steps
+        if self.steps - self.target_updated_at >= self.config.target_update_interval:
+            self.targets.load_state_dict(self.networks.state_dict())  # copies into the tensors that a CUDA graph knows
+            self.target_updated_at = self.steps
+        return metrics | {name: torch.stack([result[name] for result in results]).mean() for name in results[0]}
+
+    @torch.no_grad()
+    def _make_targets(
+        self, rows: Episodes, count: int, off_pi: Tensor, on_pi: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """y ``[B, T]`` of the on-policy episodes, then of the off-policy ones, by the target networks."""
+        config = self.config
+        scale = config.c1 if config.c1 > 0 else None
+        real = nn.functional.pad(rows.valid, (1, 0), value=True)  # [B, T+1]: up to the last observation
+        q = self._values(self.targets["critic"], rows.state, rows.obs, real)  # [N, B, T+1, n, A]
+        m, b = self.targets["mixer"].weights(rows.state)  # [B, T+1, n], [B, T+1] or None
+        on, off = (
+            {"q": q[:, part], "actions": rows.actions[part], "weight": m[part], "bias": b if b is None else b[part]}
+            for part in (slice(count), slice(count, None))
+        )
+        if on_pi is None:  # eq. 3, with eq. 10 for the next value
+            y_on = ops.td_lambda_target(**self._ends(rows[:count]), **on, lam=config.td_lambda, uncertainty_scale=scale)
+        else:
+            y_on = self._retrace(rows[:count], on_pi, **on, scale=scale)
+        y_off = ops.tree_backup_target(  # eq. 2, with eq. 10 for the next value
+            **self._ends(rows[count:]),
+            **off,
+            pi=off_pi,
+            lam=config.tb_lambda,
+            horizon=config.tb_steps,
+            uncertainty_scale=scale,
+        )
+        metrics = {}
+        if scale is not None:
+            weight = ops.uncertainty_weight(_taken(q, rows.actions)[:, :, :-1], scale)  # [B, T, n], eq. 11
+            metrics["uncertainty_weight_mean"] = masked_mean(weight.mean(-1), rows.valid)
+        return torch.cat([y_on, y_off]), metrics
+
+    def _retrace(
+        self,
+        on: Episodes,
+        pi: Tensor,
+        *,
+        q: Tensor,
+        actions: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale: float | None,
+    ) -> Tensor:
+        """Retrace(lambda) in place of eq. 3, ``[B, T]``: corrected for the policies that acted."""
+        mean = q.mean(0)  # [B, T+1, n, A], eq. 9
+        k = None if scale is None else ops.uncertainty_weight(q, scale)  # [B, T+1, n, A], eq. 11
+        log_ratio = pick(pi, actions).log().sum(-1) - on.probability.log().sum(-1)  # [B, T+1]; NaN on padding
+        return ops.retrace_returns(
+            **self._ends(on),
+            q=ops.linear_mix(pick(mean, actions), weight, bias),
+            v=ops.expected_linear_mix(mean, pi, weight, bias, k),
+            ratio=log_ratio.exp(),
+            lam=self.config.td_lambda,
+        )
+
+    def _ends(self, episodes: Episodes) -> dict[str, Any]:
+        """What every target needs of the episodes."""
+        ended = episodes.terminated if self.config.bootstrap_truncated else episodes.terminated | episodes.truncated
+        return {
+            "reward": episodes.reward,
+            "terminated": ended,
+            "truncated": episodes.truncated,
+            "valid": episodes.valid,
+            "gamma": self.config.gamma,
+        }
+
+    def _loss(self, rows: Episodes, count: int, y: Tensor, time: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 16 over the steps of ``time``, R in all episodes; y ``[B, T]``."""
+        config = self.config
+        on = torch.arange(len(rows), device=self.device).unsqueeze(-1) < count  # [B, 1]
+        state, obs, avail, actions, valid, on, y = self._steps(
+            rows.valid[:, time],
+            *(field[:, time] for field in (rows.state, rows.obs, rows.avail, rows.actions, rows.valid)),
+            on.expand_as(y)[:, time],
+            y[:, time],
+        )  # [R, ...] each
+        q = self.members(state, obs)  # [N, R, n, A]
+        q_taken = _taken(q, actions).mean(0)  # [R, n], eq. 9
+        q_tot = self.networks["mixer"](q_taken, state)  # [R], eq. 10 without k, which weighs next values only
+        error = torch.where(valid, y - q_tot, 0.0)
+        if config.c is None:
+            loss = masked_mean(error.square(), valid)
+        else:  # eq. 1
+            on_loss, off_loss = masked_mean(error.square(), valid & on), masked_mean(error.square(), valid & ~on)
+            loss = config.c * on_loss + (1 - config.c) * off_loss
+        metrics = {
+            "td_error_abs": masked_mean(error.detach().abs(), valid),
+            "q_taken_mean": masked_mean(q_tot.detach(), valid),
+            "target_mean": masked_mean(y, valid),
+        }
+        if config.c2 > 0:
+            distance = ops.bhattacharyya(q, avail)  # [R, n], eq. 15
+            diversity = masked_mean(distance.sum(-1), valid)
+            gain = config.c2 * diversity
+            loss = loss - (gain if config.diversity_limit is None else gain.clamp(max=config.diversity_limit))  # eq. 16
+            metrics["diversity"] = diversity.detach()
+        return loss, metrics
+
+    def _steps(self, real: Tensor, *fields: Tensor) -> list[Tensor]:
+        """Single steps of ``fields`` ``[B, T, ...]``, all or at least those that are ``real`` [B, T]: ``[R, ...]``."""
+        flat = [field.flatten(0, 1) for field in fields]
+        if not self.skips_padding:
+            return flat
+        index = real.flatten().nonzero()[:, 0]
+        return [field.index_select(0, index) for field in flat]
+
+    def _values(self, critic: nn.Module, state: Tensor, obs: Tensor, real: Tensor) -> Tensor:
+        """Every member's values ``[N, B, T, n, A]`` where ``real`` [B, T], without gradient."""
+        if not self.skips_padding:
+            return critic(state, obs)
+        index = real.flatten().nonzero()[:, 0]
+        state, obs = state.flatten(0, 1), obs.flatten(0, 1)
+        shape = (self.config.members, len(state), self.spec.n_agents, self.spec.n_actions)
+        q = torch.zeros(shape, dtype=state.dtype, device=self.device)
+        for part in index.split(_CACHED_STEPS):
+            q[:, part] = critic(state[part], obs[part])
+        return q.unflatten(1, real.shape)
+
+
+def _taken(q: Tensor, actions: Tensor) -> Tensor:
+    """The members' values of the actions taken: ``[N, ..., A], [...] -> [N, ...]``."""
+    return pick(q, actions.expand(len(q), *actions.shape))
+
+
+def _make_networks(config: EnsembleMixConfig, spec: EnvSpec) -> nn.ModuleDict:
+    critic = EnsembleCritic(
+        config.members, spec.state_dim, spec.obs_dim, spec.n_actions, spec.n_agents, config.critic_dim
+    )
+    mixer = LinearMixer(spec.n_agents, spec.state_dim, config.mixing_embed_dim, bias=config.mixer_bias)
+    return nn.ModuleDict({"critic": critic, "mixer": mixer})

@@ -1,0 +1,78 @@
+"""Zeroed tensors of any size, of which only what is written takes memory."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Shape = tuple[tuple[int, ...], type]  # sizes and NumPy dtype
+
+# Of a machine's memory, how much storage may promise to hold: networks, batches and the system need the rest.
+_SHARE = 0.75
+
+
+def size_of(shape: Shape) -> int:
+    """Bytes of a tensor of that shape."""
+    sizes, dtype = shape
+    return int(np.prod(sizes, dtype=object)) * np.dtype(dtype).itemsize
+
+
+def zeros(shapes: Mapping[str, Shape], device: torch.device) -> dict[str, Tensor]:
+    """A zeroed tensor of each shape, written row by row later.
+
+    On a GPU all memory is taken at once, so that what does not fit fails now and not hours later. On the CPU the system
+    hands memory out when it is written. Where the whole would not fit into memory it lies in a file without a name
+    under ``TMPDIR`` (``/var/tmp``), which the system keeps in memory as far as there is room; the process's end
+    removes it.
+
+    Raises:
+        MemoryError: neither memory nor disk has the room; the message says how much there is.
+    """
+    needed, memory = sum(map(size_of, shapes.values())), memory_of(device)
+    if device.type != "cpu":
+        if needed > memory:
+            raise MemoryError(f"{device} has {_gib(memory)}")
+        return {
+            name: torch.zeros(sizes, dtype=getattr(torch, np.dtype(dtype).name), device=device)
+            for name, (sizes, dtype) in shapes.items()
+        }
+    # numpy asks the system for zeroed pages, which cost nothing until written; torch.zeros writes them.
+    if needed <= _SHARE * memory:
+        return {name: torch.from_numpy(np.zeros(sizes, dtype)) for name, (sizes, dtype) in shapes.items()}
+    return {name: torch.from_numpy(array) for name, array in _in_a_file(shapes, needed, memory).items()}
+
+
+def _in_a_file(shapes: Mapping[str, Shape], needed: int, memory: int) -> dict[str, np.ndarray[Any, Any]]:
+    folder = os.environ.get("TMPDIR", "/var/tmp")
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, needed)  # a disk that fills up later cannot hurt
+            arrays, offset = {}, 0
+            for name, (sizes, dtype) in sorted(shapes.items(), key=lambda item: -np.dtype(item[1][1]).itemsize):
+                arrays[name] = np.memmap(file, dtype, "r+", offset, sizes)
+                offset += size_of((sizes, dtype))
+            return arrays
+    except (OSError, OverflowError) as error:
+        raise MemoryError(f"cpu has {_gib(memory)} and no file of that size fits into {folder} ({error})") from error
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of memory that the device has in all, or that this process may use of it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        with open("/sys/fs/cgroup/memory.max") as file:  # a container's limit, or "max"
+            return min(physical, int(file.read()))
+    except (OSError, ValueError):
+        return physical
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

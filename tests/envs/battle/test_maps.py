@@ -1,0 +1,320 @@
+"""Maps and balances: SMAC's sizes, the units' numbers, starts, and one clear sentence for every mistake in a file."""
+
+import numpy as np
+import pytest
+import yaml
+
+from emix.envs.battle.fields import LAYER, STAT, TAG, TRAIT, WEAPON
+from emix.envs.battle.maps import list_maps, load_map
+from emix.envs.battle.options import BattleOptions
+from emix.envs.battle.reading import packaged
+from emix.envs.battle.scenario import make_scenario
+from emix.envs.battle.units import load_balance
+from emix.errors import UsageError
+
+# What get_env_info of oxwhirl/smac says of its 23 maps, and its formulas of the other four: agents, enemies, actions,
+# observation, state, limit, bits of the type, max_reward.
+SIZES = {
+    "3m": (3, 3, 9, 30, 48, 60, 0, 365),
+    "8m": (8, 8, 14, 80, 168, 120, 0, 640),
+    "25m": (25, 25, 31, 250, 950, 150, 0, 1575),
+    "5m_vs_6m": (5, 6, 12, 55, 98, 70, 0, 530),
+    "8m_vs_9m": (8, 9, 15, 85, 179, 120, 0, 695),
+    "10m_vs_11m": (10, 11, 17, 105, 243, 150, 0, 805),
+    "27m_vs_30m": (27, 30, 36, 285, 1170, 180, 0, 1850),
+    "MMM": (10, 10, 16, 160, 290, 150, 3, 1015),
+    "MMM2": (10, 12, 18, 176, 322, 180, 3, 1205),
+    "2s3z": (5, 5, 11, 80, 120, 120, 2, 1020),
+    "3s5z": (8, 8, 14, 128, 216, 150, 2, 1510),
+    "3s5z_vs_3s6z": (8, 9, 15, 136, 230, 170, 2, 1670),
+    "3s_vs_3z": (3, 3, 9, 36, 54, 150, 0, 680),
+    "3s_vs_4z": (3, 4, 10, 42, 61, 200, 0, 840),
+    "3s_vs_5z": (3, 5, 11, 48, 68, 250, 0, 1000),
+    "1c3s5z": (9, 9, 15, 162, 270, 180, 3, 1870),
+    "2m_vs_1z": (2, 1, 7, 16, 26, 150, 0, 360),
+    "corridor": (6, 24, 30, 156, 282, 400, 0, 1280),
+    "6h_vs_8z": (6, 8, 14, 78, 140, 150, 0, 1480),
+    "2s_vs_1sc": (2, 1, 7, 17, 27, 300, 0, 510),
+    "so_many_baneling": (7, 32, 38, 202, 397, 100, 0, 1480),
+    "bane_vs_bane": (24, 24, 30, 336, 984, 200, 2, 1260),
+    "2c_vs_64zg": (2, 64, 70, 332, 342, 400, 0, 3080),
+    "MMM2_7m2M1M_vs_9m3M1M": (10, 13, 19, 184, 338, 180, 3, 1260),
+    "1c3s5z_vs_1c3s6z": (9, 10, 16, 171, 286, 150, 3, 2030),
+    "7sz": (14, 14, 20, 224, 462, 200, 2, 2510),
+    "2_corridors": (2, 1, 7, 16, 26, 200, 0, 360),
+}
+
+# health, shield, armor, damage, bonus, hits, period in loops, range, wind-up in seconds, speed a loop, radius,
+# separation, id, tags, layer, weapon
+UNITS = {
+    "marine": (
+        45, 0, 0, 6, 0, 1, 13.77, 5, 0.05, 0.1406, 0.375, 0.375, 48, "light biological", "ground", "direct",
+    ),
+    "marauder": (
+        125, 0, 1, 10, 10, 1, 24, 6, 0, 0.1406, 0.5625, 0.5, 51, "armored biological", "ground", "missile",
+    ),
+    "medivac": (
+        150, 0, 1, 0, 0, 0, 0, 0, 0, 0.1719, 0.75, 0.75, 54, "armored mechanical always_threat", "air", "none",
+    ),
+    "stalker": (
+        80, 80, 1, 10, 4, 1, 23.04, 6, 0.167, 0.1846, 0.625, 0.625, 74, "armored mechanical", "ground", "missile",
+    ),
+    "zealot": (
+        100, 50, 1, 8, 0, 2, 19.2, 0.1, 0, 0.1406, 0.5, 0.375, 73, "light biological", "ground", "direct",
+    ),
+    "colossus": (
+        200, 150, 1, 20, 0, 2, 35.2, 6, 0.083, 0.1406, 1, 0.75, 4, "armored mechanical massive", "cliff", "beam",
+    ),
+    "hydralisk": (
+        80, 0, 0, 12, 0, 1, 13.28, 5, 0.208, 0.1406, 0.625, 0.5, 107, "light biological", "ground", "missile",
+    ),
+    "zergling": (
+        35, 0, 0, 5, 0, 1, 11.14, 0.1, 0.167, 0.1846, 0.375, 0.375, 105, "light biological", "ground", "direct",
+    ),
+    "baneling": (
+        30, 0, 0, 20, 15, 1, 0, 0.25, 0, 0.1563, 0.375, 0.375, 9, "biological", "ground", "explosion",
+    ),
+    "spine_crawler": (
+        300, 0, 2, 25, 5, 1, 25.6, 7, 0.333, 0, 0.875, 0.875, 98, "armored biological structure", "ground", "missile",
+    ),
+}  # fmt: skip
+
+
+def test_every_map_is_in_the_table():
+    assert set(list_maps()) == {*SIZES, "MMM3"}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes(name):
+    scenario = make_scenario(f"battle/{name}", name, BattleOptions())
+    spec = scenario.spec
+    sizes = (spec.n_agents, len(scenario.enemies), spec.n_actions, spec.obs_dim, spec.state_dim, spec.episode_limit)
+    assert (*sizes, scenario.layout[2], scenario.max_reward) == SIZES[name]
+
+
+def test_mmm3_is_an_alias():
+    assert load_map("MMM3").source == load_map("MMM2_7m2M1M_vs_9m3M1M").source
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_units_of_liberty(name):
+    keys = ("health", "shield", "armor", "damage", "bonus", "hits", "period", "range", "windup", "speed", "radius")
+    unit = load_balance("liberty").units[name]
+    *numbers, number, tags, layer, weapon = UNITS[name]
+    numbers[8] *= 16  # the wind-up
+    ours = [unit.stats[key] for key in (*keys, "separation")]
+    assert ours == pytest.approx(numbers, abs=6e-3)
+    assert (unit.id, unit.layer, unit.weapon) == (number, LAYER[layer], WEAPON[weapon])
+    assert unit.tags == sum(TAG[tag] for tag in tags.split())
+
+
+def test_the_rest_of_liberty():
+    balance = load_balance("liberty")
+    stats = {name: unit.stats for name, unit in balance.units.items()}
+    for name in ("hydralisk", "zergling", "baneling", "spine_crawler"):
+        assert stats[name]["health_regeneration"] == pytest.approx(0.2734 / 16)
+    medivac = stats["medivac"]
+    assert [medivac[key] * 16 for key in ("heal", "energy_regeneration")] == pytest.approx([9, 0.5625])
+    assert [medivac[key] for key in ("energy", "energy_limit", "heal_cost", "heal_range", "heal_scan")] == [
+        50,
+        200,
+        0.33,
+        4,
+        6,
+    ]
+    assert medivac["acceleration"] == pytest.approx(2.3125 / 256)
+    assert stats["zealot"]["interval"] == pytest.approx(0.28 * 16)
+    assert (stats["baneling"]["splash"], stats["colossus"]["beam"]) == (2.2, 1.25)
+    assert {name: stat["slop"] for name, stat in stats.items() if stat["slop"] != 1} == {
+        "colossus": 0, "spine_crawler": 0, "medivac": 0,
+    }  # fmt: skip
+    assert stats["zealot"]["scan"] == 5
+    assert stats["spine_crawler"]["scan"] == 7
+    assert balance.rules == pytest.approx(
+        {
+            "shield_delay": 160,
+            "shield_regeneration": 2 / 16,
+            "least_damage": 0.5,
+            "cooldown_low": -1,
+            "cooldown_high": 2,
+        }
+    )
+    ground, air = 1 << LAYER["ground"] | 1 << LAYER["cliff"], 1 << LAYER["cliff"] | 1 << LAYER["air"]
+    reach = {name: unit.reach for name, unit in balance.units.items()}
+    assert {name for name, bits in reach.items() if bits == ground | air} == {"marine", "stalker", "hydralisk"}
+    assert {name for name, bits in reach.items() if bits not in (ground, ground | air)} == {"medivac"}
+
+
+def test_lotv_runs_at_faster_speed():
+    stalker = load_balance("lotv").units["stalker"].stats
+    assert (stalker["damage"], stalker["bonus"]) == (13, 5)
+    assert stalker["period"] == pytest.approx(1.34 * 22.4)
+    assert stalker["speed"] == pytest.approx(4.13 / 22.4)
+    liberty, lotv = load_balance("liberty"), load_balance("lotv")
+    assert lotv.rules == pytest.approx(liberty.rules, rel=2e-3)  # the same in loops
+    assert set(lotv.units) == set(liberty.units)
+    for name, unit in lotv.units.items():
+        for key in ("windup", "interval", "missile_speed", "health_regeneration", "heal", "energy_regeneration"):
+            assert unit.stats[key] == pytest.approx(liberty.units[name].stats[key], rel=2e-3), (name, key)
+
+
+def test_allies_are_sorted_as_in_smac_and_enemies_on_request():
+    scenario = make_scenario("battle/1c3s5z", "1c3s5z", BattleOptions())
+    names = [start.unit.name for start in scenario.allies]
+    assert names == ["colossus"] + ["stalker"] * 3 + ["zealot"] * 5
+    places = [(start.x, start.y) for start in scenario.allies]
+    assert places[1:4] == sorted(places[1:4])
+    assert places[4:] == sorted(places[4:])
+    place = scenario.traits[TRAIT["place"]]
+    ids = scenario.traits[TRAIT["type"]][place]
+    first = scenario.enemy_slot
+    assert ids[first : first + 9].tolist() == [4] + [73] * 5 + [74] * 3
+    assert place[:first].tolist() == list(range(first))
+
+
+def test_stalkers_and_zealots_have_two_one_hots():
+    scenario = make_scenario("battle/2s3z", "2s3z", BattleOptions())
+    bits = {
+        (slot < 8, int(t)): int(b) for slot, (t, b) in enumerate(scenario.traits[[TRAIT["type"], TRAIT["type_bit"]]].T)
+    }
+    assert bits[True, 74] == 0
+    assert bits[True, 73] == 1
+    assert bits[False, 73] == 0
+    assert bits[False, 74] == 1
+
+
+@pytest.mark.parametrize("name", sorted(SIZES))
+def test_starts(name):
+    """Everybody stands on open ground and apart from all others of its layer."""
+    scenario = make_scenario(f"battle/{name}", name, BattleOptions())
+    starts = [*scenario.allies, *scenario.enemies]
+    for i, start in enumerate(starts):
+        for dx in (-0.1, 0.1):
+            for dy in (-0.1, 0.1):
+                assert scenario.terrain[:, int(start.y + dy), int(start.x + dx)].all()
+        for other in starts[:i]:
+            if other.unit.layer == start.unit.layer:
+                apart = start.unit.stats["separation"] + other.unit.stats["separation"]
+                assert np.hypot(start.x - other.x, start.y - other.y) >= apart - 1e-6
+    spawn = scenario.stats[[STAT["spawn_x"], STAT["spawn_y"]]]
+    np.testing.assert_allclose(spawn[:, : len(scenario.allies)].T, [[s.x, s.y] for s in scenario.allies], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["3m", "25m", "2s3z", "7sz", "1c3s5z", "MMM", "bane_vs_bane"])
+def test_equal_armies_start_as_mirror_images(name):
+    scenario = make_scenario(f"battle/{name}", name, BattleOptions())
+    allies = sorted((start.unit.name, start.x, start.y) for start in scenario.allies)
+    if name == "bane_vs_bane":
+        mirrored = sorted((start.unit.name, start.x, 32 - start.y) for start in scenario.enemies)
+    else:
+        mirrored = sorted((start.unit.name, 32 - start.x, start.y) for start in scenario.enemies)
+    assert mirrored == allies
+
+
+MAP = {
+    "limit": 50,
+    "ally": [{"unit": "marine", "count": 2, "at": [9, 16]}],
+    "enemy": [{"unit": "zealot", "count": 1, "at": [23, 16]}],
+    "enemy_order": {"attack_move": [[9, 16]]},
+    "terrain": {"walkable": {"7-24": "2-29"}},
+}
+
+
+def changed(content, path, value):
+    """A copy with the value at ``path`` replaced, or taken away where it is None."""
+    content = yaml.safe_load(yaml.safe_dump(content))
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    if value is None:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "text"),
+    [
+        (("limit",), None, "the key 'limit' is missing"),
+        (("limit",), 0, "limit: expected an integer of at least 1, got 0"),
+        (("limt",), 5, "unknown key 'limt', did you mean limit?"),
+        (("ally",), [], r"ally: expected a list, got \[\]"),
+        (("ally", 0, "unit"), "marin", r"ally\[0\].unit: 'marin' is not in balance/liberty.yaml, did you mean marine"),
+        (("ally", 0, "unit"), 7, r"ally\[0\].unit: expected a word, got 7"),
+        (("ally", 0, "count"), -1, r"ally\[0\].count: expected an integer of at least 1, got -1"),
+        (("terrain", "walkable"), {"15-16": "8-9"}, r"enemy\[0\].at: \[23, 16\] lies in a wall"),
+        (("terrain", "walkable"), {"16": "9,23"}, r"ally\[0\].count: no room for 2 marine within 10 cells"),
+        (("ally", 0, "at"), [1, 16], r"ally\[0\].at: \[1, 16\] lies in a wall"),
+        (("enemy", 0, "at"), [40, 16], r"enemy\[0\].at: expected a point inside the map .*, got \[40, 16\]"),
+        (("enemy", 0, "at"), [3], r"enemy\[0\].at: expected a point \[x, y\], got \[3\]"),
+        (("enemy", 0, "count"), 121, "too many units: 2 allies and 121 enemies need 136 slots .* at most 128"),
+        (("enemy",), [{"unit": "zealot", "count": 1, "at": [9, 9]}, {"unit": "marine", "count": 1, "at": [9, 9]}],
+         "the key 'one_hot' is missing: a side has several types of units"),
+        (("one_hot",), {"ally": ["marine"], "enemy": ["marine"]}, "one_hot.enemy: zealot is missing"),
+        (("one_hot",), {"ally": ["marine", "zealot"], "enemy": ["zealot"]}, "expected as many types as ally has"),
+        (("enemy_order",), "attack", "enemy_order: expected guard, chase or attack_move"),
+        (("enemy_order", "attack_move"), [9, 16], r"enemy_order.attack_move: expected a point \[x, y\], got 9"),
+        (("terrain", "walkable"), {"7-24": "2-40"}, "terrain.walkable.7-24: expected cells .* below 32, got '2-40'"),
+        (("terrain", "walkable"), {"x": "2-4"}, "terrain.walkable.x: expected cells such as 7, 2-29"),
+        (("terrain", "heights"), [{"x": 3, "y": 9, "level": 999}], r"terrain.heights\[0\].level: expected at most 254"),
+        (("terrain", "closed"), [{"x": "3-2", "y": 9}], r"terrain.closed\[0\].x: expected cells"),
+        (("terrain",), [1], r"terrain: expected keys with values, got \[1\]"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_map(tmp_path, path, value, text):
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(changed(MAP, path, value)))
+    with pytest.raises(UsageError, match=text) as caught:
+        make_scenario("battle/mine", str(file), BattleOptions())
+    assert str(caught.value).startswith(f"{file}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "text"),
+    [
+        (("units", "marine", "helth"), 5, "units.marine: unknown key 'helth', did you mean health"),
+        (("units", "marine", "health"), -45, "units.marine.health: expected a number of at least 0, got -45"),
+        (("units", "marine", "health"), "lots", "units.marine.health: expected a number, got 'lots'"),
+        (("units", "marine", "health"), None, "units.marine: the key 'health' is missing"),
+        (("units", "marine", "radius"), 0, "units.marine.radius: expected a number above 0, got 0"),
+        (("units", "marine", "id"), 73, "units.zealot.id: 73 is already that of marine"),
+        (("units", "marine", "tags"), ["lite"], "units.marine.tags: unknown word 'lite', did you mean light"),
+        (("units", "marine", "tags"), "light", "units.marine.tags: expected a list of words, got 'light'"),
+        (("units", "marine", "layer"), "sea", "units.marine.layer: unknown layer 'sea', expected one of ground"),
+        (("units", "marine", "heal"), {"life": 1}, "units.marine.heal: a unit cannot have both a weapon and heal"),
+        (("units", "marine", "weapon", "kind"), "laser", "marine.weapon.kind: unknown kind 'laser', expected one of"),
+        (("units", "marine", "weapon", "targets"), [], "units.marine.weapon.targets: expected ground, air or both"),
+        (("units", "marine", "weapon", "bonus"), 3, "units.marine.weapon.bonus: expected together with bonus_tags"),
+        (("units", "marine", "weapon", "hits"), 1.5, "units.marine.weapon.hits: expected an integer of at least 1"),
+        (("units", "medivac", "energy"), 300, r"units.medivac.energy: expected at most energy_limit \(200\), got 300"),
+        (("rules", "cooldown_low"), 1, "rules.cooldown_low: expected at most cooldown_high"),
+        (("rules", "scan"), None, "rules: the key 'scan' is missing"),
+        (("loops_per_second",), 0, "loops_per_second: expected a number of at least 1, got 0"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_balance(tmp_path, path, value, text):
+    from importlib import resources
+
+    liberty = yaml.safe_load(resources.files("emix.envs.battle").joinpath("balance", "liberty.yaml").read_text())
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(changed(liberty, path, value), sort_keys=False))
+    with pytest.raises(UsageError, match=text) as caught:
+        load_balance(str(file))
+    assert str(caught.value).startswith(f"{file}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(UsageError, match="the map's file cannot be read: No such file"):
+        load_map(str(tmp_path / "nowhere.yaml"))
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("limit: [")
+    with pytest.raises(UsageError, match=r"broken\.yaml is not a YAML file: while parsing"):
+        load_map(str(broken))
+    with pytest.raises(UsageError, match="unknown map '8n': did you mean 8m"):
+        load_map("8n")
+    with pytest.raises(UsageError, match="unknown balance 'libety': did you mean liberty"):
+        load_balance("libety")
+    assert packaged("balance") == ["liberty", "lotv"]

@@ -1,0 +1,226 @@
+"""Ensemble-MIX's update against its equations written out in loops, and that padding does not matter."""
+
+import copy
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from emix.envs.core import EnvSpec
+from emix.learners.ensemble_mix import Batch, EnsembleMix
+from emix.learners.ensemble_mix_config import EnsembleMixConfig
+from emix.learners.episodes import joined
+from tests.learners import slow_ensemble_mix as slow
+
+DOP = {"members": 1, "bonus": "none", "c1": 0.0, "c2": 0.0, "actor": "on_policy", "norm": "bti"}
+METHODS = {
+    "ensemble-mix": {},
+    "dop": DOP,
+    "retrace": {"on_target": "retrace"},
+    "c": {"c": 0.3, "c2": 0.0},
+    "bias": {"mixer_bias": True, "actor": "off_policy", "c1": 0.0},
+    "bootstrap": {"bootstrap_truncated": True, "nu": 0.2, "tb_steps": 2, "on_target": "retrace", "c1": 0.0},
+}
+COUNT = 3  # on-policy episodes, which are also the actors'
+
+
+def make_learner(spec, **values):
+    """A small learner in float64, far from agreement, whose targets differ from its live networks."""
+    settings = {"members": 6, "c1": 0.3, "c2": 0.05, "critic_dim": 5, "hidden_dim": 4, "mixing_embed_dim": 3} | values
+    settings = {"gamma": 0.9, "td_lambda": 0.7, "tb_lambda": 0.8, "tb_steps": 3, "on_batch": COUNT} | settings
+    settings = {"grad_norm_clip": 1e9, "critic_update": "batched"} | settings
+    config = EnsembleMixConfig(**settings)
+    learner = EnsembleMix(config, spec, device="cpu", seed=0)
+    other = EnsembleMix(config, spec, device="cpu", seed=1)
+    learner.critic.targets.load_state_dict(other.critic.networks.state_dict())
+    for networks in (learner.agent, learner.critic.networks, learner.critic.targets):
+        networks.double()
+    with torch.no_grad():
+        for networks in (learner.critic.networks, learner.critic.targets):
+            networks["critic"].head_weight *= 3
+    return learner
+
+
+@pytest.fixture
+def small_spec():
+    return EnvSpec(name="small", n_agents=2, n_actions=3, obs_dim=2, state_dim=3, episode_limit=4)
+
+
+@pytest.fixture
+def batch(random_episodes, small_spec):
+    """Episodes of 1, 2 and 4 steps, of each kind of ending, on- and off-policy."""
+    lengths = [4, 1, 2]
+    on, off, newest = (
+        random_episodes(4, seed=seed, dtype=torch.float64, spec=small_spec, lengths=lengths, endings=endings)
+        for seed, endings in (
+            (0, ["terminated", "truncated", "cut"]),
+            (1, ["cut", "terminated", "truncated"]),
+            (2, ["truncated", "cut", "terminated"]),
+        )
+    )
+    return Batch(joined(on, off), newest)
+
+
+def slow_targets(learner, batch, agent):
+    """{(b, t): y} of every valid step."""
+    config, ys = learner.config, {}
+    for b, (episode, length) in enumerate(zip(batch.critics, batch.critics.lengths.tolist(), strict=True)):
+        target = slow.on_target if b < config.on_batch else slow.off_target
+        with torch.no_grad():
+            pi = slow.policies(agent, episode, length, learner.epsilon)
+            for t in range(length):
+                ys[b, t] = target(config, learner.critic.targets, episode, length, t, pi)
+    return ys
+
+
+def gradients(networks):
+    return {name: parameter.grad.clone() for name, parameter in networks.named_parameters()}
+
+
+def slow_gradients(loss, networks):
+    parameters = dict(networks.named_parameters())
+    grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    zeros = (torch.zeros_like(parameter) for parameter in parameters.values())
+    return {name: z if g is None else g for name, g, z in zip(parameters, grads, zeros, strict=True)}
+
+
+def finite_difference(loss, parameter, index, step=1e-5):
+    """The derivative of ``loss()`` by one element of a parameter."""
+    with torch.no_grad():
+        flat = parameter.view(-1)
+        original, values = flat[index].clone(), []
+        for change in (step, -step):
+            flat[index] = original + change
+            values.append(float(loss()))
+        flat[index] = original
+    return (values[0] - values[1]) / (2 * step)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_losses_and_gradients_equal_the_equations(small_spec, batch, method):
+    learner = make_learner(small_spec, **METHODS[method])
+    config, agent, critics = learner.config, copy.deepcopy(learner.agent), copy.deepcopy(learner.critic.networks)
+    ys = slow_targets(learner, batch, agent)
+    metrics = learner.update(batch)
+
+    loss = slow.critic_loss(config, critics, batch.critics, ys, range(4))
+    torch.testing.assert_close(metrics["loss"], loss.detach())
+    torch.testing.assert_close(metrics["target_mean"], torch.tensor(list(ys.values()), dtype=torch.float64).mean())
+    expected = slow_gradients(loss, critics)
+    torch.testing.assert_close(gradients(learner.critic.networks), expected, atol=1e-9, rtol=1e-6)
+    norm = torch.cat([gradient.flatten() for gradient in expected.values()]).norm()
+    torch.testing.assert_close(metrics["critic_grad_norm"], norm)
+
+    # The actors follow the critics as they are after that step.
+    off = batch.critics[config.on_batch :]
+    loss = slow.actor_loss(config, learner.critic.networks, agent, learner.epsilon, batch.actors, off)
+    torch.testing.assert_close(metrics["actor_loss"], loss.detach())
+    expected = slow_gradients(loss, agent)
+    torch.testing.assert_close(gradients(learner.agent), expected, atol=1e-9, rtol=1e-6)
+
+
+def test_gradients_equal_finite_differences(small_spec, batch):
+    # Without the diversity, whose mean is not learned from.
+    learner = make_learner(small_spec, c2=0.0)
+    config, agent, critics = learner.config, copy.deepcopy(learner.agent), copy.deepcopy(learner.critic.networks)
+    ys = slow_targets(learner, batch, agent)
+    learner.update(batch)
+    off, after = batch.critics[config.on_batch :], learner.critic.networks
+
+    def critic_loss():
+        return slow.critic_loss(config, critics, batch.critics, ys, range(4))
+
+    held = copy.deepcopy(agent)
+
+    def actor_loss():
+        return slow.actor_loss(config, after, agent, learner.epsilon, batch.actors, off, advantage_of=held)
+
+    for loss, networks, learned_networks in ((critic_loss, critics, after), (actor_loss, agent, learner.agent)):
+        for (name, parameter), gradient in zip(
+            networks.named_parameters(), gradients(learned_networks).values(), strict=True
+        ):
+            index = int(gradient.abs().argmax())
+            expected = finite_difference(loss, parameter, index)
+            assert gradient.flatten()[index].item() == pytest.approx(expected, rel=1e-4, abs=1e-8), name
+
+
+@pytest.mark.parametrize("method", ["ensemble-mix", "dop", "c"])
+def test_a_step_for_each_time_step(small_spec, batch, method):
+    """The critics after an update are those after T optimiser steps by hand, with targets that stay."""
+    learner = make_learner(small_spec, **METHODS[method], critic_update="per_step", grad_norm_clip=0.5)
+    config, agent, critics = learner.config, copy.deepcopy(learner.agent), copy.deepcopy(learner.critic.networks)
+    ys = slow_targets(learner, batch, agent)
+    optimizer = torch.optim.RMSprop(critics.parameters(), lr=config.critic_lr, alpha=0.99, eps=1e-5)
+    losses, norms = [], []
+    for t in range(4):
+        loss = slow.critic_loss(config, critics, batch.critics, ys, [t])
+        optimizer.zero_grad()
+        loss.backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(critics.parameters(), 0.5))
+        optimizer.step()
+        losses.append(loss.detach())
+    metrics = learner.update(batch)
+    torch.testing.assert_close(metrics["loss"], torch.stack(losses).mean())
+    torch.testing.assert_close(metrics["critic_grad_norm"], torch.stack(norms).mean())
+    assert metrics["critic_grad_norm"] > 0.5  # so that clipping was seen
+    torch.testing.assert_close(dict(learner.critic.networks.state_dict()), dict(critics.state_dict()))
+    assert learner.critic.steps == 4
+
+
+@pytest.mark.parametrize("skips_padding", [True, False])
+@pytest.mark.parametrize("critic_update", ["batched", "per_step"])
+@pytest.mark.parametrize("method", METHODS)
+def test_padding_changes_nothing(small_spec, batch, random_episodes, method, critic_update, skips_padding):
+    """As a CPU and as a GPU computes it: neither reads what lies beyond an episode's end."""
+    learners = [make_learner(small_spec, **METHODS[method], critic_update=critic_update) for _ in range(2)]
+    learners[1].critic.skips_padding = skips_padding
+    noise = random_episodes(
+        4, seed=7, dtype=torch.float64, spec=small_spec, lengths=[4] * 6, endings=["cut"] * 6
+    )  # nothing but real steps
+    filled = Batch(batch.critics.clone(), batch.actors.clone())
+    for episodes in filled:
+        for b, length in enumerate(episodes.lengths.tolist()):
+            for name in ("obs", "state", "avail", "actions", "probability"):
+                getattr(episodes, name)[b, length + 1 :] = getattr(noise, name)[b, length + 1 :]
+            episodes.reward[b, length:] = 7.0
+            episodes.terminated[b, length + 1 :: 2] = True
+    metrics = [learner.update(each) for learner, each in zip(learners, (batch, filled), strict=True)]
+    torch.testing.assert_close(metrics[1], metrics[0])
+    for name in ("agent", "critic"):
+        networks = [learner.agent if name == "agent" else learner.critic.networks for learner in learners]
+        torch.testing.assert_close(gradients(networks[1]), gradients(networks[0]))
+
+
+def test_more_padding_changes_nothing(small_spec, batch):
+    learners = [make_learner(small_spec) for _ in range(2)]
+    longer = Batch(*(padded(each, 3) for each in batch))
+    metrics = [learner.update(each) for learner, each in zip(learners, (batch, longer), strict=True)]
+    torch.testing.assert_close(metrics[1], metrics[0])
+    torch.testing.assert_close(gradients(learners[1].agent), gradients(learners[0].agent))
+
+
+def padded(episodes, steps):
+    nothing = torch.zeros_like(episodes).trim(steps)
+    fields = {
+        name: torch.cat([value, getattr(nothing, name)[:, :steps]], dim=1) for name, value in episodes.items()
+    }
+    return type(episodes)(**fields, batch_size=episodes.batch_size)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("critic_update", ["batched", "per_step"])
+def test_update_never_waits_for_the_device(small_spec, batch, method, critic_update):
+    called = set()
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            called.add(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    learner = make_learner(small_spec, **METHODS[method], critic_update=critic_update)
+    learner.critic.skips_padding = False  # as on a GPU
+    learner.update(batch)
+    with Record():
+        learner.update(batch)
+    assert {"baddbmm", "trace_returns", "policy_terms"} <= called
+    assert not called & {"_local_scalar_dense", "nonzero", "masked_select", "equal", "unique"}

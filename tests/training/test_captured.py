@@ -1,0 +1,165 @@
+"""Captured updates, with a recorder that stands for CUDA graphs: it runs what was recorded on the recorded tensors."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from emix.envs.core import EnvSpec
+from emix.errors import UsageError
+from emix.learners.episodes import Episodes
+from emix.learners.value import ValueConfig, ValueLearner
+from emix.training.captured import CapturedUpdate
+
+SPEC = EnvSpec("test", n_agents=2, n_actions=3, obs_dim=4, state_dim=5, episode_limit=8)
+
+
+class Recorder:
+    """Counts; a replay writes its results over those of the one before, as a graph does."""
+
+    def __init__(self):
+        self.warm_ups, self.records, self.replays = 0, 0, 0
+
+    def warm_up(self, call):
+        self.warm_ups += 1
+        return call()
+
+    def record(self, call):
+        self.records += 1
+        results = {}
+
+        def replay():
+            self.replays += 1
+            for name, value in call().items():
+                results.setdefault(name, torch.empty_like(value)).copy_(value)
+            return results
+
+        return replay
+
+
+def learner():
+    return ValueLearner(ValueConfig(), SPEC, device="cpu", seed=0)
+
+
+def batch(steps, seed):
+    g = torch.Generator().manual_seed(seed)
+    valid = torch.arange(steps) < torch.tensor([[steps], [2]])
+    return Episodes(
+        obs=torch.randn(2, steps + 1, 2, 4, generator=g),
+        state=torch.randn(2, steps + 1, 5, generator=g),
+        avail=torch.ones(2, steps + 1, 2, 3, dtype=torch.bool),
+        actions=torch.randint(3, (2, steps + 1, 2), generator=g),
+        reward=torch.randn(2, steps, generator=g) * valid,
+        terminated=torch.zeros(2, steps, dtype=torch.bool),
+        truncated=torch.zeros(2, steps, dtype=torch.bool),
+        valid=valid,
+        probability=torch.zeros(2, steps + 1, 2),
+        batch_size=[2],
+    )
+
+
+def test_the_numbers_are_those_of_ordinary_updates():
+    plain, captured, recorder = learner(), learner(), Recorder()
+    update = CapturedUpdate(captured, recorder)
+    found = []
+    for seed, steps in enumerate([4, 8, 4, 4, 8, 4]):
+        expected = plain.update(batch(steps, seed))
+        found.append((update(batch(steps, seed)), expected))
+    for got, expected in found:  # compared at the end: a result outlives the replays after it
+        assert got.keys() == expected.keys()
+        assert all(torch.equal(got[name], expected[name]) for name in got)
+    for ours, theirs in zip(captured.networks.parameters(), plain.networks.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert (recorder.warm_ups, recorder.records, recorder.replays) == (2, 2, 4)  # two shapes
+
+
+def test_updates_read_static_buffers():
+    seen = []
+
+    class Learner:
+        def update(self, batch):
+            seen.append(batch)
+            return {"loss": batch.reward.sum()}
+
+    update = CapturedUpdate(Learner(), Recorder())
+    given = [batch(4, seed) for seed in range(3)]
+    results = [float(update(each)["loss"]) for each in given]
+    assert len({each.obs.data_ptr() for each in seen}) == 1
+    assert results == [float(each.reward.sum()) for each in given]
+    assert seen[0].obs.data_ptr() not in {each.obs.data_ptr() for each in given}
+
+
+def test_a_batch_may_have_several_parts():
+    class Batch(NamedTuple):
+        critics: Episodes
+        actors: Episodes
+
+    class Learner:
+        def update(self, batch):
+            return {"loss": batch.critics.reward.sum() - batch.actors.reward.sum()}
+
+    recorder = Recorder()
+    update = CapturedUpdate(Learner(), recorder)
+    for seed, (critics, actors) in enumerate([(4, 8), (4, 8), (4, 4), (4, 8)]):
+        one = Batch(batch(critics, seed), batch(actors, seed + 10))
+        assert update(one)["loss"] == Learner().update(one)["loss"]
+    assert (recorder.warm_ups, recorder.records, recorder.replays) == (2, 1, 2)
+
+
+def test_what_cannot_be_captured_is_named():
+    class Graphs(Recorder):
+        def record(self, call):
+            try:
+                call()
+            finally:
+                raise RuntimeError("operation failed due to a previous error during capture")
+
+    class Waiting:
+        calls = []
+
+        def update(self, batch):
+            self.calls.append(batch)
+            if len(self.calls) > 1:
+                self.wait()
+            return {}
+
+        def wait(self):
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")  # what .item() raises then
+
+    update = CapturedUpdate(Waiting(), Graphs())
+    update(batch(4, 0))
+    with pytest.raises(UsageError) as info:
+        update(batch(4, 1))
+    message = str(info.value)
+    assert message.startswith("Waiting.update cannot be captured in a CUDA graph: ")
+    assert 'test_captured.py:' in message and 'raise RuntimeError("operation not permitted' in message
+    assert message.endswith(
+        "operation not permitted when stream is capturing; "
+        "let nothing there wait for the device, or train with --no-graphs"
+    )
+
+
+def test_numbers_that_a_replay_would_not_change_are_named():
+    class Counting:
+        steps = 0
+
+        def update(self, batch):
+            self.steps += 1
+            return {}
+
+    with pytest.raises(UsageError, match="Counting.update cannot be captured .* it changes the attribute steps, which"):
+        CapturedUpdate(Counting(), Recorder())(batch(4, 0))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu():
+    def run(capture):
+        one = ValueLearner(ValueConfig(), SPEC, device="cuda", seed=0)
+        update = CapturedUpdate(one) if capture else one.update
+        metrics = [update(batch(steps, seed).to("cuda")) for seed, steps in enumerate([4, 8, 4, 4, 8, 4])]
+        return [float(each["loss"]) for each in metrics], [p.detach().cpu() for p in one.networks.parameters()]
+
+    losses, parameters = run(True)
+    expected_losses, expected = run(False)
+    assert losses == expected_losses
+    assert all(torch.equal(a, b) for a, b in zip(parameters, expected, strict=True))
