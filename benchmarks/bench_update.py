@@ -14,10 +14,12 @@ from functools import partial
 
 import pytest
 import torch
+from plain_ensemble_mix import PlainEnsembleMix
 from plain_qmix import PlainQmix
 
 from emix import _host, learners
 from emix.bench.update import BATCH, SPECS, RandomEpisodes
+from emix.learners.ensemble_mix import EnsembleMix
 from emix.training.captured import CapturedUpdate
 
 PEERS = {
@@ -56,3 +58,27 @@ def test_update(compare: Callable[..., None], map_name: str, algorithm: str, thr
         torch.testing.assert_close(peer.update(batch), expected, rtol=1e-3, atol=1e-4)
         candidates[name] = partial(peer.update, batch)
     compare(f"{device} {threads} {algorithm} {map_name}", candidates, device)
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("map_name", ["3m", "2s3z", "MMM2"])
+def test_ensemble_mix_update(compare: Callable[..., None], map_name: str, threads: int, device: str) -> None:
+    """48 episodes, 10 members: an optimiser step for each time step, and one for all beside it."""
+    spec = SPECS[map_name]
+    source = RandomEpisodes(spec, torch.device(device))
+    make = learners.get("ensemble-mix")
+
+    def learner_of(critic_update: str) -> EnsembleMix:
+        config = learners.make_config("ensemble-mix", {"critic_update": critic_update})
+        return make.learner(config, spec, device=device, seed=0)
+
+    learner = learner_of("per_step")
+    peer = PlainEnsembleMix(learner)
+    batch = learner.draw(source, BATCH)
+    torch.testing.assert_close(peer.update(batch), learner.update(batch)["loss"].cpu(), rtol=1e-3, atol=1e-4)
+    candidates = {
+        "emix": partial(learner.update, batch),
+        "emix, batched": partial(learner_of("batched").update, batch),
+        "plain": partial(peer.update, batch),
+    }
+    compare(f"{device} {threads} ensemble-mix {map_name}", candidates, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -102,3 +103,24 @@ def test_what_the_build_says_without_torch(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode != 0
     assert "emix needs torch >= 2.10" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_freed_memory_is_kept_on_request(keep: bool) -> None:
+    code = f"""
+from emix import _host
+import numpy as np
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+if {keep}:
+    assert _host.keep_freed_memory()
+before = resident()
+block = np.ones(1 << 27, dtype=np.uint8)
+del block
+assert (resident() - before > 100e6) == {keep}
+"""
+    result = run(code)
+    assert result.returncode == 0, result.stderr

@@ -16,6 +16,7 @@ from emix.training.config import spawn_seeds, training_config
         ({"num_envs": 2.5}, "num_envs expects int, got 2.5"),
         ({"log_interval": True}, "log_interval expects int, got True"),
         ({"device": 3}, "device expects str, got 3"),
+        ({"graphs": 1}, "graphs expects bool, got 1"),
         ({"test_episodes": 10, "test_envs": 4}, "multiple of test_envs.*got 10 and 4"),
         ({"buffer_episodes": 31}, "buffer_episodes expects at least batch_episodes .32. and num_envs .4., got 31"),
         ({"stesp": 5}, "unknown training settings stesp: expected some of steps"),
@@ -24,6 +25,11 @@ from emix.training.config import spawn_seeds, training_config
 def test_wrong_values(values, message):
     with pytest.raises(UsageError, match=message):
         training_config(values)
+
+
+def test_switches():
+    assert TrainingConfig().keep_memory
+    assert not training_config({"keep_memory": False}).keep_memory
 
 
 def test_streams_of_a_run_and_of_its_neighbours_differ():

@@ -214,3 +214,12 @@ def test_signals():
     assert out.getvalue().startswith("stopping after these episodes")
     assert out.getvalue().count("\n") == 1
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_memory_is_kept_unless_switched_off(run, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(loop, "keep_freed_memory", lambda: calls.append(1))
+    run(tmp_path / "off", run.settings(steps=20, keep_memory=False))
+    assert not calls
+    run(tmp_path / "on", run.settings(steps=20))
+    assert calls

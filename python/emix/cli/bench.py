@@ -1,4 +1,4 @@
-"""``emix bench``: the ops beside eager PyTorch, torch.compile and a copy of their bytes; the simulator's speed; or the learners'."""
+"""``emix bench``: the ops beside eager PyTorch, torch.compile and a copy of their bytes; the simulator; learners."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from emix.training.state import resolve_device
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure WHAT: ops (medians of interleaved rounds, each op checked against its reference first), battle, update."""
+    """Measure WHAT: medians of interleaved rounds; each op is checked against its reference first."""
 
     what: Annotated[Positional[Literal["ops", "battle", "update"]], tyro.conf.arg(metavar="WHAT")] = "ops"
     """ops: every op at SMAC sizes. battle: the simulator with random available actions. update: the learners."""

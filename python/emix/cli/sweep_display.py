@@ -30,7 +30,7 @@ class Display:
         self.next = 0.0
         self.live: Live | None = None
         if self.output.isatty():
-            self.live = Live(console=Console(file=self.output), auto_refresh=False)
+            self.live = Live(console=Console(file=self.output), auto_refresh=False, transient=True)
             self.live.start()
         else:
             self.next = time.monotonic() + LINE_SECONDS
@@ -47,9 +47,8 @@ class Display:
                 self._say(self._counts())
 
     def close(self) -> None:
-        """Leave the last table as it is."""
+        """Take the table away; the lines stay."""
         if self.live:
-            self.live.update(self._table(), refresh=True)
             self.live.stop()
 
     def _say(self, text: str) -> None:

@@ -59,9 +59,9 @@ class Env(Protocol):
       its reward is 0, its flags stay, its actions are ignored and its observations are whatever they were.
     - A time limit sets ``truncated``, the rules' own end sets ``terminated``; never both.
     - ``episode[e]`` (int64 ``[E]``, on the CPU) is the number of the episode that the next reset of environment ``e``
-      starts; that reset adds 1. All randomness of an episode derives from ``episode_seed(seed, e, number)``, so that it
-      depends neither on the size of the batch nor on what was played before. To resume a run, assign the saved numbers
-      to ``episode`` and reset.
+      starts; that reset adds 1. All randomness of an episode derives from (seed, e, number), by ``episode_seed`` or on
+      the device, so that it depends neither on the size of the batch nor on what was played before. To resume a run,
+      assign the saved numbers to ``episode`` and reset.
     - ``close()`` frees processes and files; it may be called twice.
     """
 

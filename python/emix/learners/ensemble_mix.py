@@ -119,10 +119,11 @@ class EnsembleMix:
             moments = ops.ensemble_moments(q)  # eq. 6 and 7
             if config.bonus == "kurtosis":
                 open_gate = (moments.kurtosis - 3).mean(-1) > 0  # eq. 13 over all actions
-                logits = logits + config.beta * moments.kurtosis * open_gate.unsqueeze(-1)  # eq. 14
+                bonus = moments.kurtosis * open_gate.unsqueeze(-1)  # [E, n, A], eq. 14
             else:
                 open_gate = ~open_gate
-                logits = logits + config.beta * moments.variance
+                bonus = moments.variance
+            logits = logits + config.beta * bonus * avail
         action = ops.sample_actions(logits, avail, floor=self.epsilon, generator=self.generator)
         probability = ops.policy_terms(logits, action, avail, floor=self.epsilon).log_prob.exp()
         return ops.ExploreActions(action, probability, open_gate)

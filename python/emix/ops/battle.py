@@ -8,6 +8,14 @@ CPU and GPU play the same battle bit for bit: every operation is exactly rounded
 random numbers are Philox4x32-10 at (seed, index of the battle, number of the episode).
 
 Errors: ValueError that names the argument, what was expected and what came.
+
+>>> import emix
+>>> env = emix.make("battle/3m", num_envs=2)
+>>> start = env.reset()
+>>> east = torch.full((2, 3), 4)  # [B, n]
+>>> step = battle_step(env.battles, east, env.tables)
+>>> step.obs.shape, step.terminated
+(torch.Size([2, 3, 30]), tensor([False, False]))
 """
 
 from __future__ import annotations

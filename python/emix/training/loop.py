@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from emix import _host
+from emix._host import keep_freed_memory
 from emix.training import checkpoint
 from emix.training.captured import CapturedUpdate, Metrics
 from emix.training.config import TrainingConfig
@@ -57,7 +57,7 @@ def train(settings: Settings, state: TrainingState, folder: Path, progress: Prog
     config = settings.training
     make_deterministic(config.threads)
     if config.keep_memory:
-        _host.keep_freed_memory()
+        keep_freed_memory()
     manifest = checkpoint.read_manifest(folder / CHECKPOINT)
     if manifest is not None:
         _restore(state, settings, folder, manifest, progress)

@@ -68,9 +68,7 @@ def collect(env: Env, policy: Policy, *, explore: bool, stopwatch: Stopwatch | N
         if played > 0 and (played % ask_every == 0 or played == limit) and bool(steps[-1].done.all()):
             break
         if played == limit:
-            raise RuntimeError(
-                f"{env.spec.name}: an episode did not end within its limit of {limit} steps"
-            )
+            raise RuntimeError(f"{env.spec.name}: an episode did not end within its limit of {limit} steps")
         with watch("env"):
             steps.append(env.step(action))
     with watch("env"):

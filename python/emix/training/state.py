@@ -56,8 +56,10 @@ class TrainingState:
         env = settings.make_env(num_envs=training.num_envs, device=training.device, seed=seeds.env)
         test_env = settings.make_env(num_envs=training.test_envs, device=training.device, seed=seeds.test_env)
         learner = learners.get(settings.algorithm)[0](settings.learner, env.spec, device=device, seed=seeds.learner)
-        # On a GPU few lengths, so that an update is captured few times; on the CPU padding costs time.
-        multiple = 1 if device.type == "cpu" else -(-env.spec.episode_limit // LENGTHS)
+        # Few lengths where an update can be captured, so that it is captured few times; elsewhere padding costs time.
+        # Not only with graphs, so that the numbers are the same without.
+        captured = device.type == "cuda" and learner.capturable
+        multiple = -(-env.spec.episode_limit // LENGTHS) if captured else 1
         replay = Replay(training.buffer_episodes, env.spec, device=device, seed=seeds.replay, multiple=multiple)
         return cls(env, test_env, learner, replay)
 

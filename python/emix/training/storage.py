@@ -53,7 +53,8 @@ def _in_a_file(shapes: Mapping[str, Shape], needed: int, memory: int) -> dict[st
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, needed)  # a disk that fills up later cannot hurt
-            arrays, offset = {}, 0
+            arrays: dict[str, np.ndarray[Any, Any]] = {}
+            offset = 0
             for name, (sizes, dtype) in sorted(shapes.items(), key=lambda item: -np.dtype(item[1][1]).itemsize):
                 arrays[name] = np.memmap(file, dtype, "r+", offset, sizes)
                 offset += size_of((sizes, dtype))

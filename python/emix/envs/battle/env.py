@@ -25,8 +25,9 @@ class BattleEnv:
     """``num_envs`` battles of a scenario; the contract is that of ``emix.envs.Env``.
 
     ``units`` [B, rows, slots] float32, ``minds`` [B, rows, slots] int32 and ``clock`` [B, rows] int64 are the battles
-    themselves; ``emix.envs.battle.fields`` names their rows. ``info`` of a step has ``battle_won`` [B] bool and
-    ``dead_allies`` and ``dead_enemies`` [B] int64.
+    themselves; ``emix.envs.battle.fields`` names their rows. ``battles`` holds the three and ``tables`` the map, as
+    ``emix.ops.battle`` takes them. ``info`` of a step has ``battle_won`` [B] bool, ``dead_allies`` and ``dead_enemies``
+    [B] int64.
 
     Whether an action that is not available raises is the option ``checked``, by default on the CPU. Without it such an
     action counts as stop, and ``check()`` raises for the first of each battle; that is for GPUs, where a look at the
@@ -41,8 +42,8 @@ class BattleEnv:
         self.minds = torch.full((num_envs, len(MIND), slots), -1, dtype=torch.int32, device=device)  # [B, rows, slots]
         self.clock = torch.zeros(num_envs, len(CLOCK), dtype=torch.int64, device=device)  # [B, rows]
         self.clock[:, CLOCK["status"]] = STATUS["waiting"]
-        self._state = BattleState(self.units, self.minds, self.clock)
-        self._map = BattleTables(
+        self.battles = BattleState(self.units, self.minds, self.clock)
+        self.tables = BattleTables(
             stats=_tensor(scenario.stats, device),
             traits=_tensor(scenario.traits, device),
             rules=_tensor(scenario.rules, device),
@@ -67,7 +68,7 @@ class BattleEnv:
     def reset(self, where: Tensor | None = None) -> Step:
         """Start the next episode everywhere, or where ``where`` [B] is True."""
         where = batch.reset_mask(self.spec, where, self._last is not None, self.num_envs).to(self.device).contiguous()
-        return self._step(battle_reset(self._state, where, self._map, seed=self._seed, closed=self.closed))
+        return self._step(battle_reset(self.battles, where, self.tables, seed=self._seed, closed=self.closed))
 
     def step(self, actions: Tensor) -> Step:
         """Play the joint ``actions`` [B, n] for 8 game loops. Raises UsageError for one that is not available, if
@@ -77,7 +78,7 @@ class BattleEnv:
         batch.check_actions(self.spec, actions, self.num_envs, self.device)
         if self._checked:
             batch.check_available(self.spec, actions, self._last.avail, self._last.done)
-        return self._step(battle_step(self._state, actions.contiguous(), self._map))
+        return self._step(battle_step(self.battles, actions.contiguous(), self.tables))
 
     def check(self) -> None:
         """Raise UsageError where an action that was not available has been taken for stop in a running episode."""
