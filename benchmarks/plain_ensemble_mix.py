@@ -8,7 +8,6 @@ What is computed is emix's: the paper's uncertainty weights, diversity and mixed
 from __future__ import annotations
 
 import copy
-import math
 
 import torch
 from plain_qmix import UnrolledAgent
@@ -83,7 +82,8 @@ class PlainEnsembleMix:
         self.critic_optimizer = torch.optim.RMSprop(self.critics.parameters(), lr=config.critic_lr, **rms)
 
     def _load(self, learner: EnsembleMix) -> None:
-        agent, critic, mixer = learner.agent, *learner.critic.networks.values()
+        networks = learner.critic.networks
+        agent, critic, mixer = learner.agent, networks.critic, networks.mixer
         pairs: list[tuple[Tensor, Tensor]] = []
         for ours, theirs in ((self.agent.fc1, agent.encode), (self.agent.fc2, agent.head)):
             pairs += [(ours.weight, theirs.weight), (ours.bias, theirs.bias)]
@@ -215,7 +215,7 @@ class PlainEnsembleMix:
 
     def _distance(self, q: Tensor, avail: Tensor) -> Tensor:
         """Eq. 15 summed over the agents, [B]."""
-        q = q.masked_fill(~avail, -math.inf)
+        q = q.masked_fill(~avail, -1e10)
         mean = torch.softmax(q.detach().mean(0), dim=-1)
         total = torch.zeros(q.shape[1], device=q.device)
         for member in q:

@@ -1,7 +1,7 @@
-// Walking, and keeping apart. Who is blocked slides along the obstacle; overlapping units push each other away, and a
-// unit that attacks or heals stands firm.
+// Walking, and keeping apart. Who meets a wall slides along it. A unit that attacks or heals stands firm: others walk
+// around it. Overlapping units push each other away.
 #pragma once
-#include "battle/battle.h"
+#include "battle/targets.h"
 
 namespace emix::battle {
 
@@ -67,40 +67,86 @@ EMIX_HD void regenerate(const Battle& b, int i, typename V::M alive) {
   store(b[unit::quiet], i, select(alive, quiet + 1, quiet));
 }
 
+// The nearest unit that stands firm in the way is passed on the side where the way is shorter: (dx, dy), of length
+// `step`, is turned along its edge.
 template <class V>
-EMIX_HD void regenerate_and_walk(const Battle& b, int i) {
+EMIX_HD void go_around(const Battle& b, int i, typename V::F x, typename V::F y, typename V::F step, typename V::F& dx,
+                       typename V::F& dy) {
   using F = typename V::F;
   using M = typename V::M;
-  const M alive = load<V>(b[unit::health], i) > 0;
-  if (!any(alive)) return;
-  regenerate<V>(b, i, alive);
+  const F separation = load<V>(b[stat::separation], i);
+  const auto layer = load<V>(b[trait::layer], i), target = load<V>(b[mind::target], i);
+  F nearest = V::splat(kFar), off_x = V::splat(0.0f), off_y = V::splat(0.0f), side = V::splat(0.0f);
+  const auto look_at = [&](const Side& units) EMIX_INLINE {
+    for (int j = units.begin; j < units.end; ++j) {
+      if (!b[mind::held][j]) continue;
+      const F to_x = b[unit::x][j] - x, to_y = b[unit::y][j] - y, distance2 = to_x * to_x + to_y * to_y;
+      const F reach = separation + b[stat::separation][j], touching = reach + step;
+      const F ahead = dx * to_x + dy * to_y, aside = dx * to_y - dy * to_x;  // times step
+      const M blocks = (distance2 < touching * touching) & (ahead > 0) & (aside * aside < reach * reach * step * step) &
+                       (layer == b[trait::layer][j]) & (target != j) & (V::index(i) != j) & (distance2 < nearest);
+      nearest = select(blocks, distance2, nearest);
+      off_x = select(blocks, to_x, off_x), off_y = select(blocks, to_y, off_y);
+      side = select(blocks, aside, side);
+    }
+  };
+  look_at(b.allies());
+  look_at(b.enemies());
+  const M blocked = (nearest < kFar) & (nearest > 0);
+  if (!any(blocked)) return;
+  const F turn = select(side > 0, step, V::splat(0.0f) - step) / square_root(select(blocked, nearest, V::splat(1.0f)));
+  dx = select(blocked, off_y * turn, dx);
+  dy = select(blocked, V::splat(0.0f) - off_x * turn, dy);
+}
+
+// Units with an acceleration change their velocity by so much at most.
+template <class V>
+EMIX_HD void glide(const Battle& b, int i, typename V::M gliding, typename V::F& dx, typename V::F& dy) {
+  using F = typename V::F;
+  const F acceleration = load<V>(b[stat::acceleration], i);
+  const F speed_x = load<V>(b[unit::velocity_x], i), speed_y = load<V>(b[unit::velocity_y], i);
+  const F more_x = dx - speed_x, more_y = dy - speed_y;
+  const F change = square_root(more_x * more_x + more_y * more_y);
+  const F limit =
+      select(change > acceleration, acceleration / select(change > 0, change, V::splat(1.0f)), V::splat(1.0f));
+  dx = select(gliding, speed_x + more_x * limit, dx);
+  dy = select(gliding, speed_y + more_y * limit, dy);
+  store(b[unit::velocity_x], i, select(gliding, dx, V::splat(0.0f)));
+  store(b[unit::velocity_y], i, select(gliding, dy, V::splat(0.0f)));
+}
+
+// Leaves the new position in the notes.
+template <class V>
+EMIX_HD void walk(const Battle& b, int i, typename V::M alive) {
+  using F = typename V::F;
+  using M = typename V::M;
   F x = load<V>(b[unit::x], i), y = load<V>(b[unit::y], i);
   F wish_x = load<V>(b[note::wish_x], i), wish_y = load<V>(b[note::wish_y], i);
   F length = select(alive, load<V>(b[note::length], i), V::splat(0.0f));
-  const F acceleration = load<V>(b[stat::acceleration], i);
-  if (!any((length > 0) | (alive & (acceleration > 0)))) return;
-  if (b.scenario->waypoints) find_way<V>(b, i, x, y, wish_x, wish_y, length);
-  const F dx = wish_x - x, dy = wish_y - y, distance = square_root(dx * dx + dy * dy);
-  const M arrived = is(load<V>(b[mind::order], i), Order::attack_move) & (load<V>(b[mind::target], i) == kNobody) &
-                    (distance <= kArrived);
-  const F step = select(arrived, V::splat(0.0f), smaller(smaller(load<V>(b[stat::speed], i), length), distance));
-  const F scale = select(step > 0, step / select(distance > 0, distance, V::splat(1.0f)), V::splat(0.0f));
-  F move_x = dx * scale, move_y = dy * scale;
-  const M gliding = alive & (acceleration > 0);
-  if (any(gliding)) {
-    const F speed_x = load<V>(b[unit::velocity_x], i), speed_y = load<V>(b[unit::velocity_y], i);
-    const F more_x = move_x - speed_x, more_y = move_y - speed_y;
-    const F change = square_root(more_x * more_x + more_y * more_y);
-    const F limit =
-        select(change > acceleration, acceleration / select(change > 0, change, V::splat(1.0f)), V::splat(1.0f));
-    move_x = select(gliding, speed_x + more_x * limit, move_x);
-    move_y = select(gliding, speed_y + more_y * limit, move_y);
-    store(b[unit::velocity_x], i, select(gliding, move_x, V::splat(0.0f)));
-    store(b[unit::velocity_y], i, select(gliding, move_y, V::splat(0.0f)));
+  const M gliding = alive & (load<V>(b[stat::acceleration], i) > 0);
+  if (any((length > 0) | gliding)) {
+    if (b.scenario->waypoints) find_way<V>(b, i, x, y, wish_x, wish_y, length);
+    F dx = wish_x - x, dy = wish_y - y;
+    const F distance = square_root(dx * dx + dy * dy);
+    const M arrived = is(load<V>(b[mind::order], i), Order::attack_move) & (load<V>(b[mind::target], i) == kNobody) &
+                      (distance <= kArrived);
+    const F reach = smaller(smaller(load<V>(b[stat::speed], i), length), distance);
+    const F step = select((reach > 0) & !arrived, reach, V::splat(0.0f));
+    const F scale = step / select(distance > 0, distance, V::splat(1.0f));
+    dx = dx * scale, dy = dy * scale;
+    go_around<V>(b, i, x, y, step, dx, dy);
+    if (any(gliding)) glide<V>(b, i, gliding, dx, dy);
+    move_by<V>(b, i, dx, dy, x, y);
   }
-  move_by<V>(b, i, move_x, move_y, x, y);
-  store(b[unit::x], i, x);
-  store(b[unit::y], i, y);
+  store(b[note::pushed_x], i, x);
+  store(b[note::pushed_y], i, y);
+}
+
+template <class V>
+EMIX_HD void regenerate_and_walk(const Battle& b, int i) {
+  const auto alive = load<V>(b[unit::health], i) > 0;
+  regenerate<V>(b, i, alive);
+  walk<V>(b, i, alive);
 }
 
 // One Jacobi step that pushes overlapping units apart, each by its share of the overlap: positions `from` to `to`.

@@ -13,8 +13,6 @@
 
 namespace emix::battle {
 
-inline constexpr int kPushes = 4;  // steps of keeping apart in a game loop: crowds at a choke need that many
-
 template <class V, class Block>
 EMIX_HD void game_loop(const Block& block, const Battle& b, int64_t loop) {
   block.template each<V>(b.slots, [&](int i) EMIX_INLINE {
@@ -24,14 +22,11 @@ EMIX_HD void game_loop(const Block& block, const Battle& b, int64_t loop) {
   block.template each<V>(b.slots, [&](int i) EMIX_INLINE { take_hits<V>(b, i); });
   block.template each<V>(b.slots, [&](int i) EMIX_INLINE { take_blasts_and_care<V>(b, i); });
   block.template each<V>(b.slots, [&](int i) EMIX_INLINE { regenerate_and_walk<V>(b, i); });
-  for (int k = 0; k < kPushes; k += 2) {  // there and back
-    block.template each<V>(b.slots, [&](int i) EMIX_INLINE {
-      keep_apart<V>(b, i, b[unit::x], b[unit::y], b[note::pushed_x], b[note::pushed_y]);
-    });
-    block.template each<V>(b.slots, [&](int i) EMIX_INLINE {
-      keep_apart<V>(b, i, b[note::pushed_x], b[note::pushed_y], b[unit::x], b[unit::y]);
-    });
-  }
+  float *const x = b[unit::x], *const y = b[unit::y];  // where the units were; they have walked to where the notes say
+  float *const to_x = b[note::pushed_x], *const to_y = b[note::pushed_y];
+  block.template each<V>(b.slots, [&](int i) EMIX_INLINE { keep_apart<V>(b, i, to_x, to_y, x, y); });
+  block.template each<V>(b.slots, [&](int i) EMIX_INLINE { keep_apart<V>(b, i, x, y, to_x, to_y); });
+  block.template each<V>(b.slots, [&](int i) EMIX_INLINE { keep_apart<V>(b, i, to_x, to_y, x, y); });
 }
 
 // The reward of an environment step of a running battle. actions [allies].

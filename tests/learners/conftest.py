@@ -31,7 +31,12 @@ def random_episodes():
 
 
 def _random_episodes(
-    steps=SPEC.episode_limit, seed=0, dtype=torch.float32, spec=SPEC, lengths=(1, 1, 1, 4, 5, 6, 9, 9, 9), endings=ENDINGS
+    steps=SPEC.episode_limit,
+    seed=0,
+    dtype=torch.float32,
+    spec=SPEC,
+    lengths=(1, 1, 1, 4, 5, 6, 9, 9, 9),
+    endings=ENDINGS,
 ):
     """Episodes that end in a terminal state, at a time limit, or without a flag; one step long, short or full."""
     generator = torch.Generator().manual_seed(seed)

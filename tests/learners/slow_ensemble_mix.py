@@ -58,9 +58,9 @@ def mixer_weights(mixer, state):
 
 def q_tot(networks, episode, t, c1=0.0):
     """Eq. 10 of the actions taken at step t."""
-    m, b = mixer_weights(networks["mixer"], episode.state[t])
+    m, b = mixer_weights(networks.mixer, episode.state[t])
     total = b
-    for i, values in enumerate(members_values(networks["critic"], episode, t)):
+    for i, values in enumerate(members_values(networks.critic, episode, t)):
         action = int(episode.actions[t, i])
         total = total + m[i] * uncertainty_weight(values, action, c1) * mean_value(values)[action]
     return total
@@ -68,9 +68,9 @@ def q_tot(networks, episode, t, c1=0.0):
 
 def expected_q_tot(networks, episode, t, pi, c1):
     """Eq. 10's mean over all joint actions, one at a time; pi [n][A]."""
-    m, b = mixer_weights(networks["mixer"], episode.state[t])
+    m, b = mixer_weights(networks.mixer, episode.state[t])
     n, n_actions = episode.avail.shape[1:]
-    values = members_values(networks["critic"], episode, t)
+    values = members_values(networks.critic, episode, t)
     total = 0.0
     for joint in torch.cartesian_prod(*[torch.arange(n_actions)] * n).tolist():
         probability = math.prod(float(pi[i][a]) for i, a in enumerate(joint))
@@ -104,7 +104,7 @@ def joint_probability(pi, episode, t):
 
 
 def sum_of_errors(config, episode, length, t, value, next_value, trace, lam, terms):
-    """y = Q_t + sum_l (gamma lam)^l (prod_{j=1..l} trace_{t+j}) delta_{t+l}: eq. 2 and 3 with what spec and code say."""
+    """y = Q_t + sum_l (gamma lam)^l (prod_{j=1..l} trace_{t+j}) delta_{t+l}: eq. 2 and 3, as DOP's code reads them."""
     y, factor = value(t), 1.0
     for k in range(t, min(length, t + terms)):
         if k > t:
@@ -172,7 +172,7 @@ def critic_loss(config, networks, episodes, ys, steps):
         if t in steps:
             episode = episodes[b]
             errors[b < config.on_batch].append((ys[b, t] - q_tot(networks, episode, t)) ** 2)
-            values = members_values(networks["critic"], episode, t)
+            values = members_values(networks.critic, episode, t)
             distances.append(sum(bhattacharyya(values[i], episode.avail[t, i]) for i in range(len(values))))
     if config.c is None:
         both = errors[True] + errors[False]
@@ -193,11 +193,13 @@ def actor_loss(config, networks, agent, floor, newest, off, advantage_of=None):
         for episode, length in zip(episodes, episodes.lengths.tolist(), strict=True):
             pi, held = (policies(each, episode, length, floor) for each in (agent, fixed))
             for t in range(length):
-                m, _ = mixer_weights(networks["mixer"], episode.state[t])
-                values = members_values(networks["critic"], episode, t)
+                m, _ = mixer_weights(networks.mixer, episode.state[t])
+                values = members_values(networks.critic, episode, t)
                 for i in range(len(m)):
                     q = mean_value(values[i]).detach()
-                    total = total + term(pi[t][i], held[t][i].detach(), q, float(m[i].detach()), int(episode.actions[t, i]))
+                    total = total + term(
+                        pi[t][i], held[t][i].detach(), q, float(m[i].detach()), int(episode.actions[t, i])
+                    )
                 count += 1
         return total / count / (newest.avail.shape[2] if config.norm == "bti" else 1)
 

@@ -45,7 +45,7 @@ def set_members(learner, q):
     def forward(state, obs):
         return q.unsqueeze(1).expand(-1, len(state), -1, -1)
 
-    learner.critic.networks["critic"].forward = forward
+    learner.critic.networks.critic.forward = forward
 
 
 def set_logits(learner, logits):
@@ -343,8 +343,14 @@ class CueGame:
 @pytest.mark.parametrize("name", ["dop", "ensemble-mix"])
 def test_it_learns_to_answer_the_cues(name):
     env = CueGame(num_envs=16)
-    values = {"lr": 5e-3, "critic_lr": 2e-3, "epsilon_anneal_time": 4_000, "critic_dim": 32, "target_update_interval": 100}
-    config = learners.make_config(name, learners.load_recipe(name).learner | values)
+    quick = {
+        "lr": 5e-3,
+        "critic_lr": 2e-3,
+        "critic_dim": 32,
+        "epsilon_anneal_time": 4000,
+        "target_update_interval": 100,
+    }
+    config = learners.make_config(name, learners.load_recipe(name).learner | quick)
     learner = learners.get(name).learner(config, env.spec, device="cpu", seed=1)
     replay = Replay(500, env.spec, device="cpu", seed=0)
     for _ in range(50):

@@ -37,7 +37,7 @@ def make_learner(spec, **values):
         networks.double()
     with torch.no_grad():
         for networks in (learner.critic.networks, learner.critic.targets):
-            networks["critic"].head_weight *= 3
+            networks.critic.head_weight *= 3
     return learner
 
 
@@ -201,9 +201,7 @@ def test_more_padding_changes_nothing(small_spec, batch):
 
 def padded(episodes, steps):
     nothing = torch.zeros_like(episodes).trim(steps)
-    fields = {
-        name: torch.cat([value, getattr(nothing, name)[:, :steps]], dim=1) for name, value in episodes.items()
-    }
+    fields = {name: torch.cat([value, getattr(nothing, name)[:, :steps]], dim=1) for name, value in episodes.items()}
     return type(episodes)(**fields, batch_size=episodes.batch_size)
 
 

@@ -6,13 +6,13 @@ from torch.nn import functional
 
 from emix.nn.critic import EnsembleCritic
 
-B, T, S, O, A, N_AGENTS, H = 2, 3, 5, 4, 6, 3, 16
+B, T, S, OBS, A, N_AGENTS, H = 2, 3, 5, 4, 6, 3, 16
 
 
 def make(members, seed=0):
     torch.manual_seed(seed)
-    critic = EnsembleCritic(members, S, O, A, N_AGENTS, H).double()
-    state, obs = torch.randn(B, T, S, dtype=torch.float64), torch.randn(B, T, N_AGENTS, O, dtype=torch.float64)
+    critic = EnsembleCritic(members, S, OBS, A, N_AGENTS, H).double()
+    state, obs = torch.randn(B, T, S, dtype=torch.float64), torch.randn(B, T, N_AGENTS, OBS, dtype=torch.float64)
     return critic, state, obs
 
 

@@ -91,6 +91,23 @@ def test_killed_and_resumed_with_environments_in_worker_processes(run, tmp_path,
     assert (tmp_path / "killed" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.parametrize("algorithm", ["dop", "ensemble-mix"])
+def test_killed_and_resumed_with_actors_and_critics(run, tmp_path, killed, algorithm):
+    settings = run.settings(algorithm, steps=500)
+    run(tmp_path / "whole", settings)
+
+    def die(env_steps: int) -> None:
+        if env_steps > 330:
+            raise killed
+
+    with pytest.raises(killed):
+        run(tmp_path / "killed", settings, hook=die)
+    run(tmp_path / "killed", settings)
+    rows = (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    assert b"critic_grad_norm" in rows
+    assert (tmp_path / "killed" / "metrics.jsonl").read_bytes() == rows
+
+
 @pytest.mark.parametrize(("what", "call"), [("fsync", 2), ("replace", 3), ("replace", 5)])
 def test_killed_while_saving_gives_the_same_bytes(expected, run, tmp_path, killed, what, call):
     original, calls = getattr(os, what), 0

@@ -1,6 +1,9 @@
+from typing import NamedTuple
+
 import pytest
 import torch
 
+from emix.envs.core import Step
 from emix.training import collect
 from emix.training.stopwatch import Stopwatch
 
@@ -32,6 +35,29 @@ def test_last_observation_and_its_action_are_kept_and_nothing_beyond(scripted_en
             assert not field[e, length + 1 :].any()  # NaN of a finished environment would be truthy
         for field in (episodes.reward, episodes.terminated, episodes.truncated, episodes.valid):
             assert not field[e, length:].any()
+
+
+def test_probabilities_come_from_a_memory_that_has_them(scripted_env, policy):
+    assert not collect(scripted_env(PLANS), policy, explore=True).episodes.probability.any()
+
+    class Memory(NamedTuple):
+        time: int
+        probability: torch.Tensor
+
+    class Telling:
+        def initial_memory(self, num_envs: int) -> Memory:
+            return Memory(0, torch.ones(num_envs, 2))
+
+        def act(self, step: Step, memory: Memory, *, explore: bool) -> tuple[torch.Tensor, Memory]:
+            time = memory.time + 1
+            return torch.ones(step.avail.shape[:2], dtype=torch.int64), Memory(time, torch.full((3, 2), 1 / time))
+
+    episodes = collect(scripted_env(PLANS), Telling(), explore=True).episodes
+    for e, length in enumerate([2, 5, 3]):
+        assert episodes.probability[e, : length + 1, 1].tolist() == pytest.approx(
+            [1 / (t + 1) for t in range(length + 1)]
+        )
+        assert not episodes.probability[e, length + 1 :].any()
 
 
 def test_info_is_that_of_the_last_step(scripted_env, policy):

@@ -75,8 +75,11 @@ class RandomEpisodes:
         return episodes.to(self.device)
 
 
-def measure_update(algorithm: str, map_name: str, device: torch.device, *, rounds: int = 5) -> UpdateRow:
-    """Time the update of ``algorithm``'s paper recipe on 32 episodes of full length."""
+def measure_update(algorithm: str, map_name: str, device: torch.device, *, rounds: int | None = None) -> UpdateRow:
+    """Time the update of ``algorithm``'s paper recipe on 32 episodes of full length.
+
+    Without ``rounds`` there are 5, and fewer where an update takes seconds.
+    """
     spec = SPECS[map_name]
     found = learners.get(algorithm)
     config = learners.make_config(algorithm, learners.load_recipe(algorithm).learner)
@@ -84,6 +87,10 @@ def measure_update(algorithm: str, map_name: str, device: torch.device, *, round
     batch = learner.draw(RandomEpisodes(spec, device), BATCH)
     eager = partial(learner.update, batch)
     eager()  # the optimiser's state is made
+    if rounds is None:
+        start = time.perf_counter()
+        eager()
+        rounds = max(1, min(5, round(2 / (time.perf_counter() - start))))
     moved = size_in_bytes(list(_tensors(batch))) + 2 * size_in_bytes(learner.state_dict())
     with FlopCounterMode(display=False, custom_mapping=_FLOPS) as counter:
         eager()

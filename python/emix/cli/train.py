@@ -115,6 +115,6 @@ def _introduction(settings: Settings, recipe: Settings, state: TrainingState, fo
             f"changed from the recipe: {', '.join(changes) or 'nothing'}",
             f"updates: {training.updates_per_rollout} per {training.num_envs} episodes, that is 1 per "
             f"{steps_per_update:g} environment steps where episodes last the full {spec.episode_limit} steps",
-            f"replay: {replay.capacity} episodes, {replay.bytes / 2**20:,.0f} MiB when full",
+            f"replay: {replay.capacity} episodes, {replay.bytes / 2**20:,.0f} MiB at full length",
         ]
     )

@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 _CACHED_STEPS = 64  # whose hidden layers a CPU's cache holds
 
 
+class CriticNetworks(nn.Module):
+    """phi: the members and the mixer."""
+
+    def __init__(self, config: EnsembleMixConfig, spec: EnvSpec) -> None:
+        super().__init__()
+        self.critic = EnsembleCritic(
+            config.members, spec.state_dim, spec.obs_dim, spec.n_actions, spec.n_agents, config.critic_dim
+        )
+        self.mixer = LinearMixer(spec.n_agents, spec.state_dim, config.mixing_embed_dim, bias=config.mixer_bias)
+
+
 class DecomposedCritic:
     """Q_tot = sum_i m_i(s) Q_i(s, o_i, a_i), each Q_i the mean of N members, all learned from one loss on Q_tot.
 
@@ -38,7 +49,7 @@ class DecomposedCritic:
         self.config = config
         self.spec = spec
         self.device = device
-        self.networks = _make_networks(config, spec).to(device)  # phi
+        self.networks = CriticNetworks(config, spec).to(device)  # phi
         self.targets = copy.deepcopy(self.networks).requires_grad_(False)  # phi'
         self.optimizer = shared.make_optimizer(config, self.networks, config.critic_lr, device)
         self.steps = 0  # time steps learned from
@@ -48,14 +59,14 @@ class DecomposedCritic:
 
     def members(self, state: Tensor, obs: Tensor) -> Tensor:
         """Every member's value of every action: state ``[..., S]``, obs ``[..., n, O]`` -> ``[N, ..., n, A]``."""
-        return self.networks["critic"](state, obs)
+        return self.networks.critic(state, obs)
 
     @torch.no_grad()
     def agents_values(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
         """Q_i of eq. 9 ``[B, T, n, A]`` and the mixer's m_i ``[B, T, n]`` at every step but the last observation."""
         state, obs = episodes.state[:, :-1], episodes.obs[:, :-1]
-        q = self._values(self.networks["critic"], state, obs, episodes.valid).mean(0)
-        return q, self.networks["mixer"].weights(state)[0]
+        q = self._values(self.networks.critic, state, obs, episodes.valid).mean(0)
+        return q, self.networks.mixer.weights(state)[0]
 
     def update(self, rows: Episodes, count: int, off_pi: Tensor, on_pi: Tensor | None) -> dict[str, Tensor]:
         """Algorithm 2's critics: all targets first, then an optimiser step for each time step, or one for all of them.
@@ -91,23 +102,20 @@ class DecomposedCritic:
         config = self.config
         scale = config.c1 if config.c1 > 0 else None
         real = nn.functional.pad(rows.valid, (1, 0), value=True)  # [B, T+1]: up to the last observation
-        q = self._values(self.targets["critic"], rows.state, rows.obs, real)  # [N, B, T+1, n, A]
-        m, b = self.targets["mixer"].weights(rows.state)  # [B, T+1, n], [B, T+1] or None
-        on, off = (
-            {"q": q[:, part], "actions": rows.actions[part], "weight": m[part], "bias": b if b is None else b[part]}
-            for part in (slice(count), slice(count, None))
-        )
+        q = self._values(self.targets.critic, rows.state, rows.obs, real)  # [N, B, T+1, n, A]
+        m, b = self.targets.mixer.weights(rows.state)  # [B, T+1, n], [B, T+1] or None
+
+        def inputs(part: slice) -> dict[str, Any]:
+            mixer = {"weight": m[part], "bias": None if b is None else b[part]}
+            return self._ends(rows[part]) | mixer | {"q": q[:, part], "actions": rows.actions[part]}
+
+        on, off = inputs(slice(count)), inputs(slice(count, None))
         if on_pi is None:  # eq. 3, with eq. 10 for the next value
-            y_on = ops.td_lambda_target(**self._ends(rows[:count]), **on, lam=config.td_lambda, uncertainty_scale=scale)
+            y_on = ops.td_lambda_target(**on, lam=config.td_lambda, uncertainty_scale=scale)
         else:
-            y_on = self._retrace(rows[:count], on_pi, **on, scale=scale)
+            y_on = self._retrace(**on, pi=on_pi, mu=rows.probability[:count], scale=scale)
         y_off = ops.tree_backup_target(  # eq. 2, with eq. 10 for the next value
-            **self._ends(rows[count:]),
-            **off,
-            pi=off_pi,
-            lam=config.tb_lambda,
-            horizon=config.tb_steps,
-            uncertainty_scale=scale,
+            **off, pi=off_pi, lam=config.tb_lambda, horizon=config.tb_steps, uncertainty_scale=scale
         )
         metrics = {}
         if scale is not None:
@@ -117,21 +125,22 @@ class DecomposedCritic:
 
     def _retrace(
         self,
-        on: Episodes,
-        pi: Tensor,
         *,
         q: Tensor,
         actions: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        pi: Tensor,
+        mu: Tensor,
         scale: float | None,
+        **ends: Any,
     ) -> Tensor:
-        """Retrace(lambda) in place of eq. 3, ``[B, T]``: corrected for the policies that acted."""
+        """Retrace(lambda) in place of eq. 3, ``[B, T]``; mu ``[B, T+1, n]``: of the policies that acted."""
         mean = q.mean(0)  # [B, T+1, n, A], eq. 9
         k = None if scale is None else ops.uncertainty_weight(q, scale)  # [B, T+1, n, A], eq. 11
-        log_ratio = pick(pi, actions).log().sum(-1) - on.probability.log().sum(-1)  # [B, T+1]; NaN on padding
+        log_ratio = pick(pi, actions).log().sum(-1) - mu.log().sum(-1)  # [B, T+1]; NaN on padding
         return ops.retrace_returns(
-            **self._ends(on),
+            **ends,
             q=ops.linear_mix(pick(mean, actions), weight, bias),
             v=ops.expected_linear_mix(mean, pi, weight, bias, k),
             ratio=log_ratio.exp(),
@@ -161,7 +170,7 @@ class DecomposedCritic:
         )  # [R, ...] each
         q = self.members(state, obs)  # [N, R, n, A]
         q_taken = _taken(q, actions).mean(0)  # [R, n], eq. 9
-        q_tot = self.networks["mixer"](q_taken, state)  # [R], eq. 10 without k, which weighs next values only
+        q_tot = self.networks.mixer(q_taken, state)  # [R], eq. 10 without k, which weighs next values only
         error = torch.where(valid, y - q_tot, 0.0)
         if config.c is None:
             loss = masked_mean(error.square(), valid)
@@ -205,11 +214,3 @@ class DecomposedCritic:
 def _taken(q: Tensor, actions: Tensor) -> Tensor:
     """The members' values of the actions taken: ``[N, ..., A], [...] -> [N, ...]``."""
     return pick(q, actions.expand(len(q), *actions.shape))
-
-
-def _make_networks(config: EnsembleMixConfig, spec: EnvSpec) -> nn.ModuleDict:
-    critic = EnsembleCritic(
-        config.members, spec.state_dim, spec.obs_dim, spec.n_actions, spec.n_agents, config.critic_dim
-    )
-    mixer = LinearMixer(spec.n_agents, spec.state_dim, config.mixing_embed_dim, bias=config.mixer_bias)
-    return nn.ModuleDict({"critic": critic, "mixer": mixer})

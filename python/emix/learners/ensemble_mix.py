@@ -212,7 +212,7 @@ class EnsembleMix:
 
         As in torch, the networks' tensors are the live ones: save or copy them before the next update.
         """
-        state = {}
+        state: dict[str, Tensor] = {}
         for prefix, networks in self._networks.items():
             state |= {f"{prefix}.{name}": value for name, value in networks.state_dict().items()}
         for prefix, (networks, optimizer) in self._optimizers.items():
@@ -254,6 +254,7 @@ class EnsembleMix:
 def actor_terms(logits: Tensor, q: Tensor, actions: Tensor, avail: Tensor, m: Tensor, floor: float) -> ActorTerms:
     """What eq. 12 averages: logits, q, avail ``[..., n, A]``, actions, m ``[..., n]`` -> ``[..., n]`` each."""
     log_prob, entropy, expected = ops.policy_terms(logits, actions, avail, q, floor=floor)
+    assert expected is not None
     advantage = m * (pick(q, actions) - expected.detach())  # eq. 5
     return ActorTerms(advantage * log_prob, m * expected, entropy)
 

@@ -62,7 +62,7 @@ class EpisodeSource(Protocol):
 def joined(first: Episodes, second: Episodes) -> Episodes:
     """The episodes of both, padded to the longer steps of the two."""
     steps = max(first.valid.shape[1], second.valid.shape[1])
-    return torch.cat([_padded(each, steps) for each in (first, second)])  # type: ignore[list-item]
+    return torch.cat([_padded(each, steps) for each in (first, second)])  # type: ignore[return-value]
 
 
 def _padded(episodes: Episodes, steps: int) -> Episodes:

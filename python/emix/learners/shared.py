@@ -48,7 +48,9 @@ def check_fields(
         UsageError: a value is of the wrong type or out of range.
     """
     for field in fields(config):
-        name, value, default = field.name, getattr(config, field.name), field.default
+        name = field.name
+        value: Any = getattr(config, name)
+        default: Any = field.default
         if default is None:
             if value is None:
                 continue

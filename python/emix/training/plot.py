@@ -14,7 +14,11 @@ from emix.training.run import read_settings
 GRID_POINTS = 400
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LABELS = {"test_return_mean": "test return", "test_battle_won_mean": "test win rate"}
+LABELS = {
+    "test_return_mean": "test return",
+    "test_battle_won_mean": "test win rate",
+    "critic_grad_norm": "norm of the critics' gradient",
+}
 
 
 def plot_runs(folders: Sequence[Path], out: Path, *, metric: str | None = None) -> Path:

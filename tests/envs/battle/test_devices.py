@@ -35,7 +35,8 @@ def tensors(env, step):
 def play(name, device, seed=7):
     """Yield all tensors after every step; the actions are drawn on the CPU, attacks more often than not."""
     closing = {"closing_step": 100, "obs_closed": True} if name == "2_corridors" else {}
-    env = emix.make(f"battle/{name}", num_envs=3, device=device, seed=seed, checked=False, **closing)
+    options = {"enemy_order": "shuffled", "checked": False, **closing}
+    env = emix.make(f"battle/{name}", num_envs=3, device=device, seed=seed, **options)
     generator = torch.Generator().manual_seed(seed)
     step = env.reset()
     yield tensors(env, step)
