@@ -13,6 +13,8 @@
 
 namespace emix::battle {
 
+inline constexpr int kPushes = 5;  // steps of keeping apart in a game loop, an odd number: crowds need that many
+
 template <class V, class Block>
 EMIX_HD void game_loop(const Block& block, const Battle& b, int64_t loop) {
   block.template each<V>(b.slots, [&](int i) EMIX_INLINE {
@@ -22,11 +24,14 @@ EMIX_HD void game_loop(const Block& block, const Battle& b, int64_t loop) {
   block.template each<V>(b.slots, [&](int i) EMIX_INLINE { take_hits<V>(b, i); });
   block.template each<V>(b.slots, [&](int i) EMIX_INLINE { take_blasts_and_care<V>(b, i); });
   block.template each<V>(b.slots, [&](int i) EMIX_INLINE { regenerate_and_walk<V>(b, i); });
-  float *const x = b[unit::x], *const y = b[unit::y];  // where the units were; they have walked to where the notes say
-  float *const to_x = b[note::pushed_x], *const to_y = b[note::pushed_y];
-  block.template each<V>(b.slots, [&](int i) EMIX_INLINE { keep_apart<V>(b, i, to_x, to_y, x, y); });
-  block.template each<V>(b.slots, [&](int i) EMIX_INLINE { keep_apart<V>(b, i, x, y, to_x, to_y); });
-  block.template each<V>(b.slots, [&](int i) EMIX_INLINE { keep_apart<V>(b, i, to_x, to_y, x, y); });
+  // The units were at (x, y) and have walked to where the notes say; there and back until they are at (x, y) again.
+  float *const x = b[unit::x], *const y = b[unit::y], *const to_x = b[note::pushed_x], *const to_y = b[note::pushed_y];
+  for (int k = 0; k < kPushes; ++k) {
+    const bool back = k % 2 == 0;
+    block.template each<V>(b.slots, [&](int i) EMIX_INLINE {
+      keep_apart<V>(b, i, back ? to_x : x, back ? to_y : y, back ? x : to_x, back ? y : to_y);
+    });
+  }
 }
 
 // The reward of an environment step of a running battle. actions [allies].
