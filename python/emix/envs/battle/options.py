@@ -23,8 +23,8 @@ class BattleOptions:
     balance: str = "liberty"
     """Unit statistics: liberty (SMAC's maps), lotv (the ladder's), or the path of a YAML file."""
     enemy_order: str = "fixed"
-    """The enemies' numbers: fixed (the map's order), sorted by type and place, or shuffled anew in each episode. SMAC keeps
-    the order in which StarCraft II lists them, which changes between episodes in a way that is not known."""
+    """The enemies' numbers: fixed (the map's order), sorted by type and place, or shuffled anew in each episode. SMAC
+    keeps the order in which StarCraft II lists them, which changes between episodes in a way that is not known."""
     spawn_jitter: float = 0.1
     """Cells by which each start position moves at most along x and y. SMAC's armies start "constant up to small
     changes", whose size is not known."""
