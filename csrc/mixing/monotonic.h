@@ -120,25 +120,29 @@ EMIX_HD void weight_gradients(const Monotonic& p, const MonotonicGradients& g, i
           static_cast<T>(with_sign(static_cast<F>(w1[i * p.embed + e]), static_cast<F>(q[i]) * h_grad[e]));
 }
 
-// From h to h_grad, in place, and on the way w2's gradient.
+// From h to h_grad, in place, and on the way w2's gradient. `value` [embed] is overwritten.
 template <class T, class F>
-EMIX_HD void hidden_gradients(const Monotonic& p, const MonotonicGradients& g, int64_t row, F* h) {
+EMIX_HD void hidden_gradients(const Monotonic& p, const MonotonicGradients& g, int64_t row, F* __restrict h,
+                              F* __restrict value) {
   const T* w2 = p.w2.row<T>(row);
   const F grad = grad_at<F>(g.grad, row);
+  for (int64_t e = 0; e < p.embed; ++e) {
+    const Elu<F> unit = elu(h[e]);
+    value[e] = grad * unit.value;
+    h[e] = grad * std::fabs(static_cast<F>(w2[e])) * unit.slope;
+  }
   if (T* __restrict w2_grad = output_row<T>(g.w2, row, p.embed))
-    for (int64_t e = 0; e < p.embed; ++e)
-      w2_grad[e] = static_cast<T>(with_sign(static_cast<F>(w2[e]), grad * elu(h[e]).value));
-  for (int64_t e = 0; e < p.embed; ++e) h[e] = grad * std::fabs(static_cast<F>(w2[e])) * elu(h[e]).slope;
+    for (int64_t e = 0; e < p.embed; ++e) w2_grad[e] = static_cast<T>(with_sign(static_cast<F>(w2[e]), value[e]));
 }
 
 template <class T, class F>
 EMIX_HD void monotonic_backward_rows(const Monotonic& p, const MonotonicGradients& g, int64_t begin, int64_t end) {
-  std::vector<F> buffer(kBatch * p.embed);
+  std::vector<F> buffer((kBatch + 1) * p.embed);  // the rows' hidden units, and one row more to work with
   for (int64_t first = begin; first < end; first += kBatch) {
     const int64_t rows = std::min(kBatch, end - first);
     F* h = buffer.data();
     for (int64_t r = 0; r < rows; ++r) hidden_units<T>(p, first + r, h + r * p.embed);
-    for (int64_t r = 0; r < rows; ++r) hidden_gradients<T>(p, g, first + r, h + r * p.embed);
+    for (int64_t r = 0; r < rows; ++r) hidden_gradients<T>(p, g, first + r, h + r * p.embed, h + kBatch * p.embed);
     for (int64_t r = 0; r < rows; ++r)
       agent_gradients<T>(p, first + r, h + r * p.embed, output_row<F>(g.q, first + r, p.agents));
     for (int64_t r = 0; r < rows && g.w1; ++r) weight_gradients<T>(p, g, first + r, h + r * p.embed);
