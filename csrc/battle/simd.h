@@ -25,7 +25,6 @@ EMIX_HD float select(bool m, float a, float b) { return m ? a : b; }
 EMIX_HD int select(bool m, int a, int b) { return m ? a : b; }
 EMIX_HD bool any(bool m) { return m; }
 EMIX_HD float square_root(float x) { return std::sqrt(x); }
-EMIX_HD float to_float(int x) { return static_cast<float>(x); }
 EMIX_HD int to_int(float x) { return static_cast<int>(x); }
 EMIX_HD bool lane(bool m, int) { return m; }
 template <class T>
@@ -78,7 +77,6 @@ EMIX_HD Eight::F square_root(Eight::F x) {
   return x;
 }
 
-EMIX_HD Eight::F to_float(Eight::I x) { return __builtin_convertvector(x, Eight::F); }
 EMIX_HD Eight::I to_int(Eight::F x) { return __builtin_convertvector(x, Eight::I); }
 EMIX_HD float& lane(Eight::F& x, int k) { return reinterpret_cast<float*>(&x)[k]; }
 EMIX_HD int& lane(Eight::I& x, int k) { return reinterpret_cast<int*>(&x)[k]; }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import torch
@@ -147,6 +147,7 @@ def _write_gif(path: Path, painter: Painter, frames: Sequence[Frame], fps: int) 
 def _write_mp4(path: Path, painter: Painter, frames: Sequence[Frame], fps: int) -> None:
     import imageio
 
+    film: Any  # its type does not know the method
     with imageio.get_writer(path, format="FFMPEG", fps=fps, codec="libx264", macro_block_size=2) as film:
         for picture in _draw(painter, frames):
             film.append_data(picture)
