@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 from collections.abc import Mapping
@@ -42,10 +43,16 @@ def zeros(shapes: Mapping[str, Shape], device: torch.device) -> dict[str, Tensor
             name: torch.zeros(sizes, dtype=getattr(torch, np.dtype(dtype).name), device=device)
             for name, (sizes, dtype) in shapes.items()
         }
-    # numpy asks the system for zeroed pages, which cost nothing until written; torch.zeros writes them.
     if needed <= _SHARE * memory:
-        return {name: torch.from_numpy(np.zeros(sizes, dtype)) for name, (sizes, dtype) in shapes.items()}
+        return {name: torch.from_numpy(_fresh_pages(shape)) for name, shape in shapes.items()}
     return {name: torch.from_numpy(array) for name, array in _in_a_file(shapes, needed, memory).items()}
+
+
+def _fresh_pages(shape: Shape) -> np.ndarray[Any, Any]:
+    """Pages of the system's own: torch.zeros would write them, and NumPy those that lie in memory freed before."""
+    sizes, dtype = shape
+    pages = mmap.mmap(-1, max(1, size_of(shape)), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(pages, dtype, count=int(np.prod(sizes))).reshape(sizes)
 
 
 def _in_a_file(shapes: Mapping[str, Shape], needed: int, memory: int) -> dict[str, np.ndarray[Any, Any]]:
