@@ -80,7 +80,7 @@ struct Call {
   void check_tensors(const Tensors& t) {
     if (!t.units.defined() || t.units.dim() != 3) fail("`units` must have shape [B, rows, slots], got another one");
     battles = t.units.size(0);
-    const int64_t slots = scenario.slots, cells = kMap * kMap;
+    const int64_t slots = scenario.slots, cells = int64_t(kMap) * kMap;
     check_table("units", t.units, ScalarType::Float, "float32", {battles, unit::rows, slots}, t.units);
     check_table("minds", t.minds, ScalarType::Int, "int32", {battles, mind::rows, slots}, t.units);
     check_table("clock", t.clock, ScalarType::Long, "int64", {battles, clock::rows}, t.units);

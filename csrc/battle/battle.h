@@ -68,13 +68,18 @@ struct Battle {
   int* marks = nullptr;
   int slots = 0;
 
-  EMIX_HD float* operator[](unit::Row row) const { return units + row * slots; }
-  EMIX_HD int* operator[](mind::Row row) const { return minds + row * slots; }
+  EMIX_HD float* operator[](unit::Row row) const { return row_of(units, row); }
+  EMIX_HD int* operator[](mind::Row row) const { return row_of(minds, row); }
   EMIX_HD int64_t& operator[](clock::Row row) const { return clock[row]; }
-  EMIX_HD const float* operator[](stat::Row row) const { return stats + row * slots; }
-  EMIX_HD const int* operator[](trait::Row row) const { return traits + row * slots; }
-  EMIX_HD float* operator[](note::Row row) const { return notes + row * slots; }
-  EMIX_HD int* operator[](mark::Row row) const { return marks + row * slots; }
+  EMIX_HD const float* operator[](stat::Row row) const { return row_of(stats, row); }
+  EMIX_HD const int* operator[](trait::Row row) const { return row_of(traits, row); }
+  EMIX_HD float* operator[](note::Row row) const { return row_of(notes, row); }
+  EMIX_HD int* operator[](mark::Row row) const { return row_of(marks, row); }
+
+  template <class T>
+  EMIX_HD T* row_of(T* table, int row) const {
+    return table + static_cast<int64_t>(row) * slots;
+  }
 
   EMIX_HD bool ally(int slot) const { return slot < scenario->ally_slots; }
   EMIX_HD Side allies() const { return {0, scenario->allies}; }

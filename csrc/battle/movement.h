@@ -47,8 +47,9 @@ EMIX_HD void find_way(const Battle& b, int i, typename V::F x, typename V::F y, 
     const int goal = cell_of(lane(wish_x, k), lane(wish_y, k));
     const int next = waypoints[goal * (kMap * kMap) + cell_of(lane(x, k), lane(y, k))];
     if (next < 0 || next == goal) continue;
-    lane(wish_x, k) = static_cast<float>(next % kMap) + 0.5f;
-    lane(wish_y, k) = static_cast<float>(next / kMap) + 0.5f;
+    const int column = next % kMap, row = next / kMap;
+    lane(wish_x, k) = static_cast<float>(column) + 0.5f;
+    lane(wish_y, k) = static_cast<float>(row) + 0.5f;
     lane(length, k) = kMap;
   }
 }

@@ -83,14 +83,14 @@ EMIX_HD void describe_other(const Battle& b, int i, int other, float first, int 
 EMIX_HD void observe_enemy(const Battle& b, const Sizes& sizes, int i, int j, float* obs, bool* avail) {
   const bool can = b.alive(i) && can_target(b, i, j);
   avail[kTarget + j] = can;
-  Pen pen{obs + sizes.moves + j * sizes.enemy};
+  Pen pen{obs + sizes.moves + int64_t(j) * sizes.enemy};
   describe_other(b, i, b.scenario->ally_slots + j, can ? 1.0f : 0.0f, b.scenario->enemy_shield, pen);
 }
 
 // ... ally j other than i ...
 EMIX_HD void observe_ally(const Battle& b, const Sizes& sizes, int i, int j, float* obs) {
   const Scenario& s = *b.scenario;
-  Pen pen{obs + sizes.moves + s.enemies * sizes.enemy + (j < i ? j : j - 1) * sizes.ally};
+  Pen pen{obs + sizes.moves + int64_t(s.enemies) * sizes.enemy + int64_t(j < i ? j : j - 1) * sizes.ally};
   describe_other(b, i, j, 1.0f, s.ally_shield, pen);
   if (!s.has(Feature::obs_last_action)) return;
   const bool seen = b.alive(i) && b.alive(j) && distance(b, i, j) < s.rule(rule::sight);
@@ -155,7 +155,7 @@ EMIX_HD void describe_past(const Battle& b, const Sizes& sizes, int i, float* st
   const Scenario& s = *b.scenario;
   const int units = s.allies * sizes.ally_state + s.enemies * sizes.enemy_state;
   if (s.has(Feature::state_last_action)) {
-    Pen pen{state + units + i * s.actions};
+    Pen pen{state + units + int64_t(i) * s.actions};
     pen.put_one_hot(b[mind::last_action][i], s.actions);
   }
   if (i == 0 && s.has(Feature::state_timestep_number)) state[s.state_size - 1] = timestep(b);

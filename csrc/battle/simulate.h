@@ -84,12 +84,12 @@ EMIX_HD void observe(const Block& block, const Battle& b, const View& view) {
   const Scenario& s = *b.scenario;
   const Sizes sizes(s);
   block.each_pair(s.allies, s.enemies, [&](int i, int j) EMIX_INLINE {
-    observe_enemy(b, sizes, i, j, view.obs + int64_t(i) * s.obs_size, view.avail + i * s.actions);
+    observe_enemy(b, sizes, i, j, view.obs + int64_t(i) * s.obs_size, view.avail + int64_t(i) * s.actions);
   });
   block.each_pair(s.allies, s.allies, [&](int i, int j) EMIX_INLINE {
     float* obs = view.obs + int64_t(i) * s.obs_size;
     if (i == j)
-      observe_self(b, sizes, i, obs, view.avail + i * s.actions);
+      observe_self(b, sizes, i, obs, view.avail + int64_t(i) * s.actions);
     else
       observe_ally(b, sizes, i, j, obs);
   });
