@@ -28,10 +28,11 @@ STABLE_TORCH_LIBRARY(emix, m) {
   m.def("uncertainty_weight(Tensor q, float scale) -> Tensor");
   // logits [..., A], q [N, ..., A], avail [..., A]
   m.def("explore_logits(Tensor logits, Tensor q, Tensor? avail, float bonus) -> Tensor");
-  // The action drawn [...], its probability, whether the gate was open. seed [1].
+  // The action drawn [...], its probability, whether the gate was open. seed [1]. Here and below floor_tensor, where
+  // there is one, stands for floor: 0-dim, read when the op runs.
   m.def(
-      "explore_actions(Tensor logits, Tensor q, Tensor? avail, Tensor seed, float bonus, float floor) -> (Tensor, "
-      "Tensor, Tensor)");
+      "explore_actions(Tensor logits, Tensor q, Tensor? avail, Tensor seed, float bonus, float floor, Tensor? "
+      "floor_tensor=None) -> (Tensor, Tensor, Tensor)");
 
   // diversity: q [N, ..., A], avail [..., A] -> [...]
   m.def("bhattacharyya(Tensor q, Tensor? avail) -> Tensor");
@@ -54,35 +55,52 @@ STABLE_TORCH_LIBRARY(emix, m) {
 
   // sampling: draws from the softmax of logits [..., A], Philox keyed by seed [1]. samples 0: one, as int64 [...], else
   // uint8 [samples, ...].
-  m.def("sample_actions(Tensor logits, Tensor? avail, Tensor seed, float floor=0., int samples=0) -> Tensor");
+  m.def(
+      "sample_actions(Tensor logits, Tensor? avail, Tensor seed, float floor=0., int samples=0, Tensor? "
+      "floor_tensor=None) -> Tensor");
 
   // policy: logits [..., A] to probabilities, and log_prob, entropy, expected_value [...] of action [...]. What is not
   // wanted has no elements.
-  m.def("masked_policy(Tensor logits, Tensor? avail=None, float floor=0.) -> Tensor");
-  m.def("masked_policy_backward(Tensor grad, Tensor logits, Tensor? avail, float floor) -> Tensor");
+  m.def("masked_policy(Tensor logits, Tensor? avail=None, float floor=0., Tensor? floor_tensor=None) -> Tensor");
   m.def(
-      "policy_terms(Tensor logits, Tensor action, Tensor? avail=None, Tensor? value=None, float floor=0.) -> (Tensor, "
-      "Tensor, Tensor)");
+      "masked_policy_backward(Tensor grad, Tensor logits, Tensor? avail, float floor, Tensor? floor_tensor=None) -> "
+      "Tensor");
+  m.def(
+      "policy_terms(Tensor logits, Tensor action, Tensor? avail=None, Tensor? value=None, float floor=0., Tensor? "
+      "floor_tensor=None) -> (Tensor, Tensor, Tensor)");
   m.def(
       "policy_terms_backward(Tensor? log_prob_grad, Tensor? entropy_grad, Tensor? value_grad, Tensor logits, Tensor "
-      "action, Tensor? avail, Tensor? value, float floor, bool value_wanted) -> (Tensor, Tensor)");
+      "action, Tensor? avail, Tensor? value, float floor, bool value_wanted, Tensor? floor_tensor=None) -> (Tensor, "
+      "Tensor)");
 
   // recurrent: a GRU over x [R, T, I] -> [R, T, H]; and the agent, linear + ReLU, GRU, linear, over obs [B, T, n, O] ->
   // q [B, T, n, A] and the last state [B, n, H]. Each also gives what its backward pass reads (save), else no elements.
+  // precision of matrix products on CUDA: 0 float32, 1 tf32, 2 bf16.
   m.def(
-      "gru_sequence(Tensor x, Tensor? h0, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, bool save=False) -> "
-      "(Tensor, Tensor)");
+      "gru_sequence(Tensor x, Tensor? h0, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, bool save=False, int "
+      "precision=0) -> (Tensor, Tensor)");
   m.def(
       "gru_sequence_backward(Tensor grad, Tensor x, Tensor? h0, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, "
-      "Tensor out, Tensor saved, bool x_wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "Tensor out, Tensor saved, bool x_wanted, int precision=0) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "agent_sequence(Tensor obs, Tensor? last_action, Tensor? h0, Tensor w_in, Tensor b_in, Tensor w_ih, Tensor w_hh, "
-      "Tensor b_ih, Tensor b_hh, Tensor w_out, Tensor b_out, bool save=False) -> (Tensor, Tensor, Tensor)");
+      "Tensor b_ih, Tensor b_hh, Tensor w_out, Tensor b_out, bool save=False, int precision=0) -> (Tensor, Tensor, "
+      "Tensor)");
   m.def(
       "agent_sequence_backward(Tensor? q_grad, Tensor? hidden_grad, Tensor obs, Tensor? last_action, Tensor? h0, "
       "Tensor w_in, Tensor b_in, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, Tensor w_out, Tensor b_out, "
-      "Tensor saved, bool obs_wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, "
-      "Tensor)");
+      "Tensor saved, bool obs_wanted, int precision=0) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, "
+      "Tensor, Tensor, Tensor)");
+
+  // critic: N members over state [..., S] and obs [..., n, O] -> q [N, ..., n, A], and what the backward pass reads
+  // (save). On the CPU alone.
+  m.def(
+      "ensemble_critic(Tensor state, Tensor obs, Tensor w_in, Tensor b_in, Tensor w_hidden, Tensor b_hidden, Tensor "
+      "w_head, Tensor b_head, bool save=False) -> (Tensor, Tensor)");
+  m.def(
+      "ensemble_critic_backward(Tensor grad, Tensor state, Tensor obs, Tensor w_in, Tensor b_in, Tensor w_hidden, "
+      "Tensor b_hidden, Tensor w_head, Tensor b_head, Tensor saved, bool state_wanted, bool obs_wanted) -> (Tensor, "
+      "Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // battle: the state of B battles, which is changed in place, and the map (battle/fields.h) -> obs, state, avail,
   // reward, terminated, truncated, battle_won, dead_allies, dead_enemies. layout: allies, enemies, type bits, whether

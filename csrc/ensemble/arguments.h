@@ -2,6 +2,7 @@
 #pragma once
 #include "checks.h"
 #include "ensemble/ensemble.h"
+#include "policy/floor.h"
 #include "rows.h"
 
 namespace emix::ensemble {
@@ -62,6 +63,7 @@ inline BackwardArguments backward_arguments(const Tensor& q, const OptionalTenso
 
 struct ExploreArguments {
   Rows logits, q, avail;  // keep the data alive
+  OptionalTensor floor;
   Exploration exploration;
   ScalarType input = ScalarType::Undefined;   // element type of logits and q
   ScalarType output = ScalarType::Undefined;  // float64 where one of them is, else float32
@@ -111,15 +113,15 @@ inline ExploreArguments explore_arguments(const Tensor& logits, const Tensor& q,
 
 // The same for drawn actions.
 inline ExploreArguments explore_arguments(const Tensor& logits, const Tensor& q, const OptionalTensor& avail,
-                                          const Tensor& seed, double bonus, double floor) {
-  if (!(floor >= 0 && floor <= 1)) fail("`floor` must lie in [0, 1], got ", floor);
+                                          const Tensor& seed, double bonus, double floor,
+                                          const OptionalTensor& floor_tensor) {
   ExploreArguments result = explore_arguments(logits, q, avail, bonus);
   check_device("seed", seed, "logits", logits);
   if (seed.scalar_type() != ScalarType::Long || seed.numel() != 1)
     fail("`seed` must be an int64 tensor of one element");
   Exploration& e = result.exploration;
   e.seed = static_cast<const int64_t*>(seed.const_data_ptr());
-  e.floor = {static_cast<float>(1 - floor), static_cast<float>(floor / e.actions)};
+  e.floor = policy::floor_source(floor, floor_tensor, e.actions, logits, result.floor);
   result.shape.pop_back();  // of an action, [...]
   return result;
 }

@@ -55,6 +55,7 @@ template <class T, class F>
 EMIX_HD void draw_rows(const Exploration& e, const F* kurtosis, int64_t first, int rows, const Drawn& out) {
   RowTile<F> tile;
   explore<T>(e, kurtosis, first, rows, tile);
+  const auto floor = e.floor.read<float>(e.actions);
   alignas(64) float weight[kMaxActions][kLanes], largest[kLanes], sum[kLanes], total[kLanes], cumulative[kLanes],
       chosen[kLanes];
   alignas(64) int32_t uniform[kLanes], action[kLanes];
@@ -65,7 +66,7 @@ EMIX_HD void draw_rows(const Exploration& e, const F* kurtosis, int64_t first, i
   for (int a = 0; a < e.actions; ++a)
     for (int row = 0; row < kLanes; ++row) {
       const float logit = weight[a][row] =
-          policy::counted(static_cast<float>(tile.logit[a][row]), tile.available[a][row] != 0, e.floor);
+          policy::counted(static_cast<float>(tile.logit[a][row]), tile.available[a][row] != 0, floor);
       largest[row] = logit > largest[row] ? logit : largest[row];
     }
   for (int a = 0; a < e.actions; ++a)
@@ -73,7 +74,7 @@ EMIX_HD void draw_rows(const Exploration& e, const F* kurtosis, int64_t first, i
       sum[row] += weight[a][row] = sampling::relative_exponential(weight[a][row], largest[row]);
   for (int a = 0; a < e.actions; ++a)
     for (int row = 0; row < kLanes; ++row)
-      total[row] += weight[a][row] = policy::weight(weight[a][row], sum[row], tile.available[a][row] != 0, e.floor);
+      total[row] += weight[a][row] = policy::weight(weight[a][row], sum[row], tile.available[a][row] != 0, floor);
   for (int row = 0; row < kLanes; ++row) chosen[row] = weight[0][row];
   for (int a = 0; a < e.actions - 1; ++a)
     for (int row = 0; row < kLanes; ++row) {
@@ -210,8 +211,9 @@ Tensor explore_logits(const Tensor& logits, const Tensor& q, const OptionalTenso
 }
 
 std::tuple<Tensor, Tensor, Tensor> explore_actions(const Tensor& logits, const Tensor& q, const OptionalTensor& avail,
-                                                   const Tensor& seed, double bonus, double floor) {
-  const ExploreArguments a = explore_arguments(logits, q, avail, seed, bonus, floor);
+                                                   const Tensor& seed, double bonus, double floor,
+                                                   const OptionalTensor& floor_tensor) {
+  const ExploreArguments a = explore_arguments(logits, q, avail, seed, bonus, floor, floor_tensor);
   Tensor action = empty(a.shape, ScalarType::Long, logits), probability = empty(a.shape, ScalarType::Float, logits),
          open = empty(a.shape, ScalarType::Bool, logits);
   const Drawn out{static_cast<int64_t*>(action.mutable_data_ptr()), static_cast<float*>(probability.mutable_data_ptr()),

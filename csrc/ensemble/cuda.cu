@@ -139,11 +139,12 @@ __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
   const int64_t seed = *e.seed;
   for (int64_t i = thread_index() / kWarp; i < e.rows; i += thread_count() / kWarp) {
     const Row<Wide<T>> row = explore<T, kCapacity>(e, i, lane);
+    const auto floor = e.floor.read<float>(e.actions);
     float weight[kSlots], cumulative[kSlots] = {}, largest = -INFINITY;
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
       const float logit = static_cast<float>(row.logit[s]);
-      weight[s] = s * kWarp + lane < e.actions ? policy::counted(logit, row.available[s], e.floor) : -INFINITY;
+      weight[s] = s * kWarp + lane < e.actions ? policy::counted(logit, row.available[s], floor) : -INFINITY;
       largest = weight[s] > largest ? weight[s] : largest;
     }
 #pragma unroll
@@ -155,7 +156,7 @@ __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
     for (int s = 0; s < kSlots; ++s) weight[s] = sampling::relative_exponential(weight[s], largest);
     const float sum = sum_in_order(weight, e.actions, lane);
 #pragma unroll
-    for (int s = 0; s < kSlots; ++s) weight[s] = policy::weight(weight[s], sum, row.available[s], e.floor);
+    for (int s = 0; s < kSlots; ++s) weight[s] = policy::weight(weight[s], sum, row.available[s], floor);
     const float total = sum_in_order(weight, e.actions, lane, cumulative);
 
     const int32_t uniform = sampling::uniform_bits(philox(seed, 0, i).word[0]);
@@ -241,9 +242,10 @@ Tensor explore_logits(const Tensor& logits, const Tensor& q, const OptionalTenso
 }
 
 std::tuple<Tensor, Tensor, Tensor> explore_actions(const Tensor& logits, const Tensor& q, const OptionalTensor& avail,
-                                                   const Tensor& seed, double bonus, double floor) {
+                                                   const Tensor& seed, double bonus, double floor,
+                                                   const OptionalTensor& floor_tensor) {
   const CurrentStream current(logits);
-  const ExploreArguments a = explore_arguments(logits, q, avail, seed, bonus, floor);
+  const ExploreArguments a = explore_arguments(logits, q, avail, seed, bonus, floor, floor_tensor);
   const Exploration& e = a.exploration;
   Tensor action = empty(a.shape, ScalarType::Long, logits), probability = empty(a.shape, ScalarType::Float, logits),
          open = empty(a.shape, ScalarType::Bool, logits);

@@ -164,7 +164,7 @@ struct Exploration {
   int members = 0, actions = 0;
   double bonus = 0;
   const int64_t* seed = nullptr;  // this and the floor for drawn actions alone
-  policy::Floor<float> floor;
+  policy::FloorSource floor;
 };
 
 }  // namespace emix::ensemble

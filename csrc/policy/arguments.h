@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "checks.h"
-#include "policy/policy.h"
+#include "policy/floor.h"
 #include "rows.h"
 
 namespace emix::policy {
@@ -15,6 +15,7 @@ struct Arguments {
   ScalarType output = ScalarType::Undefined;  // float64 for float64 inputs, else float32
   std::vector<int64_t> shape;                 // [..., A]
   std::vector<Tensor> kept;                   // copies that had to be made
+  OptionalTensor kept_floor;
 };
 
 inline Strided strided(Arguments& arguments, const Tensor& tensor, size_t inner_axes) {
@@ -27,8 +28,7 @@ inline Strided strided(Arguments& arguments, const Tensor& tensor, size_t inner_
 }
 
 inline Arguments policy_arguments(const Tensor& logits, const OptionalTensor& avail, double floor,
-                                  const Tensor* value = nullptr) {
-  if (!(floor >= 0 && floor <= 1)) fail("`floor` must lie in [0, 1], got ", floor);
+                                  const OptionalTensor& floor_tensor, const Tensor* value = nullptr) {
   check_floating("logits", logits);
   Arguments result;
   const auto sizes = logits.sizes();
@@ -52,8 +52,8 @@ inline Arguments policy_arguments(const Tensor& logits, const OptionalTensor& av
   };
 
   Problem& problem = result.problem;
-  problem.floor = floor;
   problem.actions = static_cast<int>(result.shape.back());
+  problem.floor = floor_source(floor, floor_tensor, problem.actions, logits, result.kept_floor);
   problem.rows = 1;
   for (size_t axis = 0; axis + 1 < result.shape.size(); ++axis) problem.rows *= result.shape[axis];
   problem.logits = strided(result, as_input(logits), 1);
@@ -76,15 +76,15 @@ Strided gradient(Arguments& arguments, const char* name, const Tensor& grad, con
 }
 
 inline Arguments policy_backward_arguments(const Tensor& grad, const Tensor& logits, const OptionalTensor& avail,
-                                           double floor) {
-  Arguments result = policy_arguments(logits, avail, floor);
+                                           double floor, const OptionalTensor& floor_tensor) {
+  Arguments result = policy_arguments(logits, avail, floor, floor_tensor);
   result.problem.policy_grad = gradient(result, "grad", grad, result.shape, 1);
   return result;
 }
 
 inline Arguments terms_arguments(const Tensor& logits, const Tensor& action, const OptionalTensor& avail,
-                                 const OptionalTensor& value, double floor) {
-  Arguments result = policy_arguments(logits, avail, floor, value ? &*value : nullptr);
+                                 const OptionalTensor& value, double floor, const OptionalTensor& floor_tensor) {
+  Arguments result = policy_arguments(logits, avail, floor, floor_tensor, value ? &*value : nullptr);
   check_real("action", action);
   const ScalarType type = action.scalar_type();
   if (type != ScalarType::Long && type != ScalarType::Int && type != ScalarType::Short && type != ScalarType::Char &&
@@ -99,8 +99,9 @@ inline Arguments terms_arguments(const Tensor& logits, const Tensor& action, con
 
 inline Arguments terms_backward_arguments(const OptionalTensor& log_prob_grad, const OptionalTensor& entropy_grad,
                                           const OptionalTensor& value_grad, const Tensor& logits, const Tensor& action,
-                                          const OptionalTensor& avail, const OptionalTensor& value, double floor) {
-  Arguments result = terms_arguments(logits, action, avail, value, floor);
+                                          const OptionalTensor& avail, const OptionalTensor& value, double floor,
+                                          const OptionalTensor& floor_tensor) {
+  Arguments result = terms_arguments(logits, action, avail, value, floor, floor_tensor);
   const std::vector<int64_t> rows(result.shape.begin(), result.shape.end() - 1);
   Problem& problem = result.problem;
   if (log_prob_grad) problem.log_prob_grad = gradient(result, "log_prob_grad", *log_prob_grad, rows, 0);

@@ -183,7 +183,7 @@ EMIX_HD void terms_backward_rows(const Problem& p, const Floor<F>& floor, const 
 // type. For float, without a floor its numbers are constants, and the compiler drops what they make void.
 #define EMIX_POLICY_CLONE(SETS, T, name, rows, Out)                          \
   SETS void name(T, const Problem& p, Out out, int64_t begin, int64_t end) { \
-    const Floor<Wide<T>> floor = floor_of<Wide<T>>(p);                       \
+    const Floor<Wide<T>> floor = p.floor.read<Wide<T>>(p.actions);           \
     if (floor.share > 0 || !std::is_same_v<T, float>)                        \
       rows<T, Wide<T>>(p, floor, out, begin, end);                           \
     else                                                                     \
@@ -208,8 +208,9 @@ void for_rows(const Arguments& a, const F& f) {
   });
 }
 
-Tensor masked_policy(const Tensor& logits, const OptionalTensor& avail, double floor) {
-  const Arguments a = policy_arguments(logits, avail, floor);
+Tensor masked_policy(const Tensor& logits, const OptionalTensor& avail, double floor,
+                     const OptionalTensor& floor_tensor) {
+  const Arguments a = policy_arguments(logits, avail, floor, floor_tensor);
   Tensor result = empty(a.shape, a.output, logits);
   for_rows(a, [&](auto element, int64_t begin, int64_t end) {
     policy(element, a.problem, pointer<Wide<decltype(element)>>(result), begin, end);
@@ -217,8 +218,9 @@ Tensor masked_policy(const Tensor& logits, const OptionalTensor& avail, double f
   return result;
 }
 
-Tensor masked_policy_backward(const Tensor& grad, const Tensor& logits, const OptionalTensor& avail, double floor) {
-  const Arguments a = policy_backward_arguments(grad, logits, avail, floor);
+Tensor masked_policy_backward(const Tensor& grad, const Tensor& logits, const OptionalTensor& avail, double floor,
+                              const OptionalTensor& floor_tensor) {
+  const Arguments a = policy_backward_arguments(grad, logits, avail, floor, floor_tensor);
   Tensor result = empty(a.shape, a.input, logits);
   for_rows(a, [&](auto element, int64_t begin, int64_t end) {
     policy_backward(element, a.problem, pointer<decltype(element)>(result), begin, end);
@@ -227,8 +229,9 @@ Tensor masked_policy_backward(const Tensor& grad, const Tensor& logits, const Op
 }
 
 std::tuple<Tensor, Tensor, Tensor> policy_terms(const Tensor& logits, const Tensor& action, const OptionalTensor& avail,
-                                                const OptionalTensor& value, double floor) {
-  const Arguments a = terms_arguments(logits, action, avail, value, floor);
+                                                const OptionalTensor& value, double floor,
+                                                const OptionalTensor& floor_tensor) {
+  const Arguments a = terms_arguments(logits, action, avail, value, floor, floor_tensor);
   const TermsTensors results = empty_terms(a, logits);
   for_rows(a, [&](auto element, int64_t begin, int64_t end) {
     terms(element, a.problem, results.pointers<Wide<decltype(element)>>(), begin, end);
@@ -240,9 +243,9 @@ std::tuple<Tensor, Tensor> policy_terms_backward(const OptionalTensor& log_prob_
                                                  const OptionalTensor& entropy_grad, const OptionalTensor& value_grad,
                                                  const Tensor& logits, const Tensor& action,
                                                  const OptionalTensor& avail, const OptionalTensor& value, double floor,
-                                                 bool value_wanted) {
-  const Arguments a =
-      terms_backward_arguments(log_prob_grad, entropy_grad, value_grad, logits, action, avail, value, floor);
+                                                 bool value_wanted, const OptionalTensor& floor_tensor) {
+  const Arguments a = terms_backward_arguments(log_prob_grad, entropy_grad, value_grad, logits, action, avail, value,
+                                               floor, floor_tensor);
   const GradientTensors gradients = empty_gradients(a, value_wanted, logits);
   for_rows(a, [&](auto element, int64_t begin, int64_t end) {
     terms_backward(element, a.problem, gradients.pointers<decltype(element)>(), begin, end);

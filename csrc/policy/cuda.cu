@@ -128,7 +128,7 @@ __device__ __forceinline__ void for_rows(const Problem& p, int width, const Each
 template <class T, int kSlots>
 __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
     policy_forward(const __grid_constant__ Problem p, int width, Wide<T>* out) {
-  const auto floor = floor_of<Wide<T>>(p);
+  const auto floor = p.floor.read<Wide<T>>(p.actions);
   for_rows<T, kSlots>(p, width, [&](const Place<T, kSlots>& place) {
     Policy<T, kSlots> policy(place, floor);
 #pragma unroll
@@ -141,7 +141,7 @@ template <class T, int kSlots>
 __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
     policy_backward(const __grid_constant__ Problem p, int width, T* out) {
   using F = Wide<T>;
-  const auto floor = floor_of<F>(p);
+  const auto floor = p.floor.read<F>(p.actions);
   for_rows<T, kSlots>(p, width, [&](const Place<T, kSlots>& place) {
     F h[kSlots];
     place.template load<F>(p.policy_grad, h);
@@ -157,7 +157,7 @@ template <class T, int kSlots>
 __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
     terms_forward(const __grid_constant__ Problem p, int width, const __grid_constant__ Terms<Wide<T>> out) {
   using F = Wide<T>;
-  const auto floor = floor_of<F>(p);
+  const auto floor = p.floor.read<F>(p.actions);
   for_rows<T, kSlots>(p, width, [&](const Place<T, kSlots>& place) {
     F value[kSlots] = {};
     if (p.value.data) place.template load<T>(p.value, value);
@@ -188,7 +188,7 @@ template <class T, int kSlots>
 __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
     terms_backward(const __grid_constant__ Problem p, int width, const __grid_constant__ TermsGradients<T> out) {
   using F = Wide<T>;
-  const auto floor = floor_of<F>(p);
+  const auto floor = p.floor.read<F>(p.actions);
   for_rows<T, kSlots>(p, width, [&](const Place<T, kSlots>& place) {
     F value[kSlots] = {}, h[kSlots];
     if (p.value.data) place.template load<T>(p.value, value);
@@ -233,9 +233,10 @@ void dispatch(const Arguments& a, const F& launch_for) {
   });
 }
 
-Tensor masked_policy(const Tensor& logits, const OptionalTensor& avail, double floor) {
+Tensor masked_policy(const Tensor& logits, const OptionalTensor& avail, double floor,
+                     const OptionalTensor& floor_tensor) {
   const CurrentStream current(logits);
-  const Arguments a = policy_arguments(logits, avail, floor);
+  const Arguments a = policy_arguments(logits, avail, floor, floor_tensor);
   Tensor result = empty(a.shape, a.output, logits);
   dispatch(a, [&](auto element, auto slots, int width, unsigned grid) {
     using T = decltype(element);
@@ -245,9 +246,10 @@ Tensor masked_policy(const Tensor& logits, const OptionalTensor& avail, double f
   return result;
 }
 
-Tensor masked_policy_backward(const Tensor& grad, const Tensor& logits, const OptionalTensor& avail, double floor) {
+Tensor masked_policy_backward(const Tensor& grad, const Tensor& logits, const OptionalTensor& avail, double floor,
+                              const OptionalTensor& floor_tensor) {
   const CurrentStream current(logits);
-  const Arguments a = policy_backward_arguments(grad, logits, avail, floor);
+  const Arguments a = policy_backward_arguments(grad, logits, avail, floor, floor_tensor);
   Tensor result = empty(a.shape, a.input, logits);
   dispatch(a, [&](auto element, auto slots, int width, unsigned grid) {
     using T = decltype(element);
@@ -258,9 +260,10 @@ Tensor masked_policy_backward(const Tensor& grad, const Tensor& logits, const Op
 }
 
 std::tuple<Tensor, Tensor, Tensor> policy_terms(const Tensor& logits, const Tensor& action, const OptionalTensor& avail,
-                                                const OptionalTensor& value, double floor) {
+                                                const OptionalTensor& value, double floor,
+                                                const OptionalTensor& floor_tensor) {
   const CurrentStream current(logits);
-  const Arguments a = terms_arguments(logits, action, avail, value, floor);
+  const Arguments a = terms_arguments(logits, action, avail, value, floor, floor_tensor);
   const TermsTensors results = empty_terms(a, logits);
   dispatch(a, [&](auto element, auto slots, int width, unsigned grid) {
     using T = decltype(element);
@@ -274,10 +277,10 @@ std::tuple<Tensor, Tensor> policy_terms_backward(const OptionalTensor& log_prob_
                                                  const OptionalTensor& entropy_grad, const OptionalTensor& value_grad,
                                                  const Tensor& logits, const Tensor& action,
                                                  const OptionalTensor& avail, const OptionalTensor& value, double floor,
-                                                 bool value_wanted) {
+                                                 bool value_wanted, const OptionalTensor& floor_tensor) {
   const CurrentStream current(logits);
-  const Arguments a =
-      terms_backward_arguments(log_prob_grad, entropy_grad, value_grad, logits, action, avail, value, floor);
+  const Arguments a = terms_backward_arguments(log_prob_grad, entropy_grad, value_grad, logits, action, avail, value,
+                                               floor, floor_tensor);
   const GradientTensors gradients = empty_gradients(a, value_wanted, logits);
   dispatch(a, [&](auto element, auto slots, int width, unsigned grid) {
     using T = decltype(element);

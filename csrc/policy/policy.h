@@ -30,6 +30,20 @@ struct Floor {
   F share = 0;  // floor / A
 };
 
+EMIX_HD Floor<double> floor_of(double floor, int actions) { return {1 - floor, floor / actions}; }
+
+// A number, or one on the device, which is read when the op runs: a CUDA graph's replay sees what it is by then.
+struct FloorSource {
+  Floor<double> number;
+  const double* place = nullptr;
+
+  template <class F>
+  EMIX_HD Floor<F> read(int actions) const {
+    const Floor<double> floor = place ? floor_of(*place, actions) : number;
+    return {static_cast<F>(floor.keep), static_cast<F>(floor.share)};
+  }
+};
+
 // Inputs; those that only one of the ops has, or only its backward pass, are absent in the others. Without an action
 // axis: action and the gradients of the terms.
 struct Problem {
@@ -37,7 +51,7 @@ struct Problem {
   Strided policy_grad, log_prob_grad, entropy_grad, value_grad;
   int64_t rows = 0;
   int actions = 0;
-  double floor = 0;
+  FloorSource floor;
 };
 
 // Results and gradients, contiguous. value: nullptr where it is not wanted.
@@ -50,11 +64,6 @@ template <class T>
 struct TermsGradients {
   T *logits, *value;
 };
-
-template <class F>
-EMIX_HD Floor<F> floor_of(const Problem& problem) {
-  return {static_cast<F>(1 - problem.floor), static_cast<F>(problem.floor / problem.actions)};
-}
 
 // An integer of any dtype; one above int64's range cannot be an action.
 EMIX_HD int64_t action_at(const Strided& view, int64_t row) {

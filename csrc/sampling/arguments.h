@@ -1,6 +1,7 @@
 // From tensors to a Problem, with the checks that both devices share.
 #pragma once
 #include "checks.h"
+#include "policy/floor.h"
 #include "rows.h"
 #include "sampling/sampling.h"
 #include "torch.h"
@@ -12,6 +13,7 @@ struct Arguments {
   ScalarType type = ScalarType::Undefined;  // of the logits
   std::vector<int64_t> shape;               // of the result
   Rows logits, avail;                       // keep the inputs alive
+  OptionalTensor floor;
 };
 
 inline Strided view_of(const Rows& rows) {
@@ -20,8 +22,7 @@ inline Strided view_of(const Rows& rows) {
 
 // samples 0: one draw a row, as int64, else so many, as bytes.
 inline Arguments arguments(const Tensor& logits, const OptionalTensor& avail, const Tensor& seed, double floor,
-                           int64_t samples) {
-  if (!(floor >= 0 && floor <= 1)) fail("`floor` must lie in [0, 1], got ", floor);
+                           const OptionalTensor& floor_tensor, int64_t samples) {
   if (samples < 0) fail("`samples` must be at least 1, got ", samples);
   Arguments result;
   check_floating("logits", logits);
@@ -39,7 +40,7 @@ inline Arguments arguments(const Tensor& logits, const OptionalTensor& avail, co
   problem.rows = result.logits.rows;
   problem.actions = static_cast<int>(shape.back());
   problem.draws = samples > 0 ? samples : 1;
-  problem.floor = {static_cast<float>(1 - floor), static_cast<float>(floor / static_cast<double>(shape.back()))};
+  problem.floor = policy::floor_source(floor, floor_tensor, problem.actions, logits, result.floor);
   if (avail) {
     check_real("avail", *avail);
     check_shape("avail", *avail, shape, " like `logits`");

@@ -17,12 +17,12 @@ struct Tile {
   alignas(64) int32_t threshold[kMaxActions][kLanes];
 };
 
-EMIX_HD void find_thresholds(const Problem& p, Tile& tile) {
+EMIX_HD void find_thresholds(const Problem& p, const Floor<float>& floor, Tile& tile) {
   alignas(64) float largest[kLanes], sum[kLanes], total[kLanes];
   for (int row = 0; row < kLanes; ++row) largest[row] = -INFINITY, sum[row] = total[row] = 0;
   for (int a = 0; a < p.actions; ++a)
     for (int row = 0; row < kLanes; ++row) {
-      const float logit = tile.logit[a][row] = counted(tile.logit[a][row], tile.available[a][row] != 0, p.floor);
+      const float logit = tile.logit[a][row] = counted(tile.logit[a][row], tile.available[a][row] != 0, floor);
       largest[row] = logit > largest[row] ? logit : largest[row];
     }
   for (int a = 0; a < p.actions; ++a)
@@ -30,7 +30,7 @@ EMIX_HD void find_thresholds(const Problem& p, Tile& tile) {
       sum[row] += tile.logit[a][row] = relative_exponential(tile.logit[a][row], largest[row]);
   for (int a = 0; a < p.actions; ++a)
     for (int row = 0; row < kLanes; ++row)
-      tile.logit[a][row] = total[row] += weight(tile.logit[a][row], sum[row], tile.available[a][row] != 0, p.floor);
+      tile.logit[a][row] = total[row] += weight(tile.logit[a][row], sum[row], tile.available[a][row] != 0, floor);
   for (int a = 0; a < p.actions; ++a)
     for (int row = 0; row < kLanes; ++row) tile.threshold[a][row] = threshold(tile.logit[a][row], total[row]);
 }
@@ -39,11 +39,12 @@ template <class T, class Out>
 EMIX_HD void draw_rows(const Problem& p, Out* out, int64_t begin, int64_t end) {
   Tile tile;
   const int64_t seed = *p.seed;
+  const auto floor = p.floor.read<float>(p.actions);
   for (int64_t first = begin; first < end; first += kLanes) {
     const int rows = static_cast<int>(std::min<int64_t>(kLanes, end - first));
     load_values<T>(p.logits, first, rows, p.actions, tile.logit);
     load_mask(p.avail, first, rows, p.actions, tile.available);
-    find_thresholds(p, tile);
+    find_thresholds(p, floor, tile);
     for (int64_t draw = 0; draw < p.draws; draw += kWords) {
       alignas(64) int32_t uniform[kWords][kLanes];
       for (int row = 0; row < kLanes; ++row) {
@@ -75,8 +76,8 @@ EMIX_SAMPLING_CLONES(EMIX_BASELINE, Half)
 EMIX_SAMPLING_CLONES(EMIX_BASELINE, BFloat16)
 
 Tensor sample_actions(const Tensor& logits, const OptionalTensor& avail, const Tensor& seed, double floor,
-                      int64_t samples) {
-  const Arguments a = arguments(logits, avail, seed, floor, samples);
+                      int64_t samples, const OptionalTensor& floor_tensor) {
+  const Arguments a = arguments(logits, avail, seed, floor, floor_tensor, samples);
   Tensor output = empty_result(a, samples, logits);
   const Problem& p = a.problem;
   const int64_t grain = std::max<int64_t>(kLanes, kGrain / (p.actions + p.draws) / kLanes * kLanes);

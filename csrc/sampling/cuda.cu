@@ -41,8 +41,8 @@ __device__ __forceinline__ float logit_at(const Strided& view, ScalarType type, 
 }
 
 // Four elements a thread at once, so that their latencies overlap.
-__device__ __forceinline__ void load(const Problem& p, ScalarType type, int64_t first, const Shared<float>& logits,
-                                     const Shared<uint8_t>& available) {
+__device__ __forceinline__ void load(const Problem& p, const Floor<float>& floor, ScalarType type, int64_t first,
+                                     const Shared<float>& logits, const Shared<uint8_t>& available) {
   constexpr int kLoads = 4;
   const int rows = static_cast<int>(p.rows - first < kWarp ? p.rows - first : kWarp);
   for (int start = static_cast<int>(threadIdx.x); start < rows * p.actions; start += kLoads * kBlock) {
@@ -60,15 +60,16 @@ __device__ __forceinline__ void load(const Problem& p, ScalarType type, int64_t 
     for (int j = 0; j < kLoads; ++j) {
       const int i = start + j * kBlock, row = i / p.actions, a = i % p.actions;
       if (row >= rows) break;
-      logits[a * kStride + row] = counted(logit[j], open[j], p.floor);
+      logits[a * kStride + row] = counted(logit[j], open[j], floor);
       available[a * kByteStride + row] = open[j];
     }
   }
 }
 
 // The sums run in the order of the actions, as on the CPU.
-__device__ __forceinline__ void find_thresholds(const Problem& p, int table, int lane, const Shared<float>& logits,
-                                                const Shared<uint8_t>& available, const Shared<int32_t>& thresholds) {
+__device__ __forceinline__ void find_thresholds(const Problem& p, const Floor<float>& floor, int table, int lane,
+                                                const Shared<float>& logits, const Shared<uint8_t>& available,
+                                                const Shared<int32_t>& thresholds) {
   float largest = -INFINITY, sum = 0, total = 0;
   for (int a = 0; a < p.actions; ++a) {
     const float logit = logits[a * kStride + lane];
@@ -79,7 +80,7 @@ __device__ __forceinline__ void find_thresholds(const Problem& p, int table, int
     sum += logits[a * kStride + lane] = relative_exponential(logits[a * kStride + lane], largest);
   for (int a = 0; a < p.actions; ++a)
     logits[a * kStride + lane] = total +=
-        weight(logits[a * kStride + lane], sum, available[a * kByteStride + lane], p.floor);
+        weight(logits[a * kStride + lane], sum, available[a * kByteStride + lane], floor);
 #pragma unroll 4
   for (int a = 0; a < table; ++a)
     thresholds[a * kWarp + lane] = a < p.actions ? threshold(logits[a * kStride + lane], total) : INT32_MAX;
@@ -93,10 +94,12 @@ __global__ void __launch_bounds__(kBlock, kBlocks)
   const Shared<float> logits(layout.logits, p.actions * kStride);
   const Shared<uint8_t> available(layout.available, p.actions * kByteStride);
   const int64_t seed = *p.seed;
+  const auto floor = p.floor.read<float>(p.actions);
   for (int64_t first = blockIdx.x * int64_t(kWarp); first < p.rows; first += gridDim.x * int64_t(kWarp)) {
-    load(p, type, first, logits, available);
+    load(p, floor, type, first, logits, available);
     block_barrier();
-    if (warp == 0 && first + lane < p.rows) find_thresholds(p, layout.table, lane, logits, available, thresholds);
+    if (warp == 0 && first + lane < p.rows)
+      find_thresholds(p, floor, layout.table, lane, logits, available, thresholds);
     block_barrier();
     if (first + lane < p.rows) {
       for (int64_t draw = warp * kWords; draw < p.draws; draw += kBlock / kWarp * kWords) {
@@ -117,9 +120,9 @@ __global__ void __launch_bounds__(kBlock, kBlocks)
 }
 
 Tensor sample_actions(const Tensor& logits, const OptionalTensor& avail, const Tensor& seed, double floor,
-                      int64_t samples) {
+                      int64_t samples, const OptionalTensor& floor_tensor) {
   const CurrentStream current(logits);
-  const Arguments a = arguments(logits, avail, seed, floor, samples);
+  const Arguments a = arguments(logits, avail, seed, floor, floor_tensor, samples);
   Tensor output = empty_result(a, samples, logits);
   const Problem& p = a.problem;
   const Layout layout(p.actions);

@@ -28,7 +28,7 @@ inline constexpr int kWords = 4;  // draws from one call of Philox
 struct Problem {
   Strided logits, avail;  // avail.data nullptr: every action is available
   const int64_t* seed = nullptr;
-  Floor<float> floor;
+  policy::FloorSource floor;
   int64_t rows = 0, draws = 1;
   int actions = 0;
 };

@@ -25,6 +25,8 @@ def test_opcheck(device: str) -> None:
     check(torch.ops.emix.uncertainty_weight.default, (case.q, 0.1))
     check(torch.ops.emix.explore_logits.default, (case.logits, case.q, case.avail, 0.1))
     check(torch.ops.emix.explore_actions.default, (case.logits, case.q, case.avail, seed, 0.1, 0.1))
+    place = torch.tensor(0.1, device=device)
+    check(torch.ops.emix.explore_actions.default, (case.logits, case.q, case.avail, seed, 0.1, 0.0, place))
 
 
 @pytest.mark.parametrize("name", OPS[:3])
@@ -60,6 +62,23 @@ def test_compiled_gradient(emulated: bool) -> None:
     expected = torch.autograd.grad(loss(), q)[0]
     ours = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(), q)[0]
     torch.testing.assert_close(ours, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("floor", [0.0, 0.1, 1.0])
+def test_a_floor_may_be_a_tensor(device: str, floor: float, dtype: torch.dtype) -> None:
+    """It is read when the op runs, and draws as the number does that it holds."""
+    case = make_case(79, 10, (500,), 18).to(torch.float32, device)
+    place = torch.tensor(0.5, dtype=dtype, device=device)
+    for number in (0.5, floor):
+        place.fill_(number)
+        ours, expected = (
+            ops.explore_actions(
+                case.logits, case.q, case.avail, floor=each, generator=torch.Generator(device).manual_seed(3)
+            )
+            for each in (place, place.item())
+        )
+        assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
 
 
 def test_captured_in_a_cuda_graph() -> None:
@@ -133,6 +152,18 @@ def test_wrong_members(name: str, q: object, message: str) -> None:
 @pytest.mark.parametrize("floor", [-0.1, 1.1, float("nan")])
 def test_wrong_floor(floor: float) -> None:
     with pytest.raises(ValueError, match=r"floor must lie in \[0, 1\], got"):
+        ops.explore_actions(**GOOD, floor=floor)
+
+
+@pytest.mark.parametrize(
+    ("floor", "message"),
+    [
+        (torch.zeros(1), r"floor must have shape \[\], or be a number, got \[1\]"),
+        (torch.tensor(0), r"floor must be a float16"),
+    ],
+)
+def test_wrong_floor_tensor(floor: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         ops.explore_actions(**GOOD, floor=floor)
 
 

@@ -73,11 +73,15 @@ def test_opcheck(device: str, floor: float) -> None:
         ("policy_terms_backward", (None, grad, None, logits, action, avail, None, floor, False)),
     ]:
         torch.library.opcheck(getattr(torch.ops.emix, op).default, arguments)
+        place = {"floor_tensor": torch.tensor(floor, device=device)}
+        torch.library.opcheck(getattr(torch.ops.emix, op).default, arguments, place)
 
 
+@pytest.mark.parametrize("place", [False, True])
 @pytest.mark.parametrize("floor", [0.0, 0.1])
-def test_compiles_in_one_graph(device: str, floor: float) -> None:
+def test_compiles_in_one_graph(device: str, floor: float | Tensor, place: bool) -> None:
     case = make_rows(14, (4, 3, 5), floor=floor).to(torch.float32, device)
+    floor = torch.tensor(floor, device=device) if place else floor
 
     def loss(logits: Tensor, value: Tensor) -> Tensor:
         terms = ops.policy_terms(logits, case.action, case.avail, value, floor)
@@ -102,6 +106,53 @@ def test_repeats_bit_for_bit(device: str, floor: float) -> None:
         return (*results, *torch.autograd.grad([each.sum() for each in results], inputs))
 
     assert all(torch.equal(a, b) for a, b in zip(run(), run(), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("floor", FLOORS)
+def test_a_floor_may_be_a_tensor(device: str, floor: float, dtype: torch.dtype) -> None:
+    """The same bits as with the number that it holds, gradients included."""
+    place = torch.tensor(floor, dtype=dtype, device=device)
+
+    def run(floor: float | Tensor) -> tuple[Tensor, ...]:
+        case = make_rows(18, (70, 18)).to(torch.float32, device)
+        case = Rows(case.logits.requires_grad_(), case.avail, case.action, case.value.requires_grad_(), floor)
+        results = all_terms(ops, case)
+        return (*results, *torch.autograd.grad([each.sum() for each in results], (case.logits, case.value)))
+
+    assert all(torch.equal(a, b) for a, b in zip(run(place), run(place.item()), strict=True))
+
+
+def test_a_floor_is_read_when_the_op_runs(device: str) -> None:
+    case = make_rows(19, (33, 18)).to(torch.float32, device)
+    place = torch.tensor([0.1, 0.5], device=device)[1]
+    for floor in (0.5, 0.25, 0.0):
+        place.fill_(floor)
+        expected = ops.masked_policy(case.logits, case.avail, floor)
+        assert torch.equal(ops.masked_policy(case.logits, case.avail, place), expected)
+    logits = case.logits.requires_grad_()
+    result = ops.masked_policy(logits, case.avail, place)
+    place.fill_(0.5)  # between the passes: the gradient would not be that of the result
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        result.sum().backward()
+
+
+def test_cuda_graph_replays_see_the_floor() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    with pytest.raises(ValueError, match="floor must be on cuda:0 like logits, got cpu"):
+        ops.masked_policy(torch.zeros(4, 3, device="cuda"), floor=torch.tensor(0.1))
+    case = make_rows(20, (500, 18)).to(torch.float32, "cuda")
+    case.floor = torch.zeros((), device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    all_terms(ops, case)
+    with torch.cuda.graph(graph):
+        results = all_terms(ops, case)
+    for floor in (0.5, 0.0):
+        case.floor.fill_(floor)
+        graph.replay()
+        expected = all_terms(ops, Rows(case.logits, case.avail, case.action, case.value, floor))
+        assert all(torch.equal(a, b) for a, b in zip(results, expected, strict=True))
 
 
 def views(tensor: Tensor) -> list[Tensor]:
@@ -180,6 +231,11 @@ Z, ACTION = torch.zeros(4, 3), torch.zeros(4, dtype=torch.long)
         (lambda: ops.masked_policy(Z, floor=1.5), r"floor must lie in \[0, 1\], got 1.5"),
         (lambda: ops.masked_policy(Z, floor=-0.1), r"floor must lie in \[0, 1\], got -0.1"),
         (lambda: ops.masked_policy(Z, floor=math.nan), r"floor must lie in \[0, 1\], got nan"),
+        (lambda: ops.masked_policy(Z, floor=Z[0]), r"floor must have shape \[\], or be a number, got \[3\]"),
+        (lambda: ops.masked_policy(Z, floor=Z[:1, 0]), r"floor must have shape \[\], or be a number, got \[1\]"),
+        (lambda: ops.masked_policy(Z, floor=ACTION[0]), r"floor must be a float16.*got an integer or bool one"),
+        (lambda: ops.masked_policy(Z, floor="0.1"), r"Expected a value of type 'float' for argument 'floor'"),
+        (lambda: ops.policy_terms(Z, ACTION, floor=Z[0]), r"floor must have shape \[\], or be a number, got \[3\]"),
         (lambda: ops.masked_policy(Z.to_sparse()), r"expected dense CPU or CUDA tensors"),
         (lambda: ops.policy_terms(Z, Z[:, 0]), r"action must be an integer tensor"),
         (lambda: ops.policy_terms(Z, ACTION.bool()), r"action must be an integer tensor"),

@@ -176,6 +176,23 @@ def test_cuda_graph_replays_draw_anew() -> None:
     assert not torch.equal(draws[1], draws[2])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("floor", FLOORS)
+def test_a_floor_may_be_a_tensor(device: str, floor: float, dtype: torch.dtype) -> None:
+    """It is read when the op runs, and draws as the number does that it holds."""
+    case = make_rows(9, (500, 18), scale=20).to(torch.float32, device)
+    place = torch.tensor(0.5, dtype=dtype, device=device)
+    for number in (0.5, floor):
+        place.fill_(number)
+        ours, expected = (
+            ops.sample_actions(
+                case.logits, case.avail, samples=5, floor=each, generator=torch.Generator(device).manual_seed(3)
+            )
+            for each in (place, place.item())
+        )
+        assert torch.equal(ours, expected)
+
+
 # torch's own machinery
 
 
@@ -200,7 +217,9 @@ def test_no_gradient(device: str) -> None:
 def test_opcheck(device: str, samples: int) -> None:
     case = make_rows(6, (3, 2, 5)).to(torch.float32, device)
     seed = torch.tensor([31], device=device)
-    torch.library.opcheck(torch.ops.emix.sample_actions.default, (case.logits, case.avail, seed, 0.1, samples))
+    arguments, place = (case.logits, case.avail, seed, 0.1, samples), torch.tensor(0.1, device=device)
+    torch.library.opcheck(torch.ops.emix.sample_actions.default, arguments)
+    torch.library.opcheck(torch.ops.emix.sample_actions.default, (*arguments, place))
 
 
 @pytest.mark.parametrize("samples", [None, 5])
@@ -255,6 +274,7 @@ Z = torch.zeros(4, 3)
         (lambda: ops.sample_actions(Z, torch.ones(3)), r"avail must have shape \[4, 3\] like logits, got \[3\]"),
         (lambda: ops.sample_actions(Z, floor=1.5), r"floor must lie in \[0, 1\], got 1.5"),
         (lambda: ops.sample_actions(Z, floor=math.nan), r"floor must lie in \[0, 1\], got nan"),
+        (lambda: ops.sample_actions(Z, floor=Z[0]), r"floor must have shape \[\], or be a number, got \[3\]"),
         (lambda: ops.sample_actions(Z, samples=0), r"samples must be at least 1, got 0"),
         (lambda: ops.sample_actions(Z, samples=-3), r"samples must be at least 1, got -3"),
         (lambda: ops.sample_actions(Z, samples=2.5), r"samples must be an integer, got 2.5"),

@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from emix.ops._errors import explained
+from emix.ops._floor import number_and_tensor
 
 _moments = torch.ops.emix.ensemble_moments.default
 _moments_backward = torch.ops.emix.ensemble_moments_backward.default
@@ -117,15 +118,16 @@ def explore_actions(
     avail: Tensor | None = None,
     *,
     bonus: float = 0.001,
-    floor: float = 0.0,
+    floor: float | Tensor = 0.0,
     generator: torch.Generator | None = None,
 ) -> ExploreActions:
     """Draw an actor's exploring actions from members and logits, in one launch: logits [..., A], q [N, ..., A].
 
     Adds the bonus of ``explore_logits`` to the available actions where the gate is open, and draws from what
     ``sample_actions`` makes of these logits: the softmax over the available actions, or with ``floor`` the masked and
-    renormalised ``(1 - floor) softmax + floor / A`` over all. Gate closed, it is ``sample_actions`` draw for draw.
-    Where no action is available (padding) the draw is action 0, of probability 1. No gradient.
+    renormalised ``(1 - floor) softmax + floor / A`` over all; ``floor`` is a number in [0, 1], or a 0-dim tensor as for
+    ``policy_terms``. Gate closed, it is ``sample_actions`` draw for draw. Where no action is available (padding) the
+    draw is action 0, of probability 1. No gradient.
 
     The seed is one int64 tensor that torch draws on the device of ``logits``, from ``generator`` or torch's default
     one (under torch.compile, see ``sample_actions``); the policy is computed in float32. Definitions,
@@ -140,7 +142,7 @@ def explore_actions(
         raise ValueError(f"logits must be a tensor, got {logits!r}")
     try:
         seed = torch.randint(_SEEDS, (1,), generator=generator, device=logits.device)
-        return ExploreActions(*_explore_actions(logits, q, avail, seed, bonus, floor))
+        return ExploreActions(*_explore_actions(logits, q, avail, seed, bonus, *number_and_tensor(floor)))
     except RuntimeError as error:
         if generator is not None and generator.device.type != logits.device.type:
             raise ValueError(f"generator must be on {logits.device.type} like logits, got {generator.device}") from None
@@ -187,7 +189,7 @@ def _(logits, q, avail, bonus):  # type: ignore[no-untyped-def]
 
 
 @torch.library.register_fake("emix::explore_actions")
-def _(logits, q, avail, seed, bonus, floor):  # type: ignore[no-untyped-def]
+def _(logits, q, avail, seed, bonus, floor, floor_tensor=None):  # type: ignore[no-untyped-def]
     shape = logits.shape[:-1]
     dtypes = (torch.int64, torch.float32, torch.bool)
     return tuple(logits.new_empty(shape, dtype=dtype) for dtype in dtypes)

@@ -12,6 +12,10 @@ What both functions share:
 Shapes: ``logits`` [..., A], 1 to 128 actions; ``avail`` and ``value`` like ``logits``; ``action`` [...]. Nothing is
 broadcast: ``expand`` what should be. Any strides; any other axis may be empty.
 
+``floor`` is a number in [0, 1], or a 0-dim tensor of any floating dtype on the device of ``logits``. A tensor is read
+when the op runs, so that a CUDA graph's replay sees what it is by then; its value is not checked, and no gradient
+reaches it.
+
 Types: float16, bfloat16, float32 or float64, computed and returned in float32 (float64 where one input is float64).
 Masks are bool, or any dtype that holds 0 and 1; actions any integer dtype. A gradient has its input's dtype.
 
@@ -32,6 +36,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from emix.ops._errors import explained
+from emix.ops._floor import number_and_tensor
 
 _policy = torch.ops.emix.masked_policy.default
 _policy_backward = torch.ops.emix.masked_policy_backward.default
@@ -49,7 +54,7 @@ class PolicyTerms(NamedTuple):
     expected_value: Tensor | None
 
 
-def masked_policy(logits: Tensor, avail: Tensor | None = None, floor: float = 0.0) -> Tensor:
+def masked_policy(logits: Tensor, avail: Tensor | None = None, floor: float | Tensor = 0.0) -> Tensor:
     """Compute the probabilities of all actions: [..., A] -> [..., A]; 0 where not available. Differentiable.
 
     Definition, degenerate rows, types and errors: see ``emix.ops.policy``. Source: COMA (Foerster et al. 2018),
@@ -63,13 +68,17 @@ def masked_policy(logits: Tensor, avail: Tensor | None = None, floor: float = 0.
     """
     try:
         call = _MaskedPolicy.apply if _wants_gradient(logits) else _policy
-        return call(logits, avail, floor)
+        return call(logits, avail, *number_and_tensor(floor))
     except RuntimeError as error:
         raise explained(error, _NO_NAMES) from None
 
 
 def policy_terms(
-    logits: Tensor, action: Tensor, avail: Tensor | None = None, value: Tensor | None = None, floor: float = 0.0
+    logits: Tensor,
+    action: Tensor,
+    avail: Tensor | None = None,
+    value: Tensor | None = None,
+    floor: float | Tensor = 0.0,
 ) -> PolicyTerms:
     """Compute ``log pi(action)``, the entropy ``-sum_a pi_a log pi_a`` and, with a value, ``sum_a pi_a value_a``.
 
@@ -86,7 +95,7 @@ def policy_terms(
     """
     try:
         call = _PolicyTerms.apply if _wants_gradient(logits, value) else _terms
-        log_prob, entropy, expected_value = call(logits, action, avail, value, floor)
+        log_prob, entropy, expected_value = call(logits, action, avail, value, *number_and_tensor(floor))
     except RuntimeError as error:
         raise explained(error, _NO_NAMES) from None
     return PolicyTerms(log_prob, entropy, None if value is None else expected_value)
@@ -102,26 +111,33 @@ def _wants_gradient(*inputs: Tensor | None) -> bool:
 
 class _MaskedPolicy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, avail: Tensor | None, floor: float) -> Tensor:
-        ctx.save_for_backward(logits, avail)
+    def forward(ctx: Any, logits: Tensor, avail: Tensor | None, floor: float, floor_tensor: Tensor | None) -> Tensor:
+        ctx.save_for_backward(logits, avail, floor_tensor)
         ctx.floor = floor
-        return _policy(logits, avail, floor)
+        return _policy(logits, avail, floor, floor_tensor)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return _policy_backward(grad, *ctx.saved_tensors, ctx.floor), None, None
+        logits, avail, floor_tensor = ctx.saved_tensors
+        return _policy_backward(grad, logits, avail, ctx.floor, floor_tensor), None, None, None
 
 
 class _PolicyTerms(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, action: Tensor, avail: Tensor | None, value: Tensor | None, floor: float
+        ctx: Any,
+        logits: Tensor,
+        action: Tensor,
+        avail: Tensor | None,
+        value: Tensor | None,
+        floor: float,
+        floor_tensor: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.save_for_backward(logits, action, avail, value)
+        ctx.save_for_backward(logits, action, avail, value, floor_tensor)
         ctx.floor = floor
         ctx.set_materialize_grads(False)  # a term that no loss uses costs nothing
-        return _terms(logits, action, avail, value, floor)
+        return _terms(logits, action, avail, value, floor, floor_tensor)
 
     @staticmethod
     @once_differentiable
@@ -129,10 +145,11 @@ class _PolicyTerms(torch.autograd.Function):
         ctx: Any, log_prob: Tensor | None, entropy: Tensor | None, expected_value: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         value_wanted = ctx.needs_input_grad[3] and expected_value is not None
+        *inputs, floor_tensor = ctx.saved_tensors
         logits_grad, value_grad = _terms_backward(
-            log_prob, entropy, expected_value, *ctx.saved_tensors, ctx.floor, value_wanted
+            log_prob, entropy, expected_value, *inputs, ctx.floor, value_wanted, floor_tensor
         )
-        return logits_grad, None, None, value_grad if value_wanted else None, None
+        return logits_grad, None, None, value_grad if value_wanted else None, None, None
 
 
 def _inputs_dtype(logits: Tensor, value: Tensor | None = None) -> torch.dtype:
@@ -146,24 +163,24 @@ def _result_dtype(logits: Tensor, value: Tensor | None = None) -> torch.dtype:
 
 
 @torch.library.register_fake("emix::masked_policy")
-def _(logits, avail=None, floor=0.0):  # type: ignore[no-untyped-def]
+def _(logits, avail=None, floor=0.0, floor_tensor=None):  # type: ignore[no-untyped-def]
     return logits.new_empty(logits.shape, dtype=_result_dtype(logits))
 
 
 @torch.library.register_fake("emix::masked_policy_backward")
-def _(grad, logits, avail, floor):  # type: ignore[no-untyped-def]
+def _(grad, logits, avail, floor, floor_tensor=None):  # type: ignore[no-untyped-def]
     return logits.new_empty(logits.shape)
 
 
 @torch.library.register_fake("emix::policy_terms")
-def _(logits, action, avail=None, value=None, floor=0.0):  # type: ignore[no-untyped-def]
+def _(logits, action, avail=None, value=None, floor=0.0, floor_tensor=None):  # type: ignore[no-untyped-def]
     rows, dtype = logits.shape[:-1], _result_dtype(logits, value)
     sizes = (rows, rows, (0,) if value is None else rows)
     return tuple(logits.new_empty(size, dtype=dtype) for size in sizes)
 
 
 @torch.library.register_fake("emix::policy_terms_backward")
-def _(log_prob_grad, entropy_grad, value_grad, logits, action, avail, value, floor, value_wanted):  # type: ignore[no-untyped-def]
+def _(log_prob_grad, entropy_grad, value_grad, logits, action, avail, value, floor, value_wanted, floor_tensor=None):  # type: ignore[no-untyped-def]
     dtype = _inputs_dtype(logits, value)
     return logits.new_empty(logits.shape, dtype=dtype), logits.new_empty(
         logits.shape if value_wanted else (0,), dtype=dtype

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from emix.ops._errors import explained
+from emix.ops._floor import number_and_tensor
 
 _sample = torch.ops.emix.sample_actions.default
 
@@ -29,14 +30,15 @@ def sample_actions(
     avail: Tensor | None = None,
     *,
     samples: int | None = None,
-    floor: float = 0.0,
+    floor: float | Tensor = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Draw actions from the policy of ``logits``, by inversion of its cumulative distribution.
 
     logits: [..., A], float16 to float64, computed in float32, 1 to 128 actions; a NaN is taken as -inf. avail: [...,
-    A], bool or 0/1. Returns int64 [...], or with ``samples=K`` uint8 [K, ...]: K independent draws a row. An action of
-    probability 0 is never drawn; where no action has any (all masked: padding) the draw is 0. No gradient.
+    A], bool or 0/1. floor: a number in [0, 1], or a 0-dim tensor as for ``policy_terms``. Returns int64 [...], or with
+    ``samples=K`` uint8 [K, ...]: K independent draws a row. An action of probability 0 is never drawn; where no action
+    has any (all masked: padding) the draw is 0. No gradient.
 
     The seed is one int64 tensor that torch draws on the device of ``logits``, from ``generator`` or torch's default
     one: no host synchronisation, and every replay of a CUDA graph draws anew. torch.compile has no
@@ -53,7 +55,8 @@ def sample_actions(
         raise ValueError(f"samples must be at least 1, got {samples}")
     try:
         seed = torch.randint(_SEEDS, (1,), generator=generator, device=logits.device)
-        return _sample(logits, avail, seed, floor, samples or 0)
+        number, tensor = number_and_tensor(floor)
+        return _sample(logits, avail, seed, number, samples or 0, tensor)
     except (RuntimeError, AttributeError, TypeError) as error:
         _check(logits, samples, generator)
         raise explained(error, _NO_NAMES) from None
@@ -72,7 +75,7 @@ def _check(logits: object, samples: object, generator: object) -> None:
 
 
 @torch.library.register_fake("emix::sample_actions")
-def _(logits, avail, seed, floor=0.0, samples=0):  # type: ignore[no-untyped-def]
+def _(logits, avail, seed, floor=0.0, samples=0, floor_tensor=None):  # type: ignore[no-untyped-def]
     if samples > 0:
         return logits.new_empty((samples, *logits.shape[:-1]), dtype=torch.uint8)
     return logits.new_empty(logits.shape[:-1], dtype=torch.int64)

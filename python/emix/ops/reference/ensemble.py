@@ -41,7 +41,7 @@ def explore_logits(logits: Tensor, q: Tensor, avail: Tensor | None = None, bonus
 
 
 def explore_actions(
-    logits: Tensor, q: Tensor, avail: Tensor | None, seed: Tensor, *, bonus: float = 0.001, floor: float = 0.0
+    logits: Tensor, q: Tensor, avail: Tensor | None, seed: Tensor, *, bonus: float = 0.001, floor: float | Tensor = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Action, probability and gate [...]: ``sample_actions`` with the bonus added to the available actions' logits."""
     added, gate = _bonus(q, avail, bonus)

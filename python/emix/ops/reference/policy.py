@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def masked_policy(logits: Tensor, avail: Tensor | None = None, floor: float = 0.0) -> Tensor:
+def masked_policy(logits: Tensor, avail: Tensor | None = None, floor: float | Tensor = 0.0) -> Tensor:
     """Softmax over the available actions, or ``avail ((1 - floor) softmax(logits) + floor / A)`` renormalised."""
     avail = torch.ones_like(logits, dtype=torch.bool) if avail is None else avail.bool()
     counted = logits if floor > 0 else logits.masked_fill(~avail, -torch.inf)
@@ -17,7 +17,11 @@ def masked_policy(logits: Tensor, avail: Tensor | None = None, floor: float = 0.
 
 
 def policy_terms(
-    logits: Tensor, action: Tensor, avail: Tensor | None = None, value: Tensor | None = None, floor: float = 0.0
+    logits: Tensor,
+    action: Tensor,
+    avail: Tensor | None = None,
+    value: Tensor | None = None,
+    floor: float | Tensor = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """``log pi(action)``, ``-sum_a pi_a log pi_a`` and ``sum_a pi_a value_a``."""
     pi = masked_policy(logits, avail, floor)

@@ -29,7 +29,7 @@ def _product(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sample_actions(
-    logits: Tensor, avail: Tensor | None, seed: Tensor, *, samples: int | None = None, floor: float = 0.0
+    logits: Tensor, avail: Tensor | None, seed: Tensor, *, samples: int | None = None, floor: float | Tensor = 0.0
 ) -> Tensor:
     """Draw the first action a with ``u < sum_{b <= a} pi_b``, u having 31 bits; see ``emix.ops.sample_actions``."""
     logits = torch.where(logits.isnan(), -torch.inf, logits)
