@@ -3,9 +3,9 @@
     pytest benchmarks/bench_recurrent.py
 
 Forward, and forward and backward with gradients to the input and every weight; acting is one step for a few rows. Every
-peer's results are compared with ours before they are timed. On CUDA the times are device times in a CUDA graph. On the
-CPU what dominates the peers is fresh memory: compare them under the same allocator (MALLOC_MMAP_THRESHOLD_=1073741824
-MALLOC_TRIM_THRESHOLD_=4294967296 keeps what was freed).
+peer's results are compared with ours before they are timed. On CUDA the times are device times in a CUDA graph, and
+ours come in the narrow precisions, too. On the CPU what dominates the peers is fresh memory: compare them under the
+same allocator (MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 keeps what was freed).
 """
 
 from __future__ import annotations
@@ -25,7 +25,16 @@ H = 64
 SEQUENCES = {"3m": (96, 60), "2s3z": (160, 120), "MMM2": (320, 180)}  # rows (32 episodes x agents), steps
 AGENTS = {"3m": (3, 30, 9), "2s3z": (5, 80, 11), "MMM2": (10, 176, 18)}  # agents, length of obs, actions
 
+PEERS = ["emix", "nn.GRU", "unrolled"]
+NARROW = {"emix tf32": 3e-2, "emix bf16": 1e-1}  # how far from ours in float32, relative to the norm
+CASES = [(device, peer) for device in DEVICES for peer in [*PEERS, *(NARROW if device == "cuda" else ())]]
+
 Call = Callable[[], tuple[Tensor, ...]]
+
+
+def of_ours(peer: str) -> dict[str, str]:
+    """The precision in a peer's name."""
+    return {"precision": peer.removeprefix("emix ")} if peer in NARROW else {}
 
 
 def sequence_call(peer: str, rows: int, steps: int, device: str) -> tuple[Call, list[Tensor]]:
@@ -39,8 +48,8 @@ def sequence_call(peer: str, rows: int, steps: int, device: str) -> tuple[Call, 
     wanted = [x, *gru.parameters()]
     if peer == "nn.GRU":
         return lambda: (gru(x, h0.unsqueeze(0))[0],), wanted
-    module = ops if peer == "emix" else ops.reference
-    return lambda: (module.gru_sequence(x, h0, *gru.parameters()),), wanted
+    module = ops.reference if peer == "unrolled" else ops
+    return lambda: (module.gru_sequence(x, h0, *gru.parameters(), **of_ours(peer)),), wanted
 
 
 def agent_call(
@@ -61,8 +70,8 @@ def agent_call(
         return agent.head(h).unflatten(1, (episodes, n)).transpose(0, 1), h[-1].unflatten(0, (episodes, n))
 
     weights = list(agent.parameters())  # in the order in which the ops take them
-    module = ops if peer == "emix" else ops.reference
-    fused = partial(module.agent_sequence, obs, last_action, h0, *weights)
+    module = ops.reference if peer == "unrolled" else ops
+    fused = partial(module.agent_sequence, obs, last_action, h0, *weights, **of_ours(peer))
     return layers if peer == "nn.GRU" else fused, weights
 
 
@@ -73,13 +82,15 @@ def gradients(call: Call, wanted: list[Tensor]) -> tuple[Tensor, ...]:
 def compare(peer: str, ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...], *, x_first: bool) -> None:
     for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         turned = b.transpose(0, 1) if x_first and i == 0 and peer == "nn.GRU" else b
-        torch.testing.assert_close(a, turned, rtol=1e-3, atol=1e-3 * (1 + a.abs().max().item()))
+        if peer in NARROW:  # a ReLU that opens or closes changes single gradients by more
+            assert (a - turned).norm() < NARROW[peer] * a.norm()
+        else:
+            torch.testing.assert_close(a, turned, rtol=1e-3, atol=1e-3 * (1 + a.abs().max().item()))
 
 
-@pytest.mark.parametrize("peer", ["emix", "nn.GRU", "unrolled"])
 @pytest.mark.parametrize("direction", ["forward", "forward, backward"])
 @pytest.mark.parametrize("size", SEQUENCES)
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("device", "peer"), CASES)
 def test_gru(record: Callable[..., None], device: str, size: str, direction: str, peer: str) -> None:
     rows, steps = SEQUENCES[size]
     run(
@@ -92,17 +103,15 @@ def test_gru(record: Callable[..., None], device: str, size: str, direction: str
     )
 
 
-@pytest.mark.parametrize("peer", ["emix", "nn.GRU", "unrolled"])
 @pytest.mark.parametrize("direction", ["forward", "forward, backward"])
 @pytest.mark.parametrize("size", AGENTS)
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("device", "peer"), CASES)
 def test_agent(record: Callable[..., None], device: str, size: str, direction: str, peer: str) -> None:
     steps, sizes = SEQUENCES[size][1], AGENTS[size]
     run(record, f"{device} agent {size}", device, direction, peer, lambda p: agent_call(p, 32, steps, sizes, device))
 
 
-@pytest.mark.parametrize("peer", ["emix", "nn.GRU", "unrolled"])
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("device", "peer"), CASES)
 def test_acting(record: Callable[..., None], device: str, peer: str) -> None:
     run(record, f"{device} act, 24 rows", device, "forward", peer, lambda p: agent_call(p, 8, 1, AGENTS["3m"], device))
 

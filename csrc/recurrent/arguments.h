@@ -1,64 +1,9 @@
 // From tensors to a Sequence, with the checks that both devices share.
 #pragma once
-#include "checks.h"
+#include "argument_reader.h"
 #include "recurrent/recurrent.h"
 
 namespace emix::recurrent {
-
-// Reads the inputs of one call as one element type: float64 where one is float64, else float32.
-class Arguments {
- public:
-  ScalarType type = ScalarType::Float;
-
-  explicit Arguments(const char* name, const Tensor& x) : name_(name), x_(x) {}
-
-  void note(const char* name, const OptionalTensor& tensor) {
-    if (!tensor) return;
-    check_floating(name, *tensor);
-    check_device(name, *tensor, name_, x_);
-    if (tensor->scalar_type() == ScalarType::Double) type = ScalarType::Double;
-  }
-
-  // Contiguous, of that shape; nullptr where not given.
-  const void* read(const char* name, const OptionalTensor& tensor, std::initializer_list<int64_t> shape) {
-    if (!tensor) return nullptr;
-    check_shape(name, *tensor, std::vector<int64_t>(shape), why_);
-    return keep(torch::stable::contiguous(converted(*tensor))).const_data_ptr();
-  }
-
-  // Any strides but along the last axis; [B, T, n, features], or without n.
-  View view(const Tensor& tensor) {
-    Tensor wide = converted(tensor);
-    const size_t features = wide.sizes().size() - 1;
-    if (wide.sizes()[features] > 1 && wide.strides()[features] != 1) wide = torch::stable::contiguous(wide);
-    const auto strides = keep(wide).strides();
-    return {wide.const_data_ptr(), strides[0], strides[1], features == 3 ? strides[2] : 0};
-  }
-
-  const int64_t* integers(const char* name, const Tensor& tensor, std::initializer_list<int64_t> shape) {
-    check_real(name, tensor);
-    if (is_floating(tensor.scalar_type())) fail("`", name, "` must be an integer tensor, got a floating one");
-    check_device(name, tensor, name_, x_);
-    check_shape(name, tensor, std::vector<int64_t>(shape), why_);
-    const Tensor wide = tensor.scalar_type() == ScalarType::Long ? tensor : torch::stable::to(tensor, ScalarType::Long);
-    return static_cast<const int64_t*>(keep(torch::stable::contiguous(wide)).const_data_ptr());
-  }
-
-  void because(const std::string& why) { why_ = why; }
-  Tensor fresh(const std::vector<int64_t>& shape) const { return empty(shape, type, x_); }
-  const Tensor& x() const { return x_; }
-
- private:
-  Tensor converted(const Tensor& tensor) const {
-    return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
-  }
-  const Tensor& keep(const Tensor& tensor) { return kept_.emplace_back(tensor); }
-
-  const char* name_;
-  const Tensor& x_;
-  std::string why_;
-  std::vector<Tensor> kept_;  // the data of the Sequence
-};
 
 // The weights of the GRU itself.
 struct GruWeights {
@@ -83,18 +28,18 @@ struct Call {
   Sequence p;
 
   // A plain GRU: x [R, T, I], h0 [R, H].
-  Call(const Tensor& x, const OptionalTensor& h0, const GruWeights& gru) : arguments("x", x) {
+  Call(const Tensor& x, const OptionalTensor& h0, const GruWeights& gru, int64_t precision) : arguments("x", x) {
     const auto sizes = x.sizes();
     if (sizes.size() != 3) fail("`x` must have shape [R, T, I], got ", shape_text(sizes.data(), sizes.size()));
     p.batch = sizes[0], p.time = sizes[1], p.inputs = sizes[2];
     note("x", x, h0, gru);
-    finish(x, gru, " because `x` has shape ");
+    finish(x, gru, precision, " because `x` has shape ");
     p.h0 = arguments.read("h0", h0, {p.batch, p.hidden});
   }
 
   // The agent: obs [B, T, n, O], last_action [B, T, n], h0 [B, n, H].
   Call(const Tensor& obs, const OptionalTensor& last_action, const OptionalTensor& h0, const GruWeights& gru,
-       const LayerWeights& layers)
+       const LayerWeights& layers, int64_t precision)
       : arguments("obs", obs) {
     const auto sizes = obs.sizes();
     if (sizes.size() != 4) fail("`obs` must have shape [B, T, n, O], got ", shape_text(sizes.data(), sizes.size()));
@@ -103,7 +48,7 @@ struct Call {
     note("obs", obs, h0, gru);
     arguments.note("w_in", layers.w_in), arguments.note("b_in", layers.b_in);
     arguments.note("w_out", layers.w_out), arguments.note("b_out", layers.b_out);
-    finish(obs, gru, " because `obs` has shape ");
+    finish(obs, gru, precision, " because `obs` has shape ");
     if (layers.w_out.sizes().size() != 2) fail("`w_out` must have shape [A, H]");
     p.actions = layers.w_out.sizes()[0];
     p.action_columns = last_action ? p.actions : 0;
@@ -131,16 +76,27 @@ struct Call {
     arguments.note("b_ih", gru.b_ih), arguments.note("b_hh", gru.b_hh);
   }
 
-  void finish(const Tensor& x, const GruWeights& gru, const char* why) {
+  void finish(const Tensor& x, const GruWeights& gru, int64_t precision, const char* why) {
+    if (precision < 0 || precision > 2) fail("`precision` must be 0 (float32), 1 (tf32) or 2 (bf16), got ", precision);
+    p.precision = static_cast<Precision>(precision);
+    if (p.precision != Precision::kFloat32 && arguments.type == ScalarType::Double)
+      fail("`precision` must be float32 where an input is float64 (computed in float64), got ",
+           p.precision == Precision::kTf32 ? "tf32" : "bf16");
     const int64_t H = p.hidden = hidden_of(gru.w_hh);
     const auto sizes = x.sizes();
     arguments.because(why + shape_text(sizes.data(), sizes.size()) + " and `w_hh` [" + std::to_string(3 * H) + ", " +
                       std::to_string(H) + "]");
-    p.x = arguments.view(x);
+    p.x = view(arguments.strided(x));
     p.w_ih = arguments.read("w_ih", gru.w_ih, {3 * H, p.encoded()});
     p.w_hh = arguments.read("w_hh", gru.w_hh, {3 * H, H});
     p.b_ih = arguments.read("b_ih", gru.b_ih, {3 * H});
     p.b_hh = arguments.read("b_hh", gru.b_hh, {3 * H});
+  }
+
+  // Of [B, T, n, features], or without n.
+  static View view(const Tensor& tensor) {
+    const auto strides = tensor.strides();
+    return {tensor.const_data_ptr(), strides[0], strides[1], strides.size() == 4 ? strides[2] : 0};
   }
 
   // Those of the agents' ids: n, or none.

@@ -1,9 +1,8 @@
 // The CPU's copies of the weights, laid out for product(): transposed where they are multiplied from the right, gates
 // in the order of recurrent.h, padded with zeros. Also the way back, for their gradients.
 #pragma once
-#include <memory>
-
-#include "recurrent/cpu_product.h"
+#include "cpu_memory.h"
+#include "cpu_product.h"
 #include "recurrent/recurrent.h"
 
 namespace emix::recurrent {
@@ -19,49 +18,8 @@ struct Sizes {
         actions(padded(p.actions, kColumns)) {}
 };
 
-// One allocation, handed out in parts that begin at a cache line.
-template <class F>
-class Memory {
- public:
-  F* take(int64_t elements) { return storage_ ? storage_.get() + claim(elements) : (claim(elements), nullptr); }
-
-  // Calls `layout` twice: to count, and to hand out zeros.
-  template <class Layout>
-  void allocate(const Layout& layout) {
-    layout();
-    storage_.reset(new F[used_]());
-    used_ = 0;
-    layout();
-  }
-
-  void clear() { memset(static_cast<void*>(storage_.get()), 0, used_ * sizeof(F)); }
-
- private:
-  int64_t claim(int64_t elements) {
-    const int64_t at = used_;
-    used_ += padded(elements, 64 / sizeof(F));
-    return at;
-  }
-
-  std::unique_ptr<F[]> storage_;
-  int64_t used_ = 0;
-};
-
 inline constexpr int kInputGate[3] = {2, 0, 1};   // n, r, z: which third of torch's rows
 inline constexpr int kHiddenGate[3] = {0, 1, 2};  // r, z, m
-
-template <class F>
-EMIX_HD void transpose(const F* from, int64_t rows, int64_t columns, int64_t from_stride, F* to, int64_t to_stride) {
-  constexpr int64_t kTile = 16;
-  for (int64_t j = 0; j < columns; j += kTile)
-    for (int64_t i = 0; i < rows; ++i)
-      for (int64_t k = j; k < j + kTile && k < columns; ++k) to[k * to_stride + i] = from[i * from_stride + k];
-}
-
-template <class F>
-EMIX_HD void copy(const F* from, int64_t rows, int64_t columns, int64_t from_stride, F* to, int64_t to_stride) {
-  for (int64_t i = 0; i < rows; ++i) memcpy(to + i * to_stride, from + i * from_stride, columns * sizeof(F));
-}
 
 template <class F>
 struct ForwardWeights {

@@ -40,6 +40,12 @@ struct Jobs {
     slices = (depth + slice - 1) / slice;
   }
 
+  EMIX_HD int of_tile(int64_t tile) const {
+    int which = count - 1;
+    while (job[which].first_tile > tile) --which;
+    return which;
+  }
+
  private:
   void add(Layer layer, int64_t width, int64_t columns, void* weight, void* bias) {
     job[count++] = {layer, width, columns, weight, bias, elements, tiles};
@@ -48,34 +54,84 @@ struct Jobs {
   }
 };
 
-// Number k of the [T, B n]: what a layer read, and what came back.
+// Of one of the [T, B n], where lies what a layer read and what came back.
+template <class F>
+struct Source {
+  const F *left = nullptr, *grad = nullptr;  // nullptr: zeros; whatever lies there, NaN too
+  int action = -1, agent = -1;               // inputs of the first layer, behind `left`, that are 1
+};
+
+template <class F>
+inline constexpr int kSumBytes = 2 * kSumDepth * kTile * sizeof(F) + kSumDepth * sizeof(Source<F>);
+
 template <class F>
 struct Terms {
   const Sequence& p;
   const Gradients& g;
   const Work<F>& work;
+  const Job& job;
+  int observed = static_cast<int>(job.layer == kFirst ? p.inputs : job.width);  // of its inputs; the others are one-hot
+  int columns = static_cast<int>(job.columns);
 
-  __device__ __forceinline__ F left(Layer layer, int64_t k, int64_t m) const {
+  __device__ __forceinline__ Source<F> source(int64_t k) const {
     const int64_t t = k / p.rows(), row = k % p.rows(), b = row / p.agents, i = row % p.agents;
-    if (layer == kLast ? !work.asked[k] : !work.reached[k]) return 0;  // whatever lies there, NaN too
-    if (layer == kLast) return g.h.row<F>(b, t, i)[m];
-    if (layer == kHiddenGates) {
-      if (t > 0) return g.h.row<F>(b, t - 1, i)[m];
-      return p.h0 ? static_cast<const F*>(p.h0)[row * p.hidden + m] : F(0);
+    const int64_t cell = (b * p.time + t) * p.agents + i;
+    const bool counts = job.layer == kLast ? work.asked[k] : work.reached[k];
+    Source<F> at;
+    if (job.layer == kInputGates) {
+      at.grad = work.gate + k * 4 * p.hidden;
+    } else if (job.layer == kHiddenGates) {
+      at.grad = work.gate + k * 4 * p.hidden + p.hidden;
+    } else if (job.layer == kFirst) {
+      at.grad = work.e + k * p.hidden;
+    } else if (g.out) {
+      at.grad = static_cast<const F*>(g.out) + cell * p.actions;
     }
-    if (layer == kInputGates && p.is_agent) return static_cast<const F*>(g.saved)[k * p.saved() + 4 * p.hidden + m];
-    if (m < p.inputs) return p.x.row<F>(b, t, i)[m];
-    if (m < p.inputs + p.action_columns)
-      return p.last_action[(b * p.time + t) * p.agents + i] == m - p.inputs ? F(1) : F(0);
-    return i == m - p.inputs - p.action_columns ? F(1) : F(0);
+    if (!counts) return at;
+    if (job.layer == kInputGates && p.is_agent) {
+      at.left = static_cast<const F*>(g.saved) + k * p.saved() + 4 * p.hidden;
+    } else if (job.layer == kInputGates || job.layer == kFirst) {
+      at.left = p.x.row<F>(b, t, i);
+    } else if (job.layer == kLast || t > 0) {
+      at.left = g.h.row<F>(b, job.layer == kLast ? t : t - 1, i);
+    } else if (p.h0) {
+      at.left = static_cast<const F*>(p.h0) + row * p.hidden;
+    }
+    if (job.layer != kFirst) return at;
+    const int64_t action = p.action_columns ? p.last_action[cell] : -1;
+    if (action >= 0 && action < p.action_columns) at.action = static_cast<int>(observed + action);
+    if (p.id_columns) at.agent = static_cast<int>(observed + p.action_columns + i);
+    return at;
   }
 
-  __device__ __forceinline__ F grad(Layer layer, int64_t k, int64_t column) const {
-    if (layer == kInputGates) return work.gate[k * 4 * p.hidden + column];
-    if (layer == kHiddenGates) return work.gate[k * 4 * p.hidden + p.hidden + column];
-    if (layer == kFirst) return work.e[k * p.hidden + column];
-    const int64_t t = k / p.rows(), row = k % p.rows(), b = row / p.agents, i = row % p.agents;
-    return g.out ? static_cast<const F*>(g.out)[((b * p.time + t) * p.agents + i) * p.actions + column] : F(0);
+  __device__ __forceinline__ F left(const Source<F>& at, int m) const {
+    return load((at.left != nullptr) & (m < observed), at.left + m, F((m == at.action) | (m == at.agent)));
+  }
+  __device__ __forceinline__ F grad(const Source<F>& at, int column) const {
+    return load((at.grad != nullptr) & (column < columns), at.grad + column, 0);
+  }
+
+ private:
+  // Always loads something: a branch would make each load wait for the one before.
+  __device__ __forceinline__ F load(bool exists, const F* from, F otherwise) const {
+    const F value = *(exists ? from : static_cast<const F*>(p.w_hh));
+    return exists ? value : otherwise;
+  }
+};
+
+// What a block adds up: one tile of the jobs over one slice of the [T, B n].
+struct Part {
+  int64_t slice, begin, end;
+  const Job& job;
+  int first_m, first_n;
+
+  __device__ __forceinline__ Part(const Jobs& jobs, int64_t total)
+      : slice(blockIdx.x / jobs.tiles),
+        begin(slice * jobs.slice),
+        end(begin + jobs.slice < total ? begin + jobs.slice : total),
+        job(jobs.job[jobs.of_tile(blockIdx.x % jobs.tiles)]) {
+    const int64_t tile = blockIdx.x % jobs.tiles - job.first_tile, across = Job::tiles_of(job.columns);
+    first_m = static_cast<int>(tile / across) * kTile, first_n = static_cast<int>(tile % across) * kTile;
   }
 };
 
@@ -84,22 +140,20 @@ __global__ void __launch_bounds__(kThreads)
     sum_slices(const __grid_constant__ Sequence p, const __grid_constant__ Gradients g,
                const __grid_constant__ Work<F> work, const __grid_constant__ Jobs jobs, F* partial) {
   const Shared<F> left(0, kSumDepth * kTile), right(kSumDepth * kTile * sizeof(F), kSumDepth * kTile);
-  const Terms<F> terms{p, g, work};
-  const int64_t tile = blockIdx.x % jobs.tiles, slice = blockIdx.x / jobs.tiles;
-  int which = jobs.count - 1;
-  while (jobs.job[which].first_tile > tile) --which;
-  const Job& job = jobs.job[which];
-  const int64_t across = Job::tiles_of(job.columns), first_m = (tile - job.first_tile) / across * kTile,
-                first_n = (tile - job.first_tile) % across * kTile;
-  const int64_t begin = slice * jobs.slice, total = p.time * p.rows(),
-                end = begin + jobs.slice < total ? begin + jobs.slice : total;
+  const Shared<Source<F>> sources(2 * kSumDepth * kTile * sizeof(F), kSumDepth);
+  const Part part(jobs, p.time * p.rows());
+  const Job& job = part.job;
+  const Terms<F> terms{p, g, work, job};
   const int ty = threadIdx.x / (kTile / kSide), tx = threadIdx.x % (kTile / kSide);
   F sum[kSide][kSide] = {}, bias[kSide] = {};
-  for (int64_t k = begin; k < end; k += kSumDepth) {
+  for (int64_t k = part.begin; k < part.end; k += kSumDepth) {
+    const int64_t mine = k + threadIdx.x;
+    if (threadIdx.x < kSumDepth) sources[threadIdx.x] = mine < part.end ? terms.source(mine) : Source<F>();
+    block_barrier();
     for (int at = threadIdx.x; at < kSumDepth * kTile; at += kThreads) {
-      const int64_t place = k + at / kTile, m = first_m + at % kTile, n = first_n + at % kTile;
-      left[at] = place < end && m < job.width ? terms.left(job.layer, place, m) : F(0);
-      right[at] = place < end && n < job.columns ? terms.grad(job.layer, place, n) : F(0);
+      const int d = at / kTile;
+      left[at] = terms.left(sources[d], part.first_m + at % kTile);
+      right[at] = terms.grad(sources[d], part.first_n + at % kTile);
     }
     block_barrier();
 #pragma unroll
@@ -114,17 +168,16 @@ __global__ void __launch_bounds__(kThreads)
         for (int i = 0; i < kSide; ++i) sum[i][j] += a[i] * b[j];
       }
     }
-    block_barrier();
   }
-  F* out = partial + slice * jobs.elements + job.offset;
+  F* out = partial + part.slice * jobs.elements + job.offset;
 #pragma unroll
   for (int j = 0; j < kSide; ++j) {
-    const int64_t n = first_n + tx * kSide + j;
+    const int64_t n = part.first_n + tx * kSide + j;
     if (n >= job.columns) continue;
-    if (first_m == 0 && ty == 0) out[job.width * job.columns + n] = bias[j];
+    if (part.first_m == 0 && ty == 0) out[job.width * job.columns + n] = bias[j];
 #pragma unroll
     for (int i = 0; i < kSide; ++i) {
-      const int64_t m = first_m + ty * kSide + i;
+      const int64_t m = part.first_m + ty * kSide + i;
       if (m < job.width) out[m * job.columns + n] = sum[i][j];
     }
   }

@@ -37,8 +37,9 @@ void run_backward(const Call& call, const Gradients& gradients) {
 
 template <class Device>
 std::tuple<Tensor, Tensor> gru_sequence(const Tensor& x, const OptionalTensor& h0, const Tensor& w_ih,
-                                        const Tensor& w_hh, const Tensor& b_ih, const Tensor& b_hh, bool save) {
-  const Call call(x, h0, {w_ih, w_hh, b_ih, b_hh});
+                                        const Tensor& w_hh, const Tensor& b_ih, const Tensor& b_hh, bool save,
+                                        int64_t precision) {
+  const Call call(x, h0, {w_ih, w_hh, b_ih, b_hh}, precision);
   Results r;
   const Tensor out = result(call.arguments, call.out_shape(), r.out);
   const Tensor saved = saved_result(call, r.saved, save);
@@ -49,8 +50,8 @@ std::tuple<Tensor, Tensor> gru_sequence(const Tensor& x, const OptionalTensor& h
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gru_sequence_backward(
     const Tensor& grad, const Tensor& x, const OptionalTensor& h0, const Tensor& w_ih, const Tensor& w_hh,
-    const Tensor& b_ih, const Tensor& b_hh, const Tensor& out, const Tensor& saved, bool x_wanted) {
-  Call call(x, h0, {w_ih, w_hh, b_ih, b_hh});
+    const Tensor& b_ih, const Tensor& b_hh, const Tensor& out, const Tensor& saved, bool x_wanted, int64_t precision) {
+  Call call(x, h0, {w_ih, w_hh, b_ih, b_hh}, precision);
   const Sequence& p = call.p;
   Arguments& arguments = call.arguments;
   arguments.because(" like the forward pass's");
@@ -72,8 +73,8 @@ std::tuple<Tensor, Tensor, Tensor> agent_sequence(const Tensor& obs, const Optio
                                                   const OptionalTensor& h0, const Tensor& w_in, const Tensor& b_in,
                                                   const Tensor& w_ih, const Tensor& w_hh, const Tensor& b_ih,
                                                   const Tensor& b_hh, const Tensor& w_out, const Tensor& b_out,
-                                                  bool save) {
-  const Call call(obs, last_action, h0, {w_ih, w_hh, b_ih, b_hh}, {w_in, b_in, w_out, b_out});
+                                                  bool save, int64_t precision) {
+  const Call call(obs, last_action, h0, {w_ih, w_hh, b_ih, b_hh}, {w_in, b_in, w_out, b_out}, precision);
   Results r;
   const Tensor q = result(call.arguments, call.out_shape(), r.out);
   const Tensor hidden = result(call.arguments, call.hidden_shape(), r.last);
@@ -87,8 +88,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
     const OptionalTensor& q_grad, const OptionalTensor& hidden_grad, const Tensor& obs,
     const OptionalTensor& last_action, const OptionalTensor& h0, const Tensor& w_in, const Tensor& b_in,
     const Tensor& w_ih, const Tensor& w_hh, const Tensor& b_ih, const Tensor& b_hh, const Tensor& w_out,
-    const Tensor& b_out, const Tensor& saved, bool obs_wanted) {
-  Call call(obs, last_action, h0, {w_ih, w_hh, b_ih, b_hh}, {w_in, b_in, w_out, b_out});
+    const Tensor& b_out, const Tensor& saved, bool obs_wanted, int64_t precision) {
+  Call call(obs, last_action, h0, {w_ih, w_hh, b_ih, b_hh}, {w_in, b_in, w_out, b_out}, precision);
   const Sequence& p = call.p;
   Arguments& arguments = call.arguments;
   arguments.because(" like the forward pass's");

@@ -19,6 +19,9 @@ namespace emix::recurrent {
 inline constexpr int kGates = 4;
 inline constexpr int64_t kMaxHidden = 256;
 
+// What the inputs of a float32 call's matrix products are rounded to, where the device has units for that.
+enum class Precision : int64_t { kFloat32, kTf32, kBf16 };
+
 // Element j of row (b, i) at step t lies at data + b * batch + t * time + i * agent + j, in elements.
 struct View {
   const void* data = nullptr;  // nullptr: not given
@@ -33,8 +36,9 @@ struct View {
 // One call. A plain GRU is one agent a sequence. Weights are contiguous and in torch's layout.
 struct Sequence {
   int64_t batch = 0, time = 0, agents = 1;
-  int64_t inputs = 0, hidden = 0;              // of x; H
-  bool is_agent = false;                       // with the layers before and after
+  int64_t inputs = 0, hidden = 0;  // of x; H
+  bool is_agent = false;           // with the layers before and after
+  Precision precision = Precision::kFloat32;
   int64_t actions = 0;                         // A of q
   int64_t action_columns = 0, id_columns = 0;  // of W_in, after those of x
   View x;

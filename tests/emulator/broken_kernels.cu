@@ -64,6 +64,17 @@ __global__ void different_sizes_kernel() {
 }
 void different_sizes() { launch("different_sizes", different_sizes_kernel, 1, 32, 0); }
 
+struct Word {
+  static constexpr int kPerWord = 1;
+  static float value(unsigned word, int) { return float(word); }
+};
+
+__global__ void mma_without_a_lane_kernel() {
+  float sum[4] = {};
+  if (threadIdx.x != 11) emulator::mma_m16n8<Word>(sum, {}, {});
+}
+void mma_without_a_lane() { launch("mma_without_a_lane", mma_without_a_lane_kernel, 1, 32, 0); }
+
 __global__ void mask_without_caller_kernel() { __syncwarp(0xfffffffe); }
 void mask_without_caller() { launch("mask_without_caller", mask_without_caller_kernel, 1, 32, 0); }
 
@@ -118,17 +129,29 @@ void thrown() { launch("throwing", throwing_kernel, 1, 64, 0); }
 }  // namespace
 
 const Cases kBrokenCases = {
-    CASE(missing_barrier),      CASE(barrier_beside_shuffle),
-    CASE(divergent_shuffle),    CASE(exited_lane),
-    CASE(exited_lane_ballot),   CASE(different_primitives),
-    CASE(different_masks),      CASE(different_sizes),
-    CASE(mask_without_caller),  CASE(source_outside_mask),
-    CASE(source_outside_block), CASE(bad_width),
-    CASE(out_of_bounds),        CASE(guard),
-    CASE(stack_overflow),       CASE(large_block),
-    CASE(huge_block),           CASE(empty_block),
-    CASE(empty_grid),           CASE(large_grid),
-    CASE(large_shared),         CASE(thrown),
+    CASE(missing_barrier),
+    CASE(barrier_beside_shuffle),
+    CASE(divergent_shuffle),
+    CASE(exited_lane),
+    CASE(exited_lane_ballot),
+    CASE(different_primitives),
+    CASE(different_masks),
+    CASE(different_sizes),
+    CASE(mma_without_a_lane),
+    CASE(mask_without_caller),
+    CASE(source_outside_mask),
+    CASE(source_outside_block),
+    CASE(bad_width),
+    CASE(out_of_bounds),
+    CASE(guard),
+    CASE(stack_overflow),
+    CASE(large_block),
+    CASE(huge_block),
+    CASE(empty_block),
+    CASE(empty_grid),
+    CASE(large_grid),
+    CASE(large_shared),
+    CASE(thrown),
 };
 
 // Not one to recover from: it ends the process.

@@ -13,6 +13,7 @@
 // the call.
 //
 //   emulator.h    launch, shared memory; barrier, warp primitives and integer intrinsics under CUDA's names (this file)
+//   mma.h         the matrix units
 //   scheduler.h   blocks, warps and threads: who runs, who waits for whom
 //   order.h       in which order
 //   faults.h      the limits of a launch, the words of a fault
@@ -25,6 +26,7 @@
 #include <type_traits>
 
 #include "cuda_types.h"
+#include "mma.h"
 #include "scheduler.h"
 
 namespace emulator {

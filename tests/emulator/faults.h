@@ -22,10 +22,21 @@ inline std::string text(unsigned x, unsigned y, unsigned z) {
 inline std::string text(const uint3& i) { return text(i.x, i.y, i.z); }
 inline std::string text(const dim3& d) { return text(d.x, d.y, d.z); }
 
-enum class Primitive : uint8_t { kSyncwarp, kShfl, kShflUp, kShflDown, kShflXor, kBallot, kAny, kAll, kReduceAdd };
-inline constexpr const char* kPrimitiveNames[] = {"__syncwarp",       "__shfl_sync",     "__shfl_up_sync",
-                                                  "__shfl_down_sync", "__shfl_xor_sync", "__ballot_sync",
-                                                  "__any_sync",       "__all_sync",      "__reduce_add_sync"};
+enum class Primitive : uint8_t {
+  kSyncwarp,
+  kShfl,
+  kShflUp,
+  kShflDown,
+  kShflXor,
+  kBallot,
+  kAny,
+  kAll,
+  kReduceAdd,
+  kMma
+};
+inline constexpr const char* kPrimitiveNames[] = {
+    "__syncwarp",    "__shfl_sync", "__shfl_up_sync", "__shfl_down_sync",  "__shfl_xor_sync",
+    "__ballot_sync", "__any_sync",  "__all_sync",     "__reduce_add_sync", "mma.sync"};
 
 // What the lanes of a mask must agree on.
 struct Call {

@@ -128,6 +128,59 @@ void partial_warp() {
   print(ballots);
 }
 
+// Two numbers in a word, or one.
+template <int kBits>
+struct Words {
+  static constexpr int kPerWord = 32 / kBits;
+  static float value(unsigned word, int part) { return float(word >> kBits * part & 0xffff); }
+};
+
+// The product of two matrices of integers. Rows and columns of a lane's elements are written as in the PTX ISA's
+// "Matrix Fragments for mma.m16n8k16" (bf16) and "mma.m16n8k8" (tf32).
+template <int kBits>
+__global__ void mma_kernel(const unsigned (*a)[16], const unsigned (*b)[8], float (*d)[8]) {
+  const int group = threadIdx.x >> 2, item = threadIdx.x % 4;
+  unsigned left[4] = {}, right[2] = {};
+  for (int i = 0; i < 4 * 32 / kBits; ++i) {
+    const int row = kBits == 32 ? (i == 0 || i == 2 ? group : group + 8)
+                                : ((0 <= i && i < 2) || (4 <= i && i < 6) ? group : group + 8);
+    const int column = kBits == 32 ? (i < 2 ? item : item + 4) : item * 2 + (i & 1) + (i >= 4 ? 8 : 0);
+    left[i * kBits / 32] |= a[row][column] << i * kBits % 32;
+  }
+  for (int i = 0; i < 2 * 32 / kBits; ++i) {
+    const int row = kBits == 32 ? (i == 0 ? item : item + 4) : item * 2 + (i & 1) + (i >= 2 ? 8 : 0);
+    right[i * kBits / 32] |= b[row][group] << i * kBits % 32;
+  }
+  float sum[4];
+  for (int i = 0; i < 4; ++i) sum[i] = d[i < 2 ? group : group + 8][item * 2 + (i & 1)];
+  emulator::mma_m16n8<Words<kBits>>(sum, {left[0], left[1], left[2], left[3]}, {right[0], right[1]});
+  for (int i = 0; i < 4; ++i) d[i < 2 ? group : group + 8][item * 2 + (i & 1)] = sum[i];
+}
+
+template <int kBits>
+void mma_of() {
+  constexpr int kDepth = 8 * 32 / kBits;
+  unsigned a[16][16], b[16][8];
+  float d[16][8];
+  for (int i = 0; i < 16; ++i) {
+    for (int k = 0; k < 16; ++k) a[i][k] = i * 31 + k * 7;
+    for (int j = 0; j < 8; ++j) b[i][j] = i * 5 + j * 11, d[i][j] = float(i - j);
+  }
+  launch("mma", mma_kernel<kBits>, 1, 32, 0, &a[0], &b[0], &d[0]);
+  for (int i = 0; i < 16; ++i) {
+    for (int j = 0; j < 8; ++j) {
+      float sum = float(i - j);
+      for (int k = 0; k < kDepth; ++k) sum += float(a[i][k] * b[k][j]);
+      if (d[i][j] != sum) throw std::runtime_error("element " + std::to_string(i * 8 + j) + " is wrong");
+    }
+  }
+}
+
+void mma() {
+  mma_of<16>(), mma_of<32>();
+  std::cout << "right\n";
+}
+
 // ---- blocks, shared memory, order
 
 enum class Forget { kNothing, kFirstBarrier, kLastBarrier };
@@ -253,6 +306,7 @@ int main(int, char** arguments) {
       CASE(vote),
       CASE(values),
       CASE(intrinsics),
+      CASE(mma),
       CASE(partial_warp),
       CASE(trace),
       CASE(setter),

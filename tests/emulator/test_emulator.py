@@ -82,6 +82,11 @@ def test_integer_intrinsics(run: Run) -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS)
+def test_matrix_units_in_the_layouts_of_the_ptx_isa(run: Run, order: str) -> None:
+    assert run("mma", order) == "right"
+
+
+@pytest.mark.parametrize("order", ORDERS)
 def test_block_with_a_partial_warp(run: Run, order: str) -> None:
     low, high = sum(range(32)), sum(range(32, 48))
     assert numbers(run("partial_warp", order)) == [low, low, high, high, 0xFFFFFFFF, 0xFFFF]
@@ -170,6 +175,7 @@ FAULTS = {
     "different_primitives": ["thread (0, 0, 0): __any_sync", "lane 3", "which stands at __ballot_sync"],
     "different_masks": ["thread (0, 0, 0): __syncwarp", "lane 16", "stands at __syncwarp (mask 0xffff8000"],
     "different_sizes": ["thread (0, 0, 0): __shfl_sync (mask 0xffffffff, 4-byte", "lane 16", "8-byte value)"],
+    "mma_without_a_lane": ["thread (0, 0, 0): mma.sync", "lane 11, thread (11, 0, 0), which has exited"],
     "mask_without_caller": ["thread (0, 0, 0): __syncwarp (mask 0xfffffffe", "by lane 0, which its mask must contain"],
     "source_outside_mask": ["thread (0, 0, 0): __shfl_sync", "reads lane 20, which its mask must contain"],
     "source_outside_block": ["thread (40, 0, 0): __shfl_down_sync", "reads lane 16, which this warp", "does not have"],

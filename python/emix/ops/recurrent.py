@@ -17,6 +17,11 @@ included, comes into any gradient.
 Types: float16, bfloat16, float32 or float64, computed and returned in float32 (float64 where one input is float64). A
 gradient has its input's type. Any strides; any size but H may be 0. Bitwise repeatable, for any number of threads.
 
+Precision: with ``precision`` "tf32" or "bf16" a GPU from compute capability 8.0 on multiplies on its matrix units. The
+inputs of every matrix product, forward and backward, are rounded to that type (tf32 keeps 10 bits of the mantissa, bf16
+7) and their products added up in float32; gates, states, gradients of biases and all results are float32. The CPU and
+older GPUs have no such units and compute in float32 whatever it says. Where an input is float64 it must be "float32".
+
 Gradient: reaches every input but the integers, where asked for; not twice.
 
 Errors: ValueError that names the argument, what was expected and what came.
@@ -24,12 +29,13 @@ Errors: ValueError that names the argument, what was expected and what came.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from emix.errors import UsageError
 from emix.ops._errors import explained
 
 _gru = torch.ops.emix.gru_sequence.default
@@ -37,25 +43,38 @@ _gru_backward = torch.ops.emix.gru_sequence_backward.default
 _agent = torch.ops.emix.agent_sequence.default
 _agent_backward = torch.ops.emix.agent_sequence_backward.default
 
+Precision = Literal["float32", "tf32", "bf16"]
+_PRECISIONS: tuple[Precision, ...] = get_args(Precision)  # the library takes the index
+
 _NO_NAMES: dict[str, str] = {}
 
 
-def gru_sequence(x: Tensor, h0: Tensor | None, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> Tensor:
+def gru_sequence(
+    x: Tensor,
+    h0: Tensor | None,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor,
+    b_hh: Tensor,
+    *,
+    precision: Precision = "float32",
+) -> Tensor:
     """Run a GRU over R sequences of T steps: x [R, T, I], h0 [R, H] (None: zeros) -> h [R, T, H].
 
     The equations, order of gates and weights of ``torch.nn.GRU`` (one layer, batch first): ``gru_sequence(x, h0,
-    *gru.parameters())`` is ``gru(x, h0[None])[0]``. Padding, types, gradient and errors: see ``emix.ops.recurrent``.
-    Source: Cho et al. 2014, in cuDNN's form.
+    *gru.parameters())`` is ``gru(x, h0[None])[0]``. Padding, types, ``precision``, gradient and errors: see
+    ``emix.ops.recurrent``. Source: Cho et al. 2014, in cuDNN's form.
 
     >>> gru = torch.nn.GRU(3, 4, batch_first=True)
     >>> x = torch.randn(2, 5, 3)
     >>> torch.allclose(gru_sequence(x, None, *gru.parameters()), gru(x)[0], atol=1e-5)
     True
     """
+    inputs = (x, h0, w_ih, w_hh, b_ih, b_hh)
     try:
-        if _wants_gradient(x, h0, w_ih, w_hh, b_ih, b_hh):
-            return _GruSequence.apply(x, h0, w_ih, w_hh, b_ih, b_hh)
-        return _gru(x, h0, w_ih, w_hh, b_ih, b_hh)[0]
+        if _wants_gradient(*inputs):
+            return _GruSequence.apply(_index(precision), *inputs)
+        return _gru(*inputs, precision=_index(precision))[0]
     except RuntimeError as error:
         raise explained(error, _NO_NAMES) from None
 
@@ -72,6 +91,8 @@ def agent_sequence(
     b_hh: Tensor,
     w_out: Tensor,
     b_out: Tensor,
+    *,
+    precision: Precision = "float32",
 ) -> tuple[Tensor, Tensor]:
     """Run the recurrent agent, linear + ReLU, GRU, linear, over whole episodes; acting is T = 1.
 
@@ -93,6 +114,7 @@ def agent_sequence(
         b_hh: see w_ih.
         w_out: ``[A, H]``, and b_out ``[A]``: the last layer.
         b_out: see w_out.
+        precision: of matrix products on CUDA, "float32", "tf32" or "bf16".
 
     Returns:
         Action values ``[B, T, n, A]`` and the state after the last step ``[B, n, H]``.
@@ -100,10 +122,16 @@ def agent_sequence(
     inputs = (obs, last_action, h0, w_in, b_in, w_ih, w_hh, b_ih, b_hh, w_out, b_out)
     try:
         if _wants_gradient(*inputs):
-            return _AgentSequence.apply(*inputs)
-        return _agent(*inputs)[:2]
+            return _AgentSequence.apply(_index(precision), *inputs)
+        return _agent(*inputs, precision=_index(precision))[:2]
     except RuntimeError as error:
         raise explained(error, _NO_NAMES) from None
+
+
+def _index(precision: Precision) -> int:
+    if precision not in _PRECISIONS:
+        raise UsageError(f'precision must be "float32", "tf32" or "bf16", got {precision!r}')
+    return _PRECISIONS.index(precision)
 
 
 def _wants_gradient(*inputs: Tensor | None) -> bool:
@@ -116,22 +144,24 @@ def _wants_gradient(*inputs: Tensor | None) -> bool:
 
 class _GruSequence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Tensor | None) -> Tensor:
-        out, saved = _gru(*inputs, True)
+    def forward(ctx: Any, precision: int, *inputs: Tensor | None) -> Tensor:
+        out, saved = _gru(*inputs, True, precision)
+        ctx.precision = precision
         ctx.save_for_backward(*inputs, out, saved)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grads = _gru_backward(grad, *ctx.saved_tensors, ctx.needs_input_grad[0])
-        return _if_needed(ctx, grads)
+        grads = _gru_backward(grad, *ctx.saved_tensors, ctx.needs_input_grad[1], ctx.precision)
+        return _if_needed(ctx, (None, *grads))
 
 
 class _AgentSequence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
-        q, hidden, saved = _agent(*inputs, True)
+    def forward(ctx: Any, precision: int, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
+        q, hidden, saved = _agent(*inputs, True, precision)
+        ctx.precision = precision
         ctx.save_for_backward(*inputs, saved)
         ctx.set_materialize_grads(False)
         return q, hidden
@@ -139,8 +169,10 @@ class _AgentSequence(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, q_grad: Tensor | None, hidden_grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        obs_grad, *grads = _agent_backward(q_grad, hidden_grad, *ctx.saved_tensors, ctx.needs_input_grad[0])
-        return _if_needed(ctx, (obs_grad, None, *grads))
+        obs_grad, *grads = _agent_backward(
+            q_grad, hidden_grad, *ctx.saved_tensors, ctx.needs_input_grad[1], ctx.precision
+        )
+        return _if_needed(ctx, (None, obs_grad, None, *grads))
 
 
 def _if_needed(ctx: Any, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
@@ -161,7 +193,7 @@ def _like(dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 @torch.library.register_fake("emix::gru_sequence")
-def _(x, h0, w_ih, w_hh, b_ih, b_hh, save=False):  # type: ignore[no-untyped-def]
+def _(x, h0, w_ih, w_hh, b_ih, b_hh, save=False, precision=0):  # type: ignore[no-untyped-def]
     dtype = _wide(x, h0, w_ih, w_hh, b_ih, b_hh)
     rows, steps, hidden = x.shape[0], x.shape[1], w_hh.shape[1]
     out = x.new_empty((rows, steps, hidden), dtype=dtype)
@@ -169,7 +201,7 @@ def _(x, h0, w_ih, w_hh, b_ih, b_hh, save=False):  # type: ignore[no-untyped-def
 
 
 @torch.library.register_fake("emix::gru_sequence_backward")
-def _(grad, x, h0, w_ih, w_hh, b_ih, b_hh, out, saved, x_wanted):  # type: ignore[no-untyped-def]
+def _(grad, x, h0, w_ih, w_hh, b_ih, b_hh, out, saved, x_wanted, precision=0):  # type: ignore[no-untyped-def]
     dtype = out.dtype
     x_grad = _if(x_wanted, x, *x.shape, dtype=dtype)
     h0_grad = _if(h0 is not None, x, x.shape[0], w_hh.shape[1], dtype=dtype)
@@ -177,7 +209,7 @@ def _(grad, x, h0, w_ih, w_hh, b_ih, b_hh, out, saved, x_wanted):  # type: ignor
 
 
 @torch.library.register_fake("emix::agent_sequence")
-def _(obs, last_action, h0, w_in, b_in, w_ih, w_hh, b_ih, b_hh, w_out, b_out, save=False):  # type: ignore[no-untyped-def]
+def _(obs, last_action, h0, w_in, b_in, w_ih, w_hh, b_ih, b_hh, w_out, b_out, save=False, precision=0):  # type: ignore[no-untyped-def]
     dtype = _wide(obs, h0, w_in, b_in, w_ih, w_hh, b_ih, b_hh, w_out, b_out)
     episodes, steps, agents = obs.shape[0], obs.shape[1], obs.shape[2]
     hidden = w_hh.shape[1]
@@ -187,7 +219,24 @@ def _(obs, last_action, h0, w_in, b_in, w_ih, w_hh, b_ih, b_hh, w_out, b_out, sa
 
 
 @torch.library.register_fake("emix::agent_sequence_backward")
-def _(q_grad, hidden_grad, obs, last_action, h0, w_in, b_in, w_ih, w_hh, b_ih, b_hh, w_out, b_out, saved, obs_wanted):  # type: ignore[no-untyped-def]
+def _(  # type: ignore[no-untyped-def]
+    q_grad,
+    hidden_grad,
+    obs,
+    last_action,
+    h0,
+    w_in,
+    b_in,
+    w_ih,
+    w_hh,
+    b_ih,
+    b_hh,
+    w_out,
+    b_out,
+    saved,
+    obs_wanted,
+    precision=0,
+):
     dtype = saved.dtype
     obs_grad = _if(obs_wanted, obs, *obs.shape, dtype=dtype)
     h0_grad = _if(h0 is not None, obs, obs.shape[0], obs.shape[2], w_hh.shape[1], dtype=dtype)

@@ -1,15 +1,8 @@
-// Matrix products of a core on its own memory, in registers: the CPU's half of `recurrent`.
+// Matrix products of a core on its own memory, in registers.
 #pragma once
-#include <cstring>
+#include "cpu_memory.h"
 
-#include "device.h"
-
-namespace emix::recurrent {
-
-inline constexpr int kColumns = 16;  // columns are padded to a multiple of this
-inline constexpr int kPadRows = 8;   // and the rows of a result to a multiple of this
-
-EMIX_HD int64_t padded(int64_t size, int64_t multiple) { return (size + multiple - 1) / multiple * multiple; }
+namespace emix {
 
 // A(i, k) lies at data + i * row + k * column: a matrix, or with the strides exchanged its transpose.
 template <class F>
@@ -74,4 +67,4 @@ EMIX_HD void product(const Left<F>& a, const Matrix<const F>& b, const Matrix<co
   for (; j < columns; j += kLanes) strip(std::integral_constant<int, 1>(), j);
 }
 
-}  // namespace emix::recurrent
+}  // namespace emix
