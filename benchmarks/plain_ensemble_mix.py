@@ -91,12 +91,10 @@ class PlainEnsembleMix:
             pairs.append((getattr(self.agent.rnn, name), getattr(agent.gru, f"{name}_l0")))
         for ours, theirs in ((self.critics.mixer.hyper_w_1, mixer.w1), (self.critics.mixer.hyper_w_final, mixer.w2)):
             pairs += [(ours.weight, theirs.weight), (ours.bias, theirs.bias)]
-        hidden = self.config.critic_dim
         for j, member in enumerate(self.critics.members):
-            rows = slice(j * hidden, (j + 1) * hidden)
-            head, bias = critic.head_weight[j].t(), critic.head_bias[j, 0]
-            pairs += [(member.fc1.weight, critic.encode.weight[rows]), (member.fc1.bias, critic.encode.bias[rows])]
-            pairs += [(member.fc2.weight, critic.hidden_weight[j].t()), (member.fc2.bias, critic.hidden_bias[j, 0])]
+            head, bias = critic.w_head[j].t(), critic.b_head[j]
+            pairs += [(member.fc1.weight, critic.w_in[j].t()), (member.fc1.bias, critic.b_in[j])]
+            pairs += [(member.fc2.weight, critic.w_hidden[j].t()), (member.fc2.bias, critic.b_hidden[j])]
             pairs += [(member.a.weight, head[:-1]), (member.a.bias, bias[:-1])]
             pairs += [(member.v.weight, head[-1:]), (member.v.bias, bias[-1:])]
         with torch.no_grad():

@@ -10,20 +10,17 @@ import torch
 
 def member_value(critic, j, state, obs, agent):
     """Member j's Q of every action, [A]: FC, ReLU, FC, ReLU, heads a and v, Q = a + v."""
-    members, hidden, _ = critic.hidden_weight.shape
-    one_hot = [float(agent == i) for i in range(critic.input_dims[2])]
-    x = torch.cat([state, obs, state.new_tensor(one_hot)])
-    rows = slice(j * hidden, (j + 1) * hidden)
-    x = torch.relu(critic.encode.weight[rows] @ x + critic.encode.bias[rows])
-    x = torch.relu(x @ critic.hidden_weight[j] + critic.hidden_bias[j, 0])
-    heads = x @ critic.head_weight[j] + critic.head_bias[j, 0]
-    assert members > j
+    agents = critic.w_in.shape[1] - len(state) - len(obs)
+    x = torch.cat([state, obs, torch.eye(agents, dtype=state.dtype)[agent]])
+    x = torch.relu(x @ critic.w_in[j] + critic.b_in[j])
+    x = torch.relu(x @ critic.w_hidden[j] + critic.b_hidden[j])
+    heads = x @ critic.w_head[j] + critic.b_head[j]
     return heads[:-1] + heads[-1]
 
 
 def members_values(critic, episode, t):
     """[n][N] of [A] at step t."""
-    members, n = len(critic.hidden_weight), episode.obs.shape[1]
+    members, n = len(critic.w_in), episode.obs.shape[1]
     state, obs = episode.state[t], episode.obs[t]
     return [[member_value(critic, j, state, obs[i], i) for j in range(members)] for i in range(n)]
 

@@ -37,7 +37,7 @@ def make_learner(spec, **values):
         networks.double()
     with torch.no_grad():
         for networks in (learner.critic.networks, learner.critic.targets):
-            networks.critic.head_weight *= 3
+            networks.critic.w_head *= 3
     return learner
 
 
@@ -191,12 +191,20 @@ def test_padding_changes_nothing(small_spec, batch, random_episodes, method, cri
         torch.testing.assert_close(gradients(networks[1]), gradients(networks[0]))
 
 
-def test_more_padding_changes_nothing(small_spec, batch):
-    learners = [make_learner(small_spec) for _ in range(2)]
+@pytest.mark.parametrize("skips_padding", [True, False])
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
+@pytest.mark.parametrize("critic_update", ["batched", "per_step"])
+def test_more_padding_changes_nothing(small_spec, batch, critic_update, optimizer, skips_padding):
+    """A step for each time step is none where there is nothing but padding: no moment fades, no target is due."""
+    values = {"critic_update": critic_update, "optimizer": optimizer, "target_update_interval": 5}
+    learners = [make_learner(small_spec, **values) for _ in range(2)]
+    learners[1].critic.skips_padding = skips_padding
     longer = Batch(*(padded(each, 3) for each in batch))
-    metrics = [learner.update(each) for learner, each in zip(learners, (batch, longer), strict=True)]
-    torch.testing.assert_close(metrics[1], metrics[0])
-    torch.testing.assert_close(gradients(learners[1].agent), gradients(learners[0].agent))
+    for _ in range(3):
+        metrics = [learner.update(each) for learner, each in zip(learners, (batch, longer), strict=True)]
+        torch.testing.assert_close(metrics[1], metrics[0])
+    torch.testing.assert_close(learners[1].state_dict(), learners[0].state_dict())
+    assert learners[1].critic.steps == 12
 
 
 def padded(episodes, steps):
@@ -220,5 +228,5 @@ def test_update_never_waits_for_the_device(small_spec, batch, method, critic_upd
     learner.update(batch)
     with Record():
         learner.update(batch)
-    assert {"baddbmm", "trace_returns", "policy_terms"} <= called
+    assert {"ensemble_critic", "trace_returns", "policy_terms"} <= called
     assert not called & {"_local_scalar_dense", "nonzero", "masked_select", "equal", "unique"}

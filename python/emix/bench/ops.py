@@ -118,6 +118,13 @@ def cases(device: torch.device) -> Iterator[Case]:
     agent = (normal(32, steps, 3, obs_dim), last_action, normal(32, 3, H), *around)
     yield Case("agent_sequence", f"B 32, T {steps}, n 3, H {H}", agent, {}, differentiable=tuple(range(3, 11)))
 
+    S, units = 21, 256  # 3m and Ensemble-MIX
+    weights = [0.1 * normal(N, S + obs_dim + 3, units), normal(N, units), 0.1 * normal(N, units, units)]
+    weights += [normal(N, units), 0.1 * normal(N, units, 10), normal(N, 10)]
+    critic = (normal(32, steps, S), normal(32, steps, 3, obs_dim), *weights)
+    shape = f"N {N}, B 32, T {steps}, n 3, H {units}"
+    yield Case("ensemble_critic", shape, critic, {}, differentiable=tuple(range(2, 8)))
+
 
 def _multinomial(logits: Tensor, avail: Tensor | None = None, *, samples: int) -> Tensor:
     """What a user would write in place of ``sample_actions``."""

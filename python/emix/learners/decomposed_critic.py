@@ -6,7 +6,8 @@ The numbers of equations and algorithms are those of the paper that ``emix.learn
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,6 @@ from emix.nn.mixer import LinearMixer
 if TYPE_CHECKING:
     from emix.envs.core import EnvSpec
 
-_CACHED_STEPS = 64  # whose hidden layers a CPU's cache holds
-
 
 class CriticNetworks(nn.Module):
     """phi: the members and the mixer."""
@@ -34,6 +33,18 @@ class CriticNetworks(nn.Module):
             config.members, spec.state_dim, spec.obs_dim, spec.n_actions, spec.n_agents, config.critic_dim
         )
         self.mixer = LinearMixer(spec.n_agents, spec.state_dim, config.mixing_embed_dim, bias=config.mixer_bias)
+
+
+class Steps(NamedTuple):
+    """What an optimiser step of the critics learns from: R time steps, of any episodes."""
+
+    state: Tensor  # [R, S]
+    obs: Tensor  # [R, n, O]
+    avail: Tensor  # [R, n, A]
+    actions: Tensor  # [R, n]
+    valid: Tensor  # [R]; all are where padding is skipped
+    on: Tensor  # [R], whether on policy
+    y: Tensor  # [R], the target
 
 
 class DecomposedCritic:
@@ -52,8 +63,9 @@ class DecomposedCritic:
         self.networks = CriticNetworks(config, spec).to(device)  # phi
         self.targets = copy.deepcopy(self.networks).requires_grad_(False)  # phi'
         self.optimizer = shared.make_optimizer(config, self.networks, config.critic_lr, device)
-        self.steps = 0  # time steps learned from
-        self.target_updated_at = 0  # steps
+        # On the device, as ``update`` counts them: a CUDA graph repeats what it did to tensors alone.
+        self.steps = torch.zeros((), dtype=torch.int64, device=device)  # time steps learned from
+        self.target_updated_at = torch.zeros_like(self.steps)
         # A GPU runs through the padding: it would have to wait for it to be counted. A CPU spends half its time there.
         self.skips_padding = device.type == "cpu"
 
@@ -81,18 +93,43 @@ class DecomposedCritic:
             See ``EnsembleMix.update``.
         """
         y, metrics = self._make_targets(rows, count, off_pi, on_pi)
-        steps = y.shape[1]
-        width = 1 if self.config.critic_update == "per_step" else steps
+        real = rows.valid.any(0)  # [T]: all steps of the longest episode, from the first one on
         results = []
-        for t in range(0, steps, width):
-            loss, result = self._loss(rows, count, y, slice(t, t + width))
-            norm = shared.descend(self.optimizer, self.networks, loss, self.config.grad_norm_clip)
+        for t, steps in enumerate(self._steps(rows, count, y)):
+            loss, result = self._loss(steps)
+            norm = self._descend(loss, None if self.skips_padding or t == 0 else real[t])
             results.append(result | {"loss": loss.detach(), "critic_grad_norm": norm})
+        self._count(real.sum())
+        learned = real[: len(results)]  # which of the optimiser's steps were of real time steps
+        return metrics | {
+            name: masked_mean(torch.stack([result[name] for result in results]), learned) for name in results[0]
+        }
+
+    def _descend(self, loss: Tensor, real: Tensor | None) -> Tensor:
+        """One step down the loss, which changes nothing where ``real`` [] is False; the gradient's norm.
+
+        The device decides. At a step of nothing but padding the gradient is 0, but the optimiser's moments would fade,
+        and Adam's move the weights.
+        """
+        if real is None:
+            return shared.descend(self.optimizer, self.networks, loss, self.config.grad_norm_clip)
+        moments = [value for state in self.optimizer.state.values() for value in state.values()]
+        tensors = [*(parameter.detach() for parameter in self.networks.parameters()), *moments]
+        kept = torch._foreach_mul(tensors, (~real).float())
+        norm = shared.descend(self.optimizer, self.networks, loss, self.config.grad_norm_clip)
+        torch._foreach_mul_(tensors, real.float())
+        torch._foreach_add_(tensors, kept)
+        return norm
+
+    @torch.no_grad()
+    def _count(self, steps: Tensor) -> None:
+        """Count time steps learned from, [], and renew the targets when due, all on the device."""
         self.steps += steps
-        if self.steps - self.target_updated_at >= self.config.target_update_interval:
-            self.targets.load_state_dict(self.networks.state_dict())  # copies into the tensors that a CUDA graph knows
-            self.target_updated_at = self.steps
-        return metrics | {name: torch.stack([result[name] for result in results]).mean() for name in results[0]}
+        due = self.steps - self.target_updated_at >= self.config.target_update_interval
+        live = self.networks.state_dict()
+        for name, target in self.targets.state_dict().items():
+            target.copy_(torch.where(due, live[name], target))
+        self.target_updated_at.copy_(torch.where(due, self.steps, self.target_updated_at))
 
     @torch.no_grad()
     def _make_targets(
@@ -158,16 +195,25 @@ class DecomposedCritic:
             "gamma": self.config.gamma,
         }
 
-    def _loss(self, rows: Episodes, count: int, y: Tensor, time: slice) -> tuple[Tensor, dict[str, Tensor]]:
-        """Eq. 16 over the steps of ``time``, R in all episodes; y ``[B, T]``."""
+    def _steps(self, rows: Episodes, count: int, y: Tensor) -> Iterator[Steps]:
+        """A time step of all episodes after the other, or all of them at once; y ``[B, T]``."""
+        per_step = self.config.critic_update == "per_step"
+        on = (torch.arange(len(rows), device=self.device) < count).unsqueeze(-1).expand_as(y)  # [B, T]
+        fields = (rows.state, rows.obs, rows.avail, rows.actions, rows.valid, on, y)
+        if self.skips_padding:
+            time, episode = rows.valid.t().nonzero(as_tuple=True)  # [R] each, in the order of time
+            sizes = rows.valid.sum(0) if per_step else rows.valid.sum().unsqueeze(0)
+            parts = [field[episode, time].split(sizes[sizes > 0].tolist()) for field in fields]
+            yield from map(Steps, *parts)
+        elif per_step:
+            yield from (Steps(*(field[:, t] for field in fields)) for t in range(y.shape[1]))
+        else:
+            yield Steps(*(field[:, : y.shape[1]].flatten(0, 1) for field in fields))
+
+    def _loss(self, steps: Steps) -> tuple[Tensor, dict[str, Tensor]]:
+        """Eq. 16."""
         config = self.config
-        on = torch.arange(len(rows), device=self.device).unsqueeze(-1) < count  # [B, 1]
-        state, obs, avail, actions, valid, on, y = self._steps(
-            rows.valid[:, time],
-            *(field[:, time] for field in (rows.state, rows.obs, rows.avail, rows.actions, rows.valid)),
-            on.expand_as(y)[:, time],
-            y[:, time],
-        )  # [R, ...] each
+        state, obs, avail, actions, valid, on, y = steps
         q = self.members(state, obs)  # [N, R, n, A]
         q_taken = _taken(q, actions).mean(0)  # [R, n], eq. 9
         q_tot = self.networks.mixer(q_taken, state)  # [R], eq. 10 without k, which weighs next values only
@@ -190,25 +236,14 @@ class DecomposedCritic:
             metrics["diversity"] = diversity.detach()
         return loss, metrics
 
-    def _steps(self, real: Tensor, *fields: Tensor) -> list[Tensor]:
-        """Single steps of ``fields`` ``[B, T, ...]``, all or at least those that are ``real`` [B, T]: ``[R, ...]``."""
-        flat = [field.flatten(0, 1) for field in fields]
-        if not self.skips_padding:
-            return flat
-        index = real.flatten().nonzero()[:, 0]
-        return [field.index_select(0, index) for field in flat]
-
     def _values(self, critic: nn.Module, state: Tensor, obs: Tensor, real: Tensor) -> Tensor:
         """Every member's values ``[N, B, T, n, A]`` where ``real`` [B, T], without gradient."""
         if not self.skips_padding:
             return critic(state, obs)
-        index = real.flatten().nonzero()[:, 0]
-        state, obs = state.flatten(0, 1), obs.flatten(0, 1)
-        shape = (self.config.members, len(state), self.spec.n_agents, self.spec.n_actions)
-        q = torch.zeros(shape, dtype=state.dtype, device=self.device)
-        for part in index.split(_CACHED_STEPS):
-            q[:, part] = critic(state[part], obs[part])
-        return q.unflatten(1, real.shape)
+        some = critic(state[real], obs[real])  # [N, R, n, A]
+        q = some.new_zeros(len(some), *real.shape, *some.shape[2:])
+        q[:, real] = some
+        return q
 
 
 def _taken(q: Tensor, actions: Tensor) -> Tensor:

@@ -43,7 +43,8 @@ class ActorTerms(NamedTuple):
 class EnsembleMix:
     """Learns Q_tot = sum_i m_i(s) Q_i(s, o_i, a_i) by N critics, and one policy for all agents.
 
-    ``update`` reads fixed-shape tensors and never waits for the device.
+    ``update`` is a function of fixed-shape tensors and never waits for the device, so that it can be captured in a CUDA
+    graph.
 
     Args:
         config: hyperparameters.
@@ -52,7 +53,7 @@ class EnsembleMix:
         seed: of the initial weights and of all draws; torch's global random state is neither used nor changed.
     """
 
-    capturable = False  # ``update`` reads the present epsilon and counts steps, in Python
+    capturable = True
 
     def __init__(self, config: EnsembleMixConfig, spec: EnvSpec, *, device: torch.device | str, seed: int) -> None:
         self.config = config
@@ -66,8 +67,19 @@ class EnsembleMix:
         self.generator = torch.Generator(self.device).manual_seed(exploration_seed)
         self.test_generator = torch.Generator(self.device).manual_seed(test_seed)
         self.optimizer = shared.make_optimizer(config, self.agent, config.lr, self.device)
+        self.floor = torch.zeros((), dtype=torch.float64, device=self.device)  # epsilon, for the device
         self.env_steps = 0
         self.explored = torch.zeros(2, dtype=torch.int64, device=self.device)  # open gates, actions since ``advance``
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps played for training; ``floor`` follows them."""
+        return self._env_steps
+
+    @env_steps.setter
+    def env_steps(self, value: int) -> None:
+        self._env_steps = value
+        self.floor.fill_(self.epsilon)
 
     @property
     def epsilon(self) -> float:
@@ -114,7 +126,7 @@ class EnsembleMix:
             q = self.critic.members(step.state, step.obs)  # [N, E, n, A]
             if config.bonus == "kurtosis" and config.gate_over == "available":
                 return ops.explore_actions(
-                    logits, q, avail, bonus=config.beta, floor=self.epsilon, generator=self.generator
+                    logits, q, avail, bonus=config.beta, floor=self.floor, generator=self.generator
                 )
             moments = ops.ensemble_moments(q)  # eq. 6 and 7
             if config.bonus == "kurtosis":
@@ -124,8 +136,8 @@ class EnsembleMix:
                 open_gate = ~open_gate
                 bonus = moments.variance
             logits = logits + config.beta * bonus * avail
-        action = ops.sample_actions(logits, avail, floor=self.epsilon, generator=self.generator)
-        probability = ops.policy_terms(logits, action, avail, floor=self.epsilon).log_prob.exp()
+        action = ops.sample_actions(logits, avail, floor=self.floor, generator=self.generator)
+        probability = ops.policy_terms(logits, action, avail, floor=self.floor).log_prob.exp()
         return ops.ExploreActions(action, probability, open_gate)
 
     def draw(self, replay: EpisodeSource, episodes: int) -> Batch:
@@ -154,11 +166,11 @@ class EnsembleMix:
         on, off = rows[:count], rows[count:]
         with torch.set_grad_enabled(config.actor != "on_policy"):
             off_logits = self._logits(off)  # [B, T+1, n, A]: for the tree backup, and later for the actors
-        off_pi = ops.masked_policy(off_logits.detach(), off.avail, self.epsilon)
+        off_pi = ops.masked_policy(off_logits.detach(), off.avail, self.floor)
         on_pi = None
         if config.on_target == "retrace":
             with torch.no_grad():
-                on_pi = ops.masked_policy(self._logits(on), on.avail, self.epsilon)
+                on_pi = ops.masked_policy(self._logits(on), on.avail, self.floor)
         metrics = self.critic.update(rows, count, off_pi, on_pi) | self._update_actors(batch.actors, off, off_logits)
         explored, acted = self.explored
         return metrics | {"explore_fraction": explored / acted.clamp(min=1)}
@@ -186,7 +198,7 @@ class EnsembleMix:
     def _actor_terms(self, episodes: Episodes, logits: Tensor) -> ActorTerms:
         """Eq. 12's terms ``[B, T, n]`` by the live critics; logits ``[B, T+1, n, A]``."""
         q, m = self.critic.agents_values(episodes)  # [B, T, n, A], [B, T, n]
-        return actor_terms(logits[:, :-1], q, episodes.actions[:, :-1], episodes.avail[:, :-1], m, self.epsilon)
+        return actor_terms(logits[:, :-1], q, episodes.actions[:, :-1], episodes.avail[:, :-1], m, self.floor)
 
     def _mean(self, terms: Tensor, valid: Tensor) -> Tensor:
         """The mean over the valid steps of the sum over agents, or the mean over agents, too: ``[B, T, n]`` -> []."""
@@ -217,7 +229,8 @@ class EnsembleMix:
             state |= {f"{prefix}.{name}": value for name, value in networks.state_dict().items()}
         for prefix, (networks, optimizer) in self._optimizers.items():
             state |= shared.optimizer_state(prefix, optimizer, networks.named_parameters())
-        state["counters"] = torch.tensor([self.env_steps, self.critic.steps, self.critic.target_updated_at])
+        counters = (self.env_steps, self.critic.steps, self.critic.target_updated_at)
+        state["counters"] = torch.tensor([int(each) for each in counters])
         state["explored"] = self.explored
         state["generator"] = self.generator.get_state()
         state["test_generator"] = self.test_generator.get_state()
@@ -234,7 +247,9 @@ class EnsembleMix:
             networks.load_state_dict(shared.section(state, f"{prefix}."))
         for prefix, (networks, optimizer) in self._optimizers.items():
             shared.load_optimizer_state(prefix, optimizer, networks.named_parameters(), state)
-        self.env_steps, self.critic.steps, self.critic.target_updated_at = state["counters"].tolist()
+        self.env_steps, steps, updated_at = state["counters"].tolist()
+        self.critic.steps.fill_(steps)
+        self.critic.target_updated_at.fill_(updated_at)
         self.explored.copy_(state["explored"])
         self.generator.set_state(state["generator"].cpu())
         self.test_generator.set_state(state["test_generator"].cpu())
@@ -251,7 +266,9 @@ class EnsembleMix:
         }
 
 
-def actor_terms(logits: Tensor, q: Tensor, actions: Tensor, avail: Tensor, m: Tensor, floor: float) -> ActorTerms:
+def actor_terms(
+    logits: Tensor, q: Tensor, actions: Tensor, avail: Tensor, m: Tensor, floor: float | Tensor
+) -> ActorTerms:
     """What eq. 12 averages: logits, q, avail ``[..., n, A]``, actions, m ``[..., n]`` -> ``[..., n]`` each."""
     log_prob, entropy, expected = ops.policy_terms(logits, actions, avail, q, floor=floor)
     assert expected is not None

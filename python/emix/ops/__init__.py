@@ -9,6 +9,7 @@ from emix import _library
 _library.load()
 
 from emix.ops import reference  # noqa: E402
+from emix.ops.critic import ensemble_critic  # noqa: E402
 from emix.ops.diversity import bhattacharyya  # noqa: E402
 from emix.ops.ensemble import (  # noqa: E402
     ExploreActions,
@@ -39,6 +40,7 @@ __all__ = [
     "PolicyTerms",
     "agent_sequence",
     "bhattacharyya",
+    "ensemble_critic",
     "ensemble_moments",
     "expected_linear_mix",
     "explore_actions",

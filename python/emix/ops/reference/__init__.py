@@ -3,6 +3,7 @@
 Differentiable by autograd, slow.
 """
 
+from emix.ops.reference.critic import ensemble_critic
 from emix.ops.reference.diversity import bhattacharyya
 from emix.ops.reference.ensemble import ensemble_moments, explore_actions, explore_logits, uncertainty_weight
 from emix.ops.reference.mixing import expected_linear_mix, linear_mix, monotonic_mix, monotonic_mix_grad
@@ -23,6 +24,7 @@ from emix.ops.reference.targets import td_lambda_target, tree_backup_target
 __all__ = [
     "agent_sequence",
     "bhattacharyya",
+    "ensemble_critic",
     "ensemble_moments",
     "expected_linear_mix",
     "explore_actions",
