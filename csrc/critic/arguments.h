@@ -17,8 +17,8 @@ struct Call {
 
   Call(const Tensor& state, const Tensor& obs, const Parameters& w) : arguments("obs", obs) {
     const std::pair<const char*, const Tensor&> given[] = {
-        {"state", state}, {"obs", obs}, {"w_in", w.w_in}, {"b_in", w.b_in},
-        {"w_hidden", w.w_hidden}, {"b_hidden", w.b_hidden}, {"w_head", w.w_head}, {"b_head", w.b_head}};
+        {"state", state},         {"obs", obs},         {"w_in", w.w_in},    {"b_in", w.b_in}, {"w_hidden", w.w_hidden},
+        {"b_hidden", w.b_hidden}, {"w_head", w.w_head}, {"b_head", w.b_head}};
     for (const auto& [name, tensor] : given) arguments.note(name, tensor);
     read_inputs(state, obs);
     read_weights(w);

@@ -30,7 +30,8 @@ struct Sums {
     const Sizes size(p);
     const int64_t H = p.hidden, Hp = size.hidden, S = p.states, O = p.features, outputs = p.outputs();
     F* w_in = static_cast<F*>(g.w_in) + member * p.inputs() * H;
-    copy(state, S, H, Hp, w_in, H), copy(obs, O, H, Hp, w_in + S * H, H), copy(id, p.agents, H, Hp, w_in + (S + O) * H, H);
+    copy(state, S, H, Hp, w_in, H), copy(obs, O, H, Hp, w_in + S * H, H),
+        copy(id, p.agents, H, Hp, w_in + (S + O) * H, H);
     F* b_in = static_cast<F*>(g.b_in) + member * H;
     std::fill(b_in, b_in + H, F(0));
     for (int64_t i = 0; i < p.agents; ++i)
@@ -71,11 +72,13 @@ class BackwardWalk {
  public:
   EMIX_HD BackwardWalk(const Critic& critic, const Weights<F>& weights, const Gradients& gradients)
       : p(critic), w(weights), g(gradients), size(critic), in(critic, weights), sums(critic, nullptr) {
-    const int64_t most_steps = padded(block_steps(p), kPadRows), most_rows = padded(block_steps(p) * p.agents, kPadRows);
+    const int64_t most_steps = padded(block_steps(p), kPadRows),
+                  most_rows = padded(block_steps(p) * p.agents, kPadRows);
     memory.allocate([&] {
       in.allocate(memory);
       transposed.allocate(memory, p, g);
-      y = memory.take(most_rows * size.hidden), zeros = memory.take(std::max({size.hidden, size.states, size.features}));
+      y = memory.take(most_rows * size.hidden),
+      zeros = memory.take(std::max({size.hidden, size.states, size.features}));
       head_grad = memory.take(most_rows * size.outputs), y_grad = memory.take(most_rows * size.hidden);
       x_grad = memory.take(most_rows * size.hidden), step_grad = memory.take(most_steps * size.hidden);
       if (g.state) state_grad = memory.take(most_steps * size.states);
@@ -168,7 +171,8 @@ class BackwardWalk {
   }
 
   EMIX_HD void input_gradient(const F* grad, const F* weight, int64_t columns, int64_t rows, F* result) const {
-    product<kBytes, F>({grad, size.hidden, 1}, {weight, columns}, {zeros, 0}, {result, columns}, rows, p.hidden, columns);
+    product<kBytes, F>({grad, size.hidden, 1}, {weight, columns}, {zeros, 0}, {result, columns}, rows, p.hidden,
+                       columns);
   }
 
   EMIX_HD void store() const {

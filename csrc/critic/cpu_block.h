@@ -78,7 +78,8 @@ class FirstLayer {
   EMIX_HD FirstLayer(const Critic& critic, const Weights<F>& weights) : p(critic), w(weights), size(critic) {}
 
   EMIX_HD void allocate(Memory<F>& memory) {
-    const int64_t most_steps = padded(block_steps(p), kPadRows), most_rows = padded(block_steps(p) * p.agents, kPadRows);
+    const int64_t most_steps = padded(block_steps(p), kPadRows),
+                  most_rows = padded(block_steps(p) * p.agents, kPadRows);
     state = memory.take(most_steps * size.states), obs = memory.take(most_rows * size.features);
     from_state = memory.take(most_steps * size.hidden), x = memory.take(most_rows * size.hidden);
   }

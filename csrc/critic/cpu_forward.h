@@ -22,8 +22,8 @@ class ForwardWalk {
     product<kBytes, F>({in.x, Hp, 1}, {w.hidden.row(member * H), Hp}, {w.b_hidden.row(member), 0}, {y, Hp},
                        in.tiled_rows(), H, Hp);
     relu(y, in.rows * Hp);
-    product<kBytes, F>({y, Hp, 1}, {w.head.row(member * H), Ap}, {w.b_head.row(member), 0}, {head, Ap},
-                       in.tiled_rows(), H, Ap);
+    product<kBytes, F>({y, Hp, 1}, {w.head.row(member * H), Ap}, {w.b_head.row(member), 0}, {head, Ap}, in.tiled_rows(),
+                       H, Ap);
     const int64_t at = member * p.rows() + in.first * p.agents;
     F* q = static_cast<F*>(out.q) + at * A;
     for (int64_t r = 0; r < in.rows; ++r)

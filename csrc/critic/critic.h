@@ -17,8 +17,8 @@ struct Critic {
   int64_t members = 0, steps = 0, agents = 0;                 // N, R, n
   int64_t states = 0, features = 0, hidden = 0, actions = 0;  // S, O, H, A
   const void *state = nullptr, *obs = nullptr;
-  int64_t state_step = 0;               // elements from a step's state to the next
-  int64_t obs_step = 0, obs_agent = 0;  // and of the observations
+  int64_t state_step = 0;                               // elements from a step's state to the next
+  int64_t obs_step = 0, obs_agent = 0;                  // and of the observations
   const void *w_in = nullptr, *b_in = nullptr;          // [N, S + O + n, H], [N, H]
   const void *w_hidden = nullptr, *b_hidden = nullptr;  // [N, H, H], [N, H]
   const void *w_head = nullptr, *b_head = nullptr;      // [N, H, A + 1], [N, A + 1]
@@ -30,16 +30,15 @@ struct Critic {
 
 // Contiguous; nullptr: not wanted.
 struct Results {
-  void* q = nullptr;      // [N, R, n, A]
-  void* saved = nullptr;  // [N, R, n, H]: y, for the backward pass
+  void *q = nullptr;      // [N, R, n, A]
+  void *saved = nullptr;  // [N, R, n, H]: y, for the backward pass
 };
 
 // What the backward pass reads and writes, contiguous.
 struct Gradients {
   const void *q = nullptr, *saved = nullptr;
   void *state = nullptr, *obs = nullptr;  // each member's part, [N, R, S] and [N, R, n, O]; nullptr: not wanted
-  void *w_in = nullptr, *b_in = nullptr, *w_hidden = nullptr, *b_hidden = nullptr, *w_head = nullptr,
-       *b_head = nullptr;
+  void *w_in = nullptr, *b_in = nullptr, *w_hidden = nullptr, *b_hidden = nullptr, *w_head = nullptr, *b_head = nullptr;
 };
 
 }  // namespace emix::critic

@@ -125,6 +125,12 @@ def cases(device: torch.device) -> Iterator[Case]:
     shape = f"N {N}, B 32, T {steps}, n 3, H {units}"
     yield Case("ensemble_critic", shape, critic, {}, differentiable=tuple(range(2, 8)))
 
+    if device.type == "cpu":
+        values = [each.clone() for each in weights], weights, [each.square() for each in weights]
+        yield Case(
+            "rmsprop_step", f"{sum(map(Tensor.numel, weights)):,} weights", values, {"lr": 1e-4, "max_norm": 20.0}
+        )
+
 
 def _multinomial(logits: Tensor, avail: Tensor | None = None, *, samples: int) -> Tensor:
     """What a user would write in place of ``sample_actions``."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from emix import ops
 from emix.errors import UsageError
 
 if TYPE_CHECKING:
@@ -112,9 +113,26 @@ def descend(optimizer: torch.optim.Optimizer, networks: nn.Module, loss: Tensor,
     """One step down the loss with the gradient's norm scaled down to ``clip``; the norm before that, 0-dim."""
     optimizer.zero_grad()
     loss.backward()
+    if isinstance(optimizer, torch.optim.RMSprop) and loss.device.type == "cpu":
+        return _rmsprop_step(optimizer, clip)
     norm = nn.utils.clip_grad_norm_(networks.parameters(), clip)
     optimizer.step()
     return norm
+
+
+def _rmsprop_step(optimizer: torch.optim.RMSprop, clip: float) -> Tensor:
+    """What torch's clipping and step do, and leave behind, in one pass over memory."""
+    (group,) = optimizer.param_groups
+    parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+    for parameter in parameters:
+        state = optimizer.state[parameter]
+        if not state:
+            state |= {"step": torch.zeros(()), "square_avg": torch.zeros_like(parameter)}
+        state["step"] += 1
+    grads = [parameter.grad.contiguous() for parameter in parameters]
+    square_avgs = [optimizer.state[parameter]["square_avg"] for parameter in parameters]
+    rates = {name: group[name] for name in ("lr", "alpha", "eps")}
+    return ops.rmsprop_step(parameters, grads, square_avgs, **rates, max_norm=clip)
 
 
 def section(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

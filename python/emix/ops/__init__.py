@@ -31,6 +31,7 @@ from emix.ops.returns import (  # noqa: E402
     trace_returns,
     tree_backup_returns,
 )
+from emix.ops.rmsprop import rmsprop_step  # noqa: E402
 from emix.ops.sampling import sample_actions  # noqa: E402
 from emix.ops.targets import td_lambda_target, tree_backup_target  # noqa: E402
 
@@ -57,6 +58,7 @@ __all__ = [
     "q_lambda_returns",
     "reference",
     "retrace_returns",
+    "rmsprop_step",
     "sample_actions",
     "td_lambda_target",
     "trace_returns",

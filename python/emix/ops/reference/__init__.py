@@ -18,6 +18,7 @@ from emix.ops.reference.returns import (
     trace_returns,
     tree_backup_returns,
 )
+from emix.ops.reference.rmsprop import rmsprop_step
 from emix.ops.reference.sampling import sample_actions
 from emix.ops.reference.targets import td_lambda_target, tree_backup_target
 
@@ -40,6 +41,7 @@ __all__ = [
     "policy_terms",
     "q_lambda_returns",
     "retrace_returns",
+    "rmsprop_step",
     "sample_actions",
     "td_lambda_target",
     "trace_returns",

@@ -1,0 +1,66 @@
+r"""A step of RMSprop that scales the gradients down to a norm first, in one pass over memory.
+
+    g' = g min(1, max_norm / (|g| + 1e-6))                  |g|: over all tensors
+    s  = alpha s + (1 - alpha) g'^2
+    p  = p - lr g' / (sqrt(s) + eps)
+
+What ``torch.nn.utils.clip_grad_norm_`` and ``torch.optim.RMSprop`` do in some ten passes, for the CPU; on a GPU these
+take few launches for all tensors at once. The gradients are left as they are.
+
+Types: float32, or all float64. Contiguous tensors. Bitwise repeatable, for any number of threads. No gradient.
+
+Errors: ValueError that names the argument, what was expected and what came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from emix.ops._errors import explained
+
+_step = torch.ops.emix.rmsprop_step.default
+
+_NO_NAMES: dict[str, str] = {}
+
+
+def rmsprop_step(
+    parameters: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    square_avgs: Sequence[Tensor],
+    *,
+    lr: float,
+    alpha: float = 0.99,
+    eps: float = 1e-8,
+    max_norm: float = float("inf"),
+) -> Tensor:
+    """Change the parameters and their mean squares in place; returns the norm |g| that the gradients had, [].
+
+    Source: ``torch.optim.RMSprop`` without momentum, not centered. Equations, types and errors: ``emix.ops.rmsprop``.
+
+    >>> p, s = torch.ones(3), torch.zeros(3)
+    >>> norm = rmsprop_step([p], [torch.tensor([3.0, 0.0, 4.0])], [s], lr=0.1, alpha=0.75, eps=0.0, max_norm=1.0)
+    >>> round(norm.item(), 4), [round(x, 4) for x in s.tolist()]
+    (5.0, [0.09, 0.0, 0.16])
+
+    Args:
+        parameters: tensors of any shapes.
+        grads: one for each parameter, of its shape and dtype.
+        square_avgs: s, one for each parameter, of its shape and dtype.
+        lr: learning rate.
+        alpha: smoothing of the mean square.
+        eps: added to its root.
+        max_norm: the norm to which the gradients are scaled down, where theirs is larger.
+    """
+    try:
+        with torch.no_grad():
+            return _step(list(parameters), list(grads), list(square_avgs), lr, alpha, eps, max_norm)
+    except RuntimeError as error:
+        raise explained(error, _NO_NAMES) from None
+
+
+@torch.library.register_fake("emix::rmsprop_step")
+def _(parameters, grads, square_avgs, lr, alpha, eps, max_norm):  # type: ignore[no-untyped-def]
+    return parameters[0].new_empty(())
