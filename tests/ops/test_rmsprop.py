@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from emix import ops
+from emix.ops import rmsprop
 
 SIZES = st.lists(st.sampled_from([(), (1,), (7,), (16, 3), (0, 4), (130, 130), (70001,)]), min_size=1, max_size=4)
 
@@ -45,6 +46,16 @@ def test_equals_its_reference(shapes: list[tuple[int, ...]], seed: int, max_norm
         assert all(
             torch.equal(a, b.to(dtype)) for a, b in zip(ours[1], tensors[1], strict=True)
         )  # gradients: untouched
+
+
+def test_foreach_equals_the_reference(device: str) -> None:
+    """What a GPU runs, on the CPU, too."""
+    tensors = [[each.to(device) for each in some] for some in make([(16, 3), (), (130, 130)], 5)]
+    for max_norm in (0.5, torch.inf):
+        ours, expected = copies(tensors, torch.float64), copies(tensors, torch.float64)
+        norm = rmsprop._foreach(*ours, 0.01, 0.9, 1e-5, max_norm)
+        wanted = ops.reference.rmsprop_step(*expected, lr=0.01, alpha=0.9, eps=1e-5, max_norm=max_norm)
+        torch.testing.assert_close([norm, *ours[0], *ours[2]], [wanted, *expected[0], *expected[2]])
 
 
 def test_trains_as_torch_does() -> None:
