@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from torch.utils import _pytree as trees
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from emix.envs.core import EnvSpec
 from emix.errors import UsageError
@@ -40,55 +38,6 @@ class Recorder:
             return results
 
         return replay
-
-
-class Tape(TorchDispatchMode):
-    """Torch's ops with their arguments, to run again on the same tensors with the numbers of back then: a CUDA graph.
-
-    They also run while they are recorded, in place of the first replay.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        outputs = func(*args, **(kwargs or {}))
-        if any(isinstance(each, int | float) for each in trees.tree_leaves(outputs)):
-            raise RuntimeError(f"{func} waits for the device")
-        fresh = [each for each in tensors(outputs) if not storages(each) <= storages((args, kwargs))]
-        if fresh or func._schema.is_mutable:  # neither a view, nor of torch's profiler
-            self.calls.append((func, args, kwargs or {}, fresh))
-        return outputs
-
-    def warm_up(self, call):
-        return call()
-
-    def record(self, call):
-        with self:
-            results = call()
-        calls, self.calls = self.calls, []
-        has_run = True
-
-        def replay():
-            nonlocal has_run
-            for func, args, kwargs, outputs in [] if has_run else calls:
-                with torch._C._AutoDispatchBelowAutograd():
-                    again = tensors(func(*args, **kwargs))
-                    for old, new in zip(outputs, again, strict=True) if outputs else ():
-                        old.copy_(new)
-            has_run = False
-            return results
-
-        return replay
-
-
-def tensors(tree):
-    return [leaf for leaf in trees.tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
-
-
-def storages(tree):
-    return {tensor.untyped_storage()._cdata for tensor in tensors(tree)}
 
 
 def learner():
@@ -268,9 +217,9 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS.keys() - {"dop, adam"}))  # on a CPU torch's Adam reads its count
-def test_a_recorded_update_goes_on_as_the_learner_does(name):
+def test_a_recorded_update_goes_on_as_the_learner_does(name, tape):
     """No number that changes between updates, such as epsilon or when targets are due, is left in what was recorded."""
-    assert_same(train(name, "cpu", lambda one: CapturedUpdate(one, Tape())), train(name, "cpu", lambda one: one.update))
+    assert_same(train(name, "cpu", lambda one: CapturedUpdate(one, tape())), train(name, "cpu", lambda one: one.update))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

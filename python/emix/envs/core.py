@@ -90,6 +90,12 @@ def advance(env: Env, env_steps: int) -> None:
         env.advance(env_steps)
 
 
+def capturable(env: Env) -> bool:
+    """Whether ``env.step`` can be replayed as a CUDA graph, as an environment's ``capturable`` says that has it: what a
+    step changes are then tensors that keep their place, and it never waits for the device."""
+    return getattr(env, "capturable", False)
+
+
 def episode_seed(seed: int, index: int, episode: int) -> int:
     """Return the 63-bit seed of episode number ``episode`` in environment ``index`` of a run with ``seed`` (all >= 0).
 

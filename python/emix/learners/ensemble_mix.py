@@ -43,8 +43,8 @@ class ActorTerms(NamedTuple):
 class EnsembleMix:
     """Learns Q_tot = sum_i m_i(s) Q_i(s, o_i, a_i) by N critics, and one policy for all agents.
 
-    ``update`` is a function of fixed-shape tensors and never waits for the device, so that it can be captured in a CUDA
-    graph.
+    ``update`` is a function of fixed-shape tensors and never waits for the device, nor does ``act``: CUDA graphs can
+    capture both.
 
     Args:
         config: hyperparameters.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Learner(Protocol):
     """An algorithm on one environment; its class is called with (config, spec, device=..., seed=...)."""
 
-    capturable: bool  # whether ``update`` can be replayed as a CUDA graph: see ``emix.training.captured``
+    capturable: bool  # whether ``act`` and ``update`` can be replayed as CUDA graphs: see ``emix.training.captured``
 
     @property
     def epsilon(self) -> float:

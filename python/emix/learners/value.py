@@ -95,7 +95,7 @@ class ValueConfig:
 class ValueLearner:
     """Learns Q_tot(s, a) from replayed episodes; each agent acts on its own Q_i (section IV).
 
-    ``update`` reads fixed-shape tensors and never waits for the device, so that it can be captured in a CUDA graph.
+    ``update`` reads fixed-shape tensors and never waits for the device, nor does ``act``: CUDA graphs can capture both.
 
     Args:
         config: hyperparameters.
@@ -124,9 +124,20 @@ class ValueLearner:
             eps=config.rms_eps,
             capturable=self.device.type == "cuda",
         )
+        self.random_share = torch.zeros((), dtype=torch.float64, device=self.device)  # epsilon, for the device
         self.env_steps = 0
         self.episodes = 0
         self.target_updated_at = 0  # episodes
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps played for training; ``random_share`` follows them."""
+        return self._env_steps
+
+    @env_steps.setter
+    def env_steps(self, value: int) -> None:
+        self._env_steps = value
+        self.random_share.fill_(self.epsilon)
 
     @property
     def epsilon(self) -> float:
@@ -157,7 +168,7 @@ class ValueLearner:
         if explore:
             scores = torch.rand(step.avail.shape, generator=self.generator, device=self.device)  # [E, n, A]
             coins = torch.rand(actions.shape, generator=self.generator, device=self.device)  # [E, n]
-            actions = torch.where(coins < self.epsilon, greedy(scores, step.avail), actions)
+            actions = torch.where(coins < self.random_share, greedy(scores, step.avail), actions)
         return actions, Memory(hidden, actions)
 
     def draw(self, replay: EpisodeSource, episodes: int) -> Episodes:

@@ -4,7 +4,7 @@ The pieces also work alone: ``collect`` plays episodes, ``Replay`` stores them, 
 ``plot_runs`` draws. ``docs/training.md`` shows how.
 """
 
-from emix.training.captured import CapturedUpdate
+from emix.training.captured import CapturedRollout, CapturedUpdate
 from emix.training.config import TrainingConfig
 from emix.training.evaluate import evaluate
 from emix.training.loop import DivergenceError, StopRequest, train
@@ -17,6 +17,7 @@ from emix.training.run import Settings, locked, make_settings, read_settings, ru
 from emix.training.state import TrainingState
 
 __all__ = [
+    "CapturedRollout",
     "CapturedUpdate",
     "DivergenceError",
     "Progress",

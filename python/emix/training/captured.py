@@ -1,4 +1,4 @@
-"""A learner's update as the replay of a CUDA graph: one launch in place of hundreds."""
+"""A learner's updates and rollouts as replays of CUDA graphs: one launch in place of hundreds."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as trees
 
+from emix.envs.core import Env, capturable
 from emix.errors import UsageError
+from emix.training.rollout import Play, Policy, Rollout, all_done, as_rollout, play_out, stacked
+from emix.training.stopwatch import Stopwatch
 
 Metrics = Mapping[str, Tensor]
-Call = Callable[[], Metrics]
+Call = Callable[[], Mapping[str, Tensor]]
 
 
 class Recorder(Protocol):
     """Turns calls into something that runs again on the same tensors."""
 
-    def warm_up(self, call: Call) -> Metrics:
+    def warm_up(self, call: Call) -> Mapping[str, Tensor]:
         """Run the call once, as it is."""
 
     def record(self, call: Call) -> Call:
@@ -35,7 +38,7 @@ class CapturedUpdate:
     (``Replay(multiple=...)``), so that there are few graphs.
 
     What ``update`` reads beside the batch must be constants, or tensors that keep their place; random numbers come from
-    ``learner.generator``; nothing may wait for the device; optimisers need ``capturable=True``.
+    the learner's own generators; nothing may wait for the device; optimisers need ``capturable=True``.
 
     Args:
         learner: has ``update(batch)``.
@@ -44,9 +47,9 @@ class CapturedUpdate:
 
     def __init__(self, learner: Any, recorder: Recorder | None = None) -> None:
         self.learner = learner
-        self.recorder = recorder or _CudaGraphs(getattr(learner, "generator", None))
+        self.recorder = recorder or _CudaGraphs(learner)
         self.buffers: dict[Any, Any] = {}  # batches, by the shapes of their tensors
-        self.replays: dict[Any, Call] = {}
+        self.calls: dict[Any, _Captured] = {}
 
     def __call__(self, batch: Any) -> Metrics:
         """One update on a batch: ``Episodes``, or tuples of such.
@@ -58,69 +61,186 @@ class CapturedUpdate:
         shapes = tuple(tensor.shape for tensor in tensors)
         if shapes not in self.buffers:
             static = self.buffers[shapes] = trees.tree_map(torch.clone, batch)
-            return self._warm_up(static)
-        static = self.buffers[shapes]
-        for buffer, tensor in zip(trees.tree_leaves(static), tensors, strict=True):
+            name = f"{type(self.learner).__name__}.update"
+            self.calls[shapes] = _Captured(name, lambda: self.learner.update(static), [self.learner], self.recorder)
+        for buffer, tensor in zip(trees.tree_leaves(self.buffers[shapes]), tensors, strict=True):
             buffer.copy_(tensor)
-        if shapes not in self.replays:
-            self.replays[shapes] = self._record(static)
-        return {name: value.clone() for name, value in self.replays[shapes]().items()}
+        return self.calls[shapes]()
 
-    def _warm_up(self, static: Any) -> Metrics:
-        before = _numbers(self.learner)
-        metrics = self.recorder.warm_up(lambda: self.learner.update(static))
-        changed = [name for name, value in _numbers(self.learner).items() if value != before.get(name)]
-        if changed:
+
+class CapturedRollout:
+    """``collect`` for one environment and one policy, without its Python: steps are replayed in blocks.
+
+    A block is as many steps as ``collect`` plays between two questions whether all episodes have ended. The first one
+    is played as ``collect`` would, the second is captured; where the episode limit is no multiple, the last block is
+    shorter, and a graph of its own. The reset and the first action are ordinary. The numbers are those of ``collect``.
+
+    What ``act`` reads beside its arguments must be constants, or tensors that keep their place; random numbers come
+    from the policy's own generators; the memory holds tensors; nothing may wait for the device.
+
+    Args:
+        env: E environments whose ``step`` can be captured (``emix.envs.core.capturable``).
+        policy: a learner on their device.
+        explore: take the behaviour policy, else the greedy one.
+        recorder: of CUDA graphs; tests have another.
+
+    Raises:
+        UsageError: the environment cannot be captured.
+    """
+
+    def __init__(self, env: Env, policy: Policy, *, explore: bool, recorder: Recorder | None = None) -> None:
+        self.name = f"A rollout of {type(policy).__name__} in {env.spec.name}"
+        if not capturable(env):
             raise UsageError(
-                f"{type(self.learner).__name__}.update cannot be captured in a CUDA graph: it changes the attribute "
-                f"{changed[0]}, which a replay would not; make it a tensor, or train with --no-graphs"
+                f"{self.name} cannot be captured in a CUDA graph: expected an environment whose tensors a step changes "
+                f"in place without waiting for the device, such as an unchecked battle; use collect, or train with "
+                f"--no-graphs"
             )
-        return metrics
+        self.env, self.policy = env, policy
+        self.recorder = recorder or _CudaGraphs(policy)
+        self.play = Play(env, policy, explore=explore, watch=Stopwatch())
+        self.carried: Any = None  # action and memory, from block to block
+        self.blocks: dict[int, _Captured] = {}  # by their steps
 
-    def _record(self, static: Any) -> Call:
+    @torch.no_grad()
+    def __call__(self, *, stopwatch: Stopwatch | None = None) -> Rollout:
+        """Reset every environment and play until all have finished.
+
+        Args:
+            stopwatch: gets the phase ``env``, for acting, too.
+
+        Raises:
+            RuntimeError: an environment did not finish within its ``spec.episode_limit``.
+            UsageError: a step or the acting cannot be captured; the message names the line that is in the way.
+        """
+        with (stopwatch or Stopwatch())("env"):
+            parts = [stacked([self.play.begin()])]  # [E, 1, ...] each, and then blocks
+            self._carry()
+
+            def go_on(steps: int) -> Tensor:
+                if steps not in self.blocks:
+                    owners = [self.policy, self.env]
+                    self.blocks[steps] = _Captured(self.name, lambda: self._go_on(steps), owners, self.recorder)
+                block = self.blocks[steps]()
+                ended = block.pop("ended")
+                parts.append(block)
+                return ended
+
+            play_out(self.env, go_on)
+            return as_rollout(
+                {name: torch.cat([part[name] for part in parts if name in part], dim=1) for name in parts[-1]}
+            )
+
+    def _go_on(self, steps: int) -> dict[str, Tensor]:
+        """What is captured: from what is carried to what is carried, and the entries ``[E, steps, ...]`` between."""
+        self.play.action, self.play.memory = self.carried
+        entries = self.play.go_on(steps)
+        self._carry()
+        return stacked(entries) | {"ended": all_done(entries[-1])}
+
+    def _carry(self) -> None:
+        """Put the action and the memory where the next block finds them."""
+        new = (self.play.action, self.play.memory)
+        leaves = [leaf for leaf in trees.tree_leaves(new) if leaf is not None]
+        if wrong := [leaf for leaf in leaves if not isinstance(leaf, Tensor)]:
+            raise UsageError(
+                f"{self.name} cannot be captured in a CUDA graph: the memory has the {type(wrong[0]).__name__} "
+                f"{wrong[0]!r}, which a replay would not change; make it a tensor, or train with --no-graphs"
+            )
+        if self.carried is None:
+            self.carried = trees.tree_map_only(Tensor, torch.clone, new)
+        else:
+            for buffer, leaf in zip(trees.tree_leaves(self.carried), trees.tree_leaves(new), strict=True):
+                if leaf is not None:
+                    buffer.copy_(leaf)
+
+
+class _Captured:
+    """A call of which the first is ordinary, the second recorded and replayed, and all that follow are replayed.
+
+    Args:
+        name: for messages.
+        call: what to run.
+        owners: whose plain values a call must leave alone.
+        recorder: of the call.
+    """
+
+    def __init__(self, name: str, call: Call, owners: list[Any], recorder: Recorder) -> None:
+        self.name, self.call, self.owners, self.recorder = name, call, owners, recorder
+        self.warm = False
+        self.replay: Call | None = None
+
+    def __call__(self) -> dict[str, Tensor]:
+        """The call's results, copied: they outlive the next replay."""
+        if not self.warm:
+            results = self._warm_up()
+            self.warm = True
+        else:
+            self.replay = self.replay or self._record()
+            results = self.replay()
+        return {name: value.clone() for name, value in results.items()}
+
+    def _warm_up(self) -> Mapping[str, Tensor]:
+        before = [_numbers(owner) for owner in self.owners]
+        results = self.recorder.warm_up(self.call)
+        for owner, numbers in zip(self.owners, before, strict=True):
+            changed = [name for name, value in _numbers(owner).items() if value != numbers.get(name)]
+            if changed:
+                raise UsageError(
+                    f"{self.name} cannot be captured in a CUDA graph: it changes the attribute {changed[0]} of "
+                    f"{type(owner).__name__}, which a replay would not; make it a tensor, or train with --no-graphs"
+                )
+        return results
+
+    def _record(self) -> Call:
         try:
-            return self.recorder.record(lambda: self.learner.update(static))
+            return self.recorder.record(self.call)
         except RuntimeError as error:
             first = _first(error)
             raise UsageError(
-                f"{type(self.learner).__name__}.update cannot be captured in a CUDA graph: {_place(first)}: "
-                f"{str(first).splitlines()[0]}; let nothing there wait for the device, or train with --no-graphs"
+                f"{self.name} cannot be captured in a CUDA graph: {_place(first)}: {str(first).splitlines()[0]}; "
+                f"let nothing there wait for the device, or train with --no-graphs"
             ) from error
 
 
 class _CudaGraphs:
-    """Graphs that share one pool of memory: none runs beside another, and no result outlives the next replay."""
+    """Graphs that share one pool of memory: none runs beside another, and no result outlives the next replay.
 
-    def __init__(self, generator: torch.Generator | None) -> None:
-        self.generator = generator
+    Args:
+        learner: whose generators' numbers go on from replay to replay.
+    """
+
+    def __init__(self, learner: Any) -> None:
+        generators = [value for value in vars(learner).values() if isinstance(value, torch.Generator)]
+        self.generators = [generator for generator in generators if generator.device.type == "cuda"]
         self.pool = torch.cuda.graph_pool_handle()
 
-    def warm_up(self, call: Call) -> Metrics:
+    def warm_up(self, call: Call) -> Mapping[str, Tensor]:
         """Run on a side stream, as torch asks for."""
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            metrics = call()
+            results = call()
         torch.cuda.current_stream().wait_stream(side)
-        return metrics
+        return results
 
     def record(self, call: Call) -> Call:
         graph = torch.cuda.CUDAGraph()
-        if self.generator is not None and self.generator.device.type == "cuda":
-            graph.register_generator_state(self.generator)
+        for generator in self.generators:
+            graph.register_generator_state(generator)
         with torch.cuda.graph(graph, pool=self.pool):
-            metrics = call()
+            results = call()
 
-        def replay() -> Metrics:
+        def replay() -> Mapping[str, Tensor]:
             graph.replay()
-            return metrics
+            return results
 
         return replay
 
 
-def _numbers(learner: Any) -> dict[str, Any]:
+def _numbers(owner: Any) -> dict[str, Any]:
     """The attributes that are plain values."""
-    return {name: value for name, value in vars(learner).items() if isinstance(value, int | float | str)}
+    return {name: value for name, value in vars(owner).items() if isinstance(value, int | float | str)}
 
 
 def _first(error: BaseException) -> BaseException:

@@ -27,7 +27,8 @@ class TrainingConfig:
     """Let the C library keep freed memory for what is allocated next (glibc; for the whole process): an update on the
     CPU otherwise waits for the system to clear the same pages each time. Numbers do not depend on it."""
     graphs: bool = True
-    """On CUDA, replay updates as CUDA graphs, of learners that allow it. Numbers do not depend on it."""
+    """On CUDA, replay updates and rollouts as CUDA graphs, of learners and environments that allow it. Numbers do not
+    depend on it."""
     num_envs: int = 4
     """Environments that play at once; a rollout is an episode of each (SMIX section VI-B; PyMARL batch_size_run)."""
     updates_per_rollout: int = 1

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from emix.envs.core import Env
 from emix.training.metrics import EpisodeStatistics
-from emix.training.rollout import Policy, collect
+from emix.training.rollout import Policy, Rollout, collect
 
 
-def evaluate(env: Env, policy: Policy, episodes: int) -> dict[str, float]:
+def evaluate(env: Env, policy: Policy, episodes: int, play: Callable[[], Rollout] | None = None) -> dict[str, float]:
     """Statistics of greedy episodes, named ``test_return_mean``, ``test_battle_won_mean`` and so on.
 
     Every environment plays the same number of episodes: taking the first ``episodes`` that finish would favour short
@@ -17,13 +20,15 @@ def evaluate(env: Env, policy: Policy, episodes: int) -> dict[str, float]:
         env: E environments of their own, not those of the training.
         policy: a learner.
         episodes: a multiple of E.
+        play: plays a greedy episode in every environment, such as a ``CapturedRollout``; where not given, ``collect``.
 
     Raises:
         ValueError: ``episodes`` is not a multiple of E.
     """
     if episodes % env.num_envs:
         raise ValueError(f"episodes expects a multiple of the {env.num_envs} environments, got {episodes}")
+    play = play or partial(collect, env, policy, explore=False)
     statistics = EpisodeStatistics()
     for _ in range(episodes // env.num_envs):
-        statistics.add(collect(env, policy, explore=False))
+        statistics.add(play())
     return {f"test_{name}": value for name, value in statistics.means().items()}

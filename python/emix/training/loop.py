@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,13 +15,14 @@ from typing import Any
 import torch
 
 from emix._host import keep_freed_memory
+from emix.envs.core import Env, capturable
 from emix.training import checkpoint
-from emix.training.captured import CapturedUpdate, Metrics
+from emix.training.captured import CapturedRollout, CapturedUpdate, Metrics
 from emix.training.config import TrainingConfig
 from emix.training.evaluate import evaluate
 from emix.training.journal import Journal
 from emix.training.progress import Progress
-from emix.training.rollout import collect
+from emix.training.rollout import Rollout, collect
 from emix.training.run import CHECKPOINT, Settings
 from emix.training.state import TrainingState
 
@@ -64,19 +66,21 @@ def train(settings: Settings, state: TrainingState, folder: Path, progress: Prog
     counters, learner = state.counters, state.learner
     captured = config.graphs and learner.capturable and state.replay.device.type == "cuda"
     update = CapturedUpdate(learner) if captured else learner.update
+    play = _player(state.env, learner, explore=True, captured=captured)
+    test = _player(state.test_env, learner, explore=False, captured=captured)
     state.advance_envs()
 
     with closing(Journal(folder, counters, progress, offsets=manifest and manifest["offsets"])) as journal:
         if counters.env_steps == 0:
             with journal.watch("test"):
-                row = evaluate(state.test_env, learner, config.test_episodes)
+                row = evaluate(state.test_env, learner, config.test_episodes, test)
             journal.write(row)
 
         while counters.env_steps < config.steps:
             before = counters.env_steps
 
             # Collect one episode in every environment, and store them.
-            rollout = collect(state.env, learner, explore=True, stopwatch=journal.watch)
+            rollout = play(stopwatch=journal.watch)
             played = int(rollout.lengths.sum())
             state.replay.add(rollout.episodes, rollout.lengths)
             state.statistics.episodes.add(rollout)
@@ -95,7 +99,7 @@ def train(settings: Settings, state: TrainingState, folder: Path, progress: Prog
                 row |= _statistics(state)
             if _due(config.test_interval, before, counters.env_steps, config.steps):
                 with journal.watch("test"):
-                    row |= evaluate(state.test_env, learner, config.test_episodes)
+                    row |= evaluate(state.test_env, learner, config.test_episodes, test)
             if row:
                 journal.write(row)
             progress.advance(counters.env_steps)
@@ -147,6 +151,13 @@ def _restore(
             f"note: the checkpoint was made under torch {manifest['torch']}, this is {version}: "
             f"the numbers may differ from those of a run under one torch"
         )
+
+
+def _player(env: Env, learner: Any, *, explore: bool, captured: bool) -> Callable[..., Rollout]:
+    """What plays an episode in every environment: where ``captured``, by CUDA graphs if the environment allows it."""
+    if captured and capturable(env):
+        return CapturedRollout(env, learner, explore=explore)
+    return partial(collect, env, learner, explore=explore)
 
 
 def _update(state: TrainingState, config: TrainingConfig, update: Callable[[Any], Metrics]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from emix.envs.core import Env, Step
 from emix.learners.episodes import Episodes
 from emix.training.stopwatch import Stopwatch
+
+Entry = Mapping[str, Tensor]  # Episodes' fields at one time, [E, ...] each, and ``info.<name>``, [E] each
 
 
 class Policy(Protocol):
@@ -52,54 +55,113 @@ def collect(env: Env, policy: Policy, *, explore: bool, stopwatch: Stopwatch | N
         RuntimeError: an environment did not finish within its ``spec.episode_limit``.
     """
     watch = stopwatch or Stopwatch()
-    limit, ask_every = env.spec.episode_limit, 1 if env.device.type == "cpu" else 8
-    memory = policy.initial_memory(env.num_envs)
+    play = Play(env, policy, explore=explore, watch=watch)
+    entries = [play.begin()]
+
+    def go_on(steps: int) -> Tensor:
+        entries.extend(play.go_on(steps))
+        return all_done(entries[-1])
+
+    play_out(env, go_on)
     with watch("env"):
-        steps = [env.reset()]
-    actions: list[Tensor] = []
-    probabilities: list[Tensor] = []
-    while True:
-        with watch("inference"):
-            action, memory = policy.act(steps[-1], memory, explore=explore)
-            actions.append(action)  # [E, n]
-            probability = getattr(memory, "probability", None)
-            probabilities.append(torch.zeros_like(action, dtype=torch.float32) if probability is None else probability)
-        played = len(actions) - 1
-        if played > 0 and (played % ask_every == 0 or played == limit) and bool(steps[-1].done.all()):
-            break
+        return as_rollout(stacked(entries))
+
+
+class Play:
+    """Episodes that are under way."""
+
+    action: Tensor  # [E, n], to be taken next
+    memory: Any  # the policy's
+
+    def __init__(self, env: Env, policy: Policy, *, explore: bool, watch: Stopwatch) -> None:
+        self.env, self.policy, self.explore, self.watch = env, policy, explore, watch
+
+    def begin(self) -> Entry:
+        """Reset every environment, and act."""
+        self.memory = self.policy.initial_memory(self.env.num_envs)
+        with self.watch("env"):
+            step = self.env.reset()
+        return self._act(step)
+
+    def go_on(self, steps: int) -> list[Entry]:
+        """Step and act so many times."""
+        entries = []
+        for _ in range(steps):
+            with self.watch("env"):
+                step = self.env.step(self.action)
+            entries.append(self._act(step))
+        return entries
+
+    def _act(self, step: Step) -> Entry:
+        with self.watch("inference"):
+            self.action, self.memory = self.policy.act(step, self.memory, explore=self.explore)
+            probability = getattr(self.memory, "probability", None)
+            if probability is None:
+                probability = torch.zeros_like(self.action, dtype=torch.float32)
+        return {
+            "obs": step.obs,
+            "state": step.state,
+            "avail": step.avail,
+            "reward": step.reward,
+            "terminated": step.terminated,
+            "truncated": step.truncated,
+            "actions": self.action,
+            "probability": probability,
+            **{f"info.{name}": value for name, value in step.info.items()},
+        }
+
+
+def play_out(env: Env, go_on: Callable[[int], Tensor]) -> None:
+    """Call ``go_on(steps)``, which says in a 0-dim tensor whether all episodes have ended, until they have."""
+    limit, played, ended = env.spec.episode_limit, 0, False
+    while not ended:
         if played == limit:
             raise RuntimeError(f"{env.spec.name}: an episode did not end within its limit of {limit} steps")
-        with watch("env"):
-            steps.append(env.step(action))
-    with watch("env"):
-        return _as_rollout(steps, actions, probabilities)
+        steps = min(ask_every(env.device), limit - played)
+        ended = bool(go_on(steps))
+        played += steps
 
 
-def _as_rollout(steps: list[Step], actions: list[Tensor], probabilities: list[Tensor]) -> Rollout:
-    """Stack T+1 steps of E environments and clear what lies beyond each episode's end."""
-    terminated = torch.stack([step.terminated for step in steps], dim=1)  # [E, T+1], True from the end on
-    truncated = torch.stack([step.truncated for step in steps], dim=1)  # [E, T+1]
+def ask_every(device: torch.device) -> int:
+    """Steps between two questions whether all episodes have ended."""
+    return 1 if device.type == "cpu" else 8
+
+
+def all_done(entry: Entry) -> Tensor:
+    """Whether every episode has ended: bool []."""
+    return (entry["terminated"] | entry["truncated"]).all()
+
+
+def stacked(entries: Sequence[Entry]) -> dict[str, Tensor]:
+    """K entries in one, [E, K, ...] each; a reset need not have the ``info`` of a step."""
+    return {name: torch.stack([entry[name] for entry in entries if name in entry], dim=1) for name in entries[-1]}
+
+
+def as_rollout(entries: Mapping[str, Tensor]) -> Rollout:
+    """Clear what lies beyond each episode's end, in place, in T+1 entries of E environments ``[E, T+1, ...]``."""
+    terminated, truncated = entries["terminated"], entries["truncated"]  # [E, T+1], True from the end on
     valid = ~(terminated | truncated)[:, :-1]  # [E, T]: step t was played if the episode had not ended before it
     beyond = torch.nn.functional.pad(~valid, (1, 0))  # [E, T+1]: entry L_b, the last observation, is kept
     last = valid.sum(dim=1, keepdim=True) - 1  # [E, 1]
     episodes = Episodes(
-        obs=torch.stack([step.obs for step in steps], dim=1).masked_fill_(beyond[..., None, None], 0),
-        state=torch.stack([step.state for step in steps], dim=1).masked_fill_(beyond[..., None], 0),
-        avail=torch.stack([step.avail for step in steps], dim=1).masked_fill_(beyond[..., None, None], False),
-        actions=torch.stack(actions, dim=1).masked_fill_(beyond[..., None], 0),
-        reward=torch.stack([step.reward for step in steps[1:]], dim=1).masked_fill_(~valid, 0),
+        obs=entries["obs"].masked_fill_(beyond[..., None, None], 0),
+        state=entries["state"].masked_fill_(beyond[..., None], 0),
+        avail=entries["avail"].masked_fill_(beyond[..., None, None], False),
+        actions=entries["actions"].masked_fill_(beyond[..., None], 0),
+        reward=entries["reward"][:, 1:].masked_fill(~valid, 0),
         terminated=terminated[:, 1:] & valid,
         truncated=truncated[:, 1:] & valid,
         valid=valid,
-        probability=torch.stack(probabilities, dim=1).masked_fill_(beyond[..., None], 0),
+        probability=entries["probability"].masked_fill_(beyond[..., None], 0),
         batch_size=valid.shape[:1],
     )
-    names = list(steps[1].info)
-    values = [
-        torch.stack([step.info[name] for step in steps[1:]], dim=1).gather(1, last)[:, 0] for name in names
-    ]  # [E] each
+    info = {
+        name.removeprefix("info."): values[:, -valid.shape[1] :].gather(1, last)[:, 0]  # of the steps, not the reset
+        for name, values in entries.items()
+        if name.startswith("info.")
+    }  # [E] each
     numbers = (
-        torch.stack([last[:, 0] + 1, episodes.reward.double().sum(dim=1), *values], dim=0).double().cpu()
+        torch.stack([last[:, 0] + 1, episodes.reward.double().sum(dim=1), *info.values()], dim=0).double().cpu()
     )  # [2 + infos, E]
     lengths, returns, *infos = numbers.unbind()
-    return Rollout(episodes, lengths.long(), returns, dict(zip(names, infos, strict=True)))
+    return Rollout(episodes, lengths.long(), returns, dict(zip(info, infos, strict=True)))

@@ -56,6 +56,11 @@ class BattleEnv:
         self._last: Step | None = None
 
     @property
+    def capturable(self) -> bool:
+        """Whether CUDA graphs can capture ``step``: it changes the battles in place, but waits where ``checked``."""
+        return not self._checked
+
+    @property
     def episode(self) -> Tensor:
         """[B] int64 on the CPU: the number of the episode that each battle's next reset starts."""
         return self.clock[:, CLOCK["episode"]].cpu().clone()

@@ -1,0 +1,219 @@
+"""Captured rollouts against ``collect``: on the CPU on a tape that stands for CUDA graphs."""
+
+from functools import partial
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+import emix
+import emix.training.captured as captured
+import emix.training.loop as loop
+from emix.errors import UsageError
+from emix.learners.ensemble_mix import Batch, EnsembleMix
+from emix.learners.ensemble_mix_config import EnsembleMixConfig
+from emix.learners.episodes import joined
+from emix.learners.value import ValueConfig, ValueLearner
+from emix.training import CapturedRollout, CapturedUpdate, collect, evaluate
+from emix.training.stopwatch import Stopwatch
+
+SMALL = {"critic_dim": 16, "hidden_dim": 8, "critic_update": "batched", "epsilon_anneal_time": 300}
+CONFIGS = {
+    "smix": ValueConfig(epsilon_anneal_time=300, target_update_episodes=4),
+    "ensemble-mix": EnsembleMixConfig(**SMALL, test_sample=True),
+    "gate over all": EnsembleMixConfig(**SMALL, gate_over="all"),
+    "variance": EnsembleMixConfig(**SMALL, bonus="variance"),
+    "dop": EnsembleMixConfig(**SMALL, members=1, bonus="none", c1=0.0, c2=0.0, actor="on_policy", norm="bti"),
+}
+CASES = [(name, limit) for name in ("smix", "ensemble-mix") for limit in (5, 16, 20, 60)]  # multiples of 8, and not
+CASES += [(name, 20) for name in ("gate over all", "variance", "dop")]
+
+
+@pytest.fixture(autouse=True)
+def _blocks(monkeypatch):
+    """Blocks as on a GPU."""
+    monkeypatch.setattr("emix.training.rollout.ask_every", lambda device: 8)
+
+
+def battle(limit=20, *, num_envs=3, seed=0, device="cpu", name="battle/3m", **options):
+    return emix.make(
+        name, num_envs=num_envs, seed=seed, device=device, **({"checked": False, "episode_limit": limit} | options)
+    )
+
+
+def learner(name, spec, device="cpu"):
+    config = CONFIGS[name]
+    if isinstance(config, ValueConfig):
+        return ValueLearner(config, spec, device=device, seed=1)
+    one = EnsembleMix(config, spec, device=device, seed=1)
+    one.critic.skips_padding = False  # as on a GPU
+    return one
+
+
+def ordinary(env, one, *, explore):
+    return partial(collect, env, one, explore=explore)
+
+
+def play(name, limit, player, *, device="cpu", updater=lambda one: one.update):
+    """Rollouts, tests and updates by turns: what was played, and the learner's and the environments' states at the end.
+
+    Args:
+        name: of the learner's configuration.
+        limit: of the episodes.
+        player: makes of environment, learner and ``explore`` what plays a rollout.
+        device: of everything.
+        updater: makes of the learner what updates it.
+    """
+    env, test_env = battle(limit, device=device), battle(limit, num_envs=2, seed=1, device=device)
+    one = learner(name, env.spec, device)
+    rollout, test, update = player(env, one, explore=True), player(test_env, one, explore=False), updater(one)
+    found = []
+    for _ in range(4):
+        found += [rollout(), test()]
+        on, lengths = found[-2].episodes, found[-2].lengths
+        update(on if name == "smix" else Batch(joined(on, on), on))
+        one.advance(env_steps=int(lengths.sum()), episodes=3)
+    state = one.state_dict()
+    for which, each in (("env", env), ("test", test_env)):
+        state |= {f"{which}.{key}": value for key, value in each.battles._asdict().items()}
+    return found, {key: value.cpu() for key, value in state.items()}
+
+
+def assert_same(found, expected):
+    for ours, theirs in zip(found[0], expected[0], strict=True):  # at the end: a result outlives the replays after it
+        for field, value in theirs.episodes.items():
+            assert torch.equal(ours.episodes.get(field), value), field
+        assert torch.equal(ours.lengths, theirs.lengths)
+        assert torch.equal(ours.returns, theirs.returns)
+        assert list(ours.info) == list(theirs.info)
+        assert all(torch.equal(ours.info[key], value) for key, value in theirs.info.items())
+    assert found[1].keys() == expected[1].keys()
+    for key, value in found[1].items():
+        assert torch.equal(value, expected[1][key]), key
+
+
+@pytest.mark.parametrize(("name", "limit"), CASES)
+def test_the_numbers_are_those_of_collect(name, limit, tape):
+    """While epsilon falls, weights move and tests come between: none of it is left in what was recorded."""
+    assert_same(play(name, limit, partial(CapturedRollout, recorder=tape())), play(name, limit, ordinary))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize(("name", "limit"), CASES)
+def test_on_a_gpu(name, limit):
+    graphs = play(name, limit, CapturedRollout, device="cuda", updater=CapturedUpdate)
+    assert_same(graphs, play(name, limit, ordinary, device="cuda"))
+
+
+def test_python_runs_twice_for_blocks_of_one_length(tape):
+    env = battle(20, spawn_jitter=0.0)
+    one, calls, act = learner("smix", env.spec), [], ValueLearner.act
+    one.act = lambda *args, **options: calls.append(1) or act(one, *args, **options)
+    rollout, acted = CapturedRollout(env, one, explore=True, recorder=tape()), []
+    for _ in range(4):
+        calls.clear()
+        assert int(rollout().lengths.max()) == 20  # 8, 8, 4
+        acted.append(len(calls))
+    assert acted == [1 + 8 + 8 + 4, 1 + 4, 1, 1]
+
+
+def test_observations_in_place_of_the_state(tape):
+    spec = battle(obs_instead_of_state=True).spec
+    assert spec.state_dim == spec.n_agents * spec.obs_dim
+    env, same = (battle(obs_instead_of_state=True) for _ in range(2))
+    one, other = learner("smix", spec), learner("smix", spec)
+    rollout = CapturedRollout(env, one, explore=True, recorder=tape())
+    for _ in range(3):
+        assert torch.equal(rollout().episodes.state, collect(same, other, explore=True).episodes.state)
+
+
+def test_a_map_that_closes_between_rollouts(tape):
+    options = {"name": "battle/2_corridors", "closing_step": 10, "obs_closed": True}
+    env, same = battle(**options), battle(**options)
+    one, other = learner("smix", env.spec), learner("smix", env.spec)
+    rollout = CapturedRollout(env, one, explore=True, recorder=tape())
+    for env_steps in (0, 0, 0, 20, 20):
+        for each in (env, same):
+            each.advance(env_steps)
+        assert torch.equal(rollout().episodes.obs, collect(same, other, explore=True).episodes.obs)
+
+
+def test_tests_and_time(tape):
+    env, same = battle(num_envs=2), battle(num_envs=2)
+    one, watch = learner("smix", env.spec), Stopwatch()
+    rollout = CapturedRollout(env, one, explore=False, recorder=tape())
+    assert evaluate(env, one, 6, rollout) == evaluate(same, one, 6)
+    rollout(stopwatch=watch)
+    assert set(watch.seconds) == {"env"}
+
+
+@pytest.mark.parametrize(
+    ("env", "allowed"),
+    [
+        (lambda: battle(), True),
+        (lambda: battle(checked=True), False),
+        (lambda: emix.make("matrix/msteps-5", num_envs=2), False),
+    ],
+    ids=["battle", "checked", "matrix"],
+)
+def test_which_environments_are_captured(env, allowed, tape, monkeypatch):
+    env = env()
+    monkeypatch.setattr(captured, "_CudaGraphs", lambda learner: tape())
+    one = learner("smix", env.spec)
+    players = [loop._player(env, one, explore=True, captured=each) for each in (False, True)]
+    assert [isinstance(each, CapturedRollout) for each in players] == [False, allowed]
+    for player in players:
+        assert player(stopwatch=Stopwatch()).lengths.min() > 0
+    if not allowed:
+        message = f"A rollout of ValueLearner in {env.spec.name} cannot be captured .* expected an environment whose"
+        with pytest.raises(UsageError, match=message):
+            CapturedRollout(env, one, explore=True)
+
+
+class Memory(NamedTuple):
+    time: int | Tensor
+
+
+class Stopping:
+    """Takes the first action that is available; what stands in the way of a capture is for others to add."""
+
+    def initial_memory(self, num_envs):
+        return Memory(torch.zeros(()))
+
+    def act(self, step, memory, *, explore):
+        return step.avail.int().argmax(-1), memory
+
+
+def test_what_waits_for_the_device_is_named(tape):
+    class Waiting(Stopping):
+        def act(self, step, memory, *, explore):
+            assert step.avail.any().item()
+            return super().act(step, memory, explore=explore)
+
+    rollout = CapturedRollout(battle(), Waiting(), explore=True, recorder=tape())
+    with pytest.raises(UsageError, match=r"Waiting in battle/3m cannot be captured .*_local_scalar_dense.* waits for"):
+        rollout()
+
+
+def test_a_memory_that_a_replay_would_not_change_is_named(tape):
+    class Counting(Stopping):
+        def act(self, step, memory, *, explore):
+            return super().act(step, memory, explore=explore)[0], Memory(3)
+
+    rollout = CapturedRollout(battle(), Counting(), explore=True, recorder=tape())
+    with pytest.raises(UsageError, match=r"Counting in battle/3m cannot be captured .* the memory has the int 3,"):
+        rollout()
+
+
+def test_numbers_that_a_replay_would_not_change_are_named(tape):
+    class Counting(Stopping):
+        acted = 0
+
+        def act(self, step, memory, *, explore):
+            self.acted += 1
+            return super().act(step, memory, explore=explore)
+
+    rollout = CapturedRollout(battle(), Counting(), explore=True, recorder=tape())
+    with pytest.raises(UsageError, match=r"in battle/3m cannot be captured .* the attribute acted of Counting, which"):
+        rollout()
