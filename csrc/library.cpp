@@ -105,8 +105,8 @@ STABLE_TORCH_LIBRARY(emix, m) {
   // rmsprop: a step of torch's optimiser after the gradients were scaled down to max_norm; gives the norm that they
   // had. On the CPU alone.
   m.def(
-      "rmsprop_step(Tensor(a!)[] parameters, Tensor[] grads, Tensor(b!)[] square_avgs, float lr, float alpha, float "
-      "eps, float max_norm) -> Tensor");
+      "rmsprop_step(Tensor(a!)[] parameters, Tensor(b!)[] grads, Tensor(c!)[] square_avgs, float lr, float alpha, "
+      "float eps, float max_norm) -> Tensor");
 
   // battle: the state of B battles, which is changed in place, and the map (battle/fields.h) -> obs, state, avail,
   // reward, terminated, truncated, battle_won, dead_allies, dead_enemies. layout: allies, enemies, type bits, whether

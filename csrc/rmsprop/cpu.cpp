@@ -1,6 +1,6 @@
 // RMSprop's step with the gradients scaled down to a norm before it, on the CPU; on a GPU torch's own is one launch for
 // all tensors. torch's optimiser passes over memory some ten times: here the gradients are read twice, for their norm
-// and for the step, and everything else once.
+// and for the step, and everything else once. Gradients that are too long are scaled in place, as torch does.
 //
 //   g' = g min(1, max_norm / (|g| + 1e-6)),  s = alpha s + (1 - alpha) g'^2,  p = p - lr g' / (sqrt(s) + eps)
 #include <cmath>
@@ -17,8 +17,7 @@ inline constexpr int64_t kLanes = 16;       // sums in flight
 
 // A part of one tensor and of what belongs to it.
 struct Chunk {
-  void *parameter, *square_avg;
-  const void* grad;
+  void *parameter, *grad, *square_avg;
   int64_t size;
 };
 
@@ -38,22 +37,27 @@ EMIX_HD double sum_of_squares(const F* __restrict x, int64_t size) {
   return total;
 }
 
-template <class F>
-EMIX_HD void update(F* __restrict parameter, F* __restrict square_avg, const F* __restrict grad, int64_t size,
+template <bool kScaled, class F>
+EMIX_HD void update(F* __restrict parameter, F* __restrict grad, F* __restrict square_avg, int64_t size,
                     const Rates& rates) {
   const F lr = static_cast<F>(rates.lr), alpha = static_cast<F>(rates.alpha), eps = static_cast<F>(rates.eps);
   const F rest = static_cast<F>(1 - rates.alpha), scale = static_cast<F>(rates.scale);
   for (int64_t k = 0; k < size; ++k) {
-    const F g = scale * grad[k];
+    const F g = kScaled ? grad[k] *= scale : grad[k];
     square_avg[k] = alpha * square_avg[k] + rest * g * g;
     parameter[k] -= lr * g / (std::sqrt(square_avg[k]) + eps);
   }
 }
 
-#define EMIX_RMSPROP_CLONE(SETS, F)                                                                                    \
-  SETS double squares(F, const Chunk& c) { return sum_of_squares(static_cast<const F*>(c.grad), c.size); }             \
-  SETS void step(F, const Chunk& c, const Rates& rates) {                                                              \
-    update(static_cast<F*>(c.parameter), static_cast<F*>(c.square_avg), static_cast<const F*>(c.grad), c.size, rates); \
+#define EMIX_RMSPROP_CLONE(SETS, F)                                                                        \
+  SETS double squares(F, const Chunk& c) { return sum_of_squares(static_cast<const F*>(c.grad), c.size); } \
+  SETS void step(F, const Chunk& c, const Rates& rates) {                                                  \
+    F *parameter = static_cast<F*>(c.parameter), *grad = static_cast<F*>(c.grad);                          \
+    F* square_avg = static_cast<F*>(c.square_avg);                                                         \
+    if (rates.scale == 1)                                                                                  \
+      update<false>(parameter, grad, square_avg, c.size, rates);                                           \
+    else                                                                                                   \
+      update<true>(parameter, grad, square_avg, c.size, rates);                                            \
   }
 EMIX_RMSPROP_CLONE(EMIX_INSTRUCTION_SETS, float)
 EMIX_RMSPROP_CLONE(EMIX_BASELINE, double)
@@ -87,8 +91,8 @@ std::vector<Chunk> chunks_of(const Tensors& parameters, const Tensors& grads, co
     const int64_t size = parameters[i].numel();
     for (int64_t at = 0; at < size; at += kChunk)
       chunks.push_back({static_cast<char*>(parameters[i].mutable_data_ptr()) + at * element,
+                        static_cast<char*>(grads[i].mutable_data_ptr()) + at * element,
                         static_cast<char*>(square_avgs[i].mutable_data_ptr()) + at * element,
-                        static_cast<const char*>(grads[i].const_data_ptr()) + at * element,
                         std::min(kChunk, size - at)});
   }
   return chunks;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import chain
 
 import pytest
 import torch
@@ -43,9 +44,6 @@ def test_equals_its_reference(shapes: list[tuple[int, ...]], seed: int, max_norm
         for some, wanted in zip(ours, expected, strict=True):
             for a, b in zip(some, wanted, strict=True):
                 torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance)
-        assert all(
-            torch.equal(a, b.to(dtype)) for a, b in zip(ours[1], tensors[1], strict=True)
-        )  # gradients: untouched
 
 
 def test_foreach_equals_the_reference(device: str) -> None:
@@ -55,7 +53,7 @@ def test_foreach_equals_the_reference(device: str) -> None:
         ours, expected = copies(tensors, torch.float64), copies(tensors, torch.float64)
         norm = rmsprop._foreach(*ours, 0.01, 0.9, 1e-5, max_norm)
         wanted = ops.reference.rmsprop_step(*expected, lr=0.01, alpha=0.9, eps=1e-5, max_norm=max_norm)
-        torch.testing.assert_close([norm, *ours[0], *ours[2]], [wanted, *expected[0], *expected[2]])
+        torch.testing.assert_close([norm, *chain(*ours)], [wanted, *chain(*expected)])
 
 
 def test_trains_as_torch_does() -> None:
@@ -86,7 +84,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
             ours = copies(tensors, torch.float32)
-            found.append([ops.rmsprop_step(*ours, lr=0.1, max_norm=1.0), *ours[0], *ours[2]])
+            found.append([ops.rmsprop_step(*ours, lr=0.1, max_norm=1.0), *chain(*ours)])
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))

@@ -129,7 +129,8 @@ def _rmsprop_step(optimizer: torch.optim.RMSprop, clip: float) -> Tensor:
         if not state:
             state |= {"step": torch.zeros(()), "square_avg": torch.zeros_like(parameter)}
         state["step"] += 1
-    grads = [parameter.grad.contiguous() for parameter in parameters]
+        parameter.grad = parameter.grad.contiguous()
+    grads = [parameter.grad for parameter in parameters]
     square_avgs = [optimizer.state[parameter]["square_avg"] for parameter in parameters]
     rates = {name: group[name] for name in ("lr", "alpha", "eps")}
     return ops.rmsprop_step(parameters, grads, square_avgs, **rates, max_norm=clip)

@@ -193,10 +193,7 @@ class ValueLearner:
         error = torch.where(valid, y - q_tot, 0.0)
         loss = error.square().sum() / count  # eq. 11, as a mean over the valid steps
 
-        self.optimizer.zero_grad()
-        loss.backward()
-        grad_norm = nn.utils.clip_grad_norm_(self.networks.parameters(), self.config.grad_norm_clip)
-        self.optimizer.step()
+        grad_norm = shared.descend(self.optimizer, self.networks, loss, self.config.grad_norm_clip)
         with torch.no_grad():
             return {
                 "loss": loss.detach(),

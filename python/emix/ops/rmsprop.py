@@ -5,7 +5,7 @@ r"""A step of RMSprop that scales the gradients down to a norm first, in one pas
     p  = p - lr g' / (sqrt(s) + eps)
 
 What ``torch.nn.utils.clip_grad_norm_`` and ``torch.optim.RMSprop`` do in some ten passes. On a GPU it is torch's
-``foreach`` functions, each of few launches for all tensors at once. The gradients are left as they are.
+``foreach`` functions, each of few launches for all tensors at once. g becomes g' in place, as torch does it.
 
 Types: on the CPU float32, or all float64, and contiguous. Bitwise repeatable, for any number of threads. No gradient.
 
@@ -36,7 +36,7 @@ def rmsprop_step(
     eps: float = 1e-8,
     max_norm: float = float("inf"),
 ) -> Tensor:
-    """Change the parameters and their mean squares in place; returns the norm |g| that the gradients had, [].
+    """Change parameters, gradients and mean squares in place; returns the norm |g| that the gradients had, [].
 
     Source: ``torch.optim.RMSprop`` without momentum, not centered. Equations, types and errors: ``emix.ops.rmsprop``.
 
@@ -74,12 +74,12 @@ def _foreach(
     max_norm: float,
 ) -> Tensor:
     norm = torch.nn.utils.get_total_norm(grads)
-    scaled = torch._foreach_mul(grads, (max_norm / (norm + 1e-6)).clamp(max=1))
+    torch._foreach_mul_(grads, (max_norm / (norm + 1e-6)).clamp(max=1))
     torch._foreach_mul_(square_avgs, alpha)
-    torch._foreach_addcmul_(square_avgs, scaled, scaled, 1 - alpha)
+    torch._foreach_addcmul_(square_avgs, grads, grads, 1 - alpha)
     root = torch._foreach_sqrt(square_avgs)
     torch._foreach_add_(root, eps)
-    torch._foreach_addcdiv_(parameters, scaled, root, -lr)
+    torch._foreach_addcdiv_(parameters, grads, root, -lr)
     return norm
 
 

@@ -22,8 +22,8 @@ def rmsprop_step(
     """A tensor after the other, an operation after the other."""
     norm = torch.stack([grad.norm() for grad in grads]).norm()
     scale = (max_norm / (norm + 1e-6)).clamp(max=1)
-    for p, grad, s in zip(parameters, grads, square_avgs, strict=True):
-        g = scale * grad
+    for p, g, s in zip(parameters, grads, square_avgs, strict=True):
+        g.mul_(scale)
         s.mul_(alpha).add_((1 - alpha) * g * g)
         p.sub_(lr * g / (s.sqrt() + eps))
     return norm
