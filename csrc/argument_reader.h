@@ -43,6 +43,12 @@ class Arguments {
     return static_cast<const int64_t*>(keep(torch::stable::contiguous(wide)).const_data_ptr());
   }
 
+  // f(T()) for the element type T.
+  template <class F>
+  void dispatch(const F& f) const {
+    type == ScalarType::Double ? f(double()) : f(float());
+  }
+
   void because(const std::string& why) { why_ = why; }
   const Tensor& keep(const Tensor& tensor) { return kept_.emplace_back(tensor); }
   Tensor fresh(const std::vector<int64_t>& shape) const { return empty(shape, type, x_); }

@@ -93,11 +93,6 @@ void sum_members(const void* parts, int64_t members, int64_t size, void* result)
   });
 }
 
-template <class Call>
-void with_type(ScalarType type, const Call& call) {
-  type == ScalarType::Double ? call(double()) : call(float());
-}
-
 std::tuple<Tensor, Tensor> ensemble_critic(const Tensor& state, const Tensor& obs, const Tensor& w_in,
                                            const Tensor& b_in, const Tensor& w_hidden, const Tensor& b_hidden,
                                            const Tensor& w_head, const Tensor& b_head, bool save) {
@@ -106,7 +101,7 @@ std::tuple<Tensor, Tensor> ensemble_critic(const Tensor& state, const Tensor& ob
   const Tensor q = call.arguments.fresh(call.shape(true, {p.agents, p.actions}));
   const Tensor saved = call.arguments.fresh({save ? p.members : 0, p.rows(), p.hidden});
   const Results results{q.mutable_data_ptr(), save ? saved.mutable_data_ptr() : nullptr};
-  with_type(call.arguments.type, [&](auto type) { forward<decltype(type)>(p, results); });
+  call.arguments.dispatch([&](auto type) { forward<decltype(type)>(p, results); });
   return {q, saved};
 }
 
@@ -134,7 +129,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> ensem
   g.w_in = w_in_grad.mutable_data_ptr(), g.b_in = b_in_grad.mutable_data_ptr();
   g.w_hidden = w_hidden_grad.mutable_data_ptr(), g.b_hidden = b_hidden_grad.mutable_data_ptr();
   g.w_head = w_head_grad.mutable_data_ptr(), g.b_head = b_head_grad.mutable_data_ptr();
-  with_type(arguments.type, [&](auto type) {
+  arguments.dispatch([&](auto type) {
     using F = decltype(type);
     backward<F>(p, g);
     if (g.state) sum_members<F>(g.state, N, p.steps * p.states, state_grad.mutable_data_ptr());

@@ -6,12 +6,6 @@
 
 namespace emix::recurrent {
 
-// float or double, as the arguments were read.
-template <class F>
-void dispatch(ScalarType type, const F& f) {
-  type == ScalarType::Double ? f(double()) : f(float());
-}
-
 // A fresh result and where it is written; without elements where it is not wanted.
 inline Tensor result(const Arguments& arguments, const std::vector<int64_t>& shape, void*& data, bool wanted = true) {
   Tensor tensor = arguments.fresh(wanted ? shape : std::vector<int64_t>{0});
@@ -25,14 +19,14 @@ inline Tensor saved_result(const Call& call, void*& data, bool wanted) {
 
 template <class Device>
 void run_forward(const Call& call, const Results& results) {
-  dispatch(call.arguments.type,
-           [&](auto type) { Device(call.arguments.x()).template forward<decltype(type)>(call.p, results); });
+  call.arguments.dispatch(
+      [&](auto type) { Device(call.arguments.x()).template forward<decltype(type)>(call.p, results); });
 }
 
 template <class Device>
 void run_backward(const Call& call, const Gradients& gradients) {
-  dispatch(call.arguments.type,
-           [&](auto type) { Device(call.arguments.x()).template backward<decltype(type)>(call.p, gradients); });
+  call.arguments.dispatch(
+      [&](auto type) { Device(call.arguments.x()).template backward<decltype(type)>(call.p, gradients); });
 }
 
 template <class Device>

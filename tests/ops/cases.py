@@ -1,24 +1,34 @@
-"""Random calls of the returns ops, in float64, with every kind of end, mask, stride and broadcast."""
+"""What the tests of several ops share: inputs by name, in other types and places, and how far a result is off."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
-from hypothesis import strategies as st
 from torch import Tensor
 
-# The public function and, for each, the names of its [B, T+1] inputs and its numbers.
-SIGNATURES = {
-    "trace_returns": (("q", "v", "trace"), ("gamma", "horizon")),
-    "lambda_returns": (("value",), ("gamma", "lam")),
-    "n_step_returns": (("value",), ("gamma", "n")),
-    "tree_backup_returns": (("q", "v", "pi"), ("gamma", "lam", "horizon")),
-    "q_lambda_returns": (("q", "v"), ("gamma", "lam")),
-    "retrace_returns": (("q", "v", "ratio"), ("gamma", "lam")),
-    "gae": (("value",), ("gamma", "lam")),
-}
-NAMES = sorted(SIGNATURES)
+Inputs = dict[str, Tensor | None]
+
+
+def changed(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    return {key: None if value is None else change(value) for key, value in inputs.items()}
+
+
+def converted(inputs: Inputs, dtype: torch.dtype, device: str = "cpu") -> Inputs:
+    """The floating inputs as that type; all on that device."""
+    return changed(inputs, lambda x: x.to(device, dtype) if x.is_floating_point() else x.to(device))
+
+
+def strided(tensor: Tensor) -> Tensor:
+    """The same numbers, with every axis apart in memory and in reversed order."""
+    apart = torch.zeros([2 * size for size in reversed(tensor.shape)], dtype=tensor.dtype, device=tensor.device)
+    view = apart.permute(tuple(reversed(range(tensor.dim()))))[tuple(slice(0, 2 * size, 2) for size in tensor.shape)]
+    return view.copy_(tensor)
+
+
+def leaves(inputs: Inputs) -> list[Tensor]:
+    """The floating inputs, which from now on get a gradient."""
+    return [x.requires_grad_() for x in inputs.values() if x is not None and x.is_floating_point()]
 
 
 def relative_error(ours: Tensor, reference: Tensor) -> float:
@@ -28,86 +38,8 @@ def relative_error(ours: Tensor, reference: Tensor) -> float:
     return ((ours - reference).abs() / (1 + reference.abs())).max().item() if ours.numel() else 0.0
 
 
-@dataclass
-class Call:
-    """One call: ``tensors`` go by position, ``ends`` and ``numbers`` by name."""
-
-    name: str
-    tensors: dict[str, Tensor]
-    ends: dict[str, Tensor]
-    numbers: dict[str, float | int | None]
-
-    def to(self, dtype: torch.dtype, device: str = "cpu") -> Call:
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
-
-        return Call(
-            self.name,
-            {k: move(v) for k, v in self.tensors.items()},
-            {k: move(v) for k, v in self.ends.items()},
-            self.numbers,
-        )
-
-    def run(self, module: object, **options: bool) -> Tensor:
-        return getattr(module, self.name)(*self.tensors.values(), **self.ends, **self.numbers, **options)
-
-
-def make_call(
-    name: str,
-    seed: int,
-    batch: int,
-    steps: int,
-    trailing: tuple[int, ...] = (),
-    *,
-    ends: str = "all",
-    broadcast: bool = False,
-    strided: bool = False,
-    horizon: int | None = None,
-) -> Call:
-    """Draw the tensors of one call. ``ends``: none, terminated, or all (with truncations and padding)."""
-    g = torch.Generator().manual_seed(seed)
-
-    def values(extra: int, trail: tuple[int, ...]) -> Tensor:
-        shape = (batch, steps + extra, *trail)
-        if not strided:
-            return torch.randn(shape, generator=g, dtype=torch.float64)
-        reversed_axes = torch.randn([2 * size for size in reversed(shape)], generator=g, dtype=torch.float64)
-        return reversed_axes.permute(*reversed(range(len(shape))))[tuple(slice(0, 2 * size, 2) for size in shape)]
-
-    def mask(probability: float) -> Tensor:
-        return (
-            torch.rand((batch, steps, *([] if broadcast else trailing)), generator=g, dtype=torch.float64) < probability
-        )
-
-    names, numbers = SIGNATURES[name]
-    tensors = {"reward": values(0, () if broadcast else trailing), "terminated": mask(0.1 if ends != "none" else 0.0)}
-    for key in names:
-        value = values(1, trailing)
-        tensors[key] = value.abs() if key in ("trace", "pi", "ratio") else value
-    given_ends = {}
-    if ends == "all":
-        given_ends["truncated"] = mask(0.1)
-        length = torch.randint(0, steps + 1, (batch,), generator=g) if batch else torch.zeros(0, dtype=torch.long)
-        given_ends["valid"] = torch.arange(steps).expand(batch, steps) < length[:, None]
-    drawn = {
-        "gamma": 0.9 + 0.1 * torch.rand((), generator=g).item(),
-        "lam": torch.rand((), generator=g).item(),
-        "n": horizon or 3,
-        "horizon": horizon,
-    }
-    return Call(name, tensors, given_ends, {key: drawn[key] for key in numbers})
-
-
-@st.composite
-def calls(draw: st.DrawFn) -> Call:
-    return make_call(
-        draw(st.sampled_from(sorted(SIGNATURES))),
-        draw(st.integers(0, 2**31)),
-        draw(st.integers(0, 20)),
-        draw(st.sampled_from([0, 1, 2, 31, 32, 33, 63, 64, 65, 120, 130, 300])),
-        draw(st.sampled_from([(), (), (1,), (3,), (5, 2), (2, 1, 2, 2)])),
-        ends=draw(st.sampled_from(["none", "terminated", "all"])),
-        broadcast=draw(st.booleans()),
-        strided=draw(st.booleans()),
-        horizon=draw(st.sampled_from([None, 1, 2, 5, 1000])),
-    )
+def error(ours: Tensor, reference: Tensor) -> float:
+    """The largest difference, relative to the tensor's largest element where that is above 1."""
+    assert ours.shape == reference.shape
+    ours, reference = ours.detach().cpu().double(), reference.detach().cpu().double()
+    return ((ours - reference).abs().max() / (1 + reference.abs().max())).item() if ours.numel() else 0.0

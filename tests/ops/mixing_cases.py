@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from emix import ops
+from tests.ops.cases import Inputs
 
 NAMES = ["linear_mix", "expected_linear_mix", "monotonic_mix", "monotonic_mix_grad"]
 DIFFERENTIABLE = NAMES[:3]
-Inputs = dict[str, Tensor | None]
 
 
 def make_inputs(
@@ -41,16 +39,5 @@ def make_inputs(
     return inputs if name == "monotonic_mix_grad" else {**inputs, "v": normal()}
 
 
-def changed(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
-    return {key: None if value is None else change(value) for key, value in inputs.items()}
-
-
 def run(name: str, inputs: Inputs, module: object = ops) -> Tensor:
     return getattr(module, name)(**inputs)
-
-
-def strided(tensor: Tensor) -> Tensor:
-    """The same numbers, with every axis apart in memory and in reversed order."""
-    apart = torch.zeros([2 * size for size in reversed(tensor.shape)], dtype=tensor.dtype, device=tensor.device)
-    view = apart.permute(tuple(reversed(range(tensor.dim()))))[tuple(slice(0, 2 * size, 2) for size in tensor.shape)]
-    return view.copy_(tensor)

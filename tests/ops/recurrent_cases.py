@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from emix import ops
+from tests.ops.cases import Inputs
 
 NAMES = ["gru_sequence", "agent_sequence"]
-Inputs = dict[str, Tensor | None]
 
 
 def _normal(g: torch.Generator, *shape: int) -> Tensor:
@@ -66,34 +64,6 @@ def make_inputs(name: str, seed: int, steps: int = 4) -> Inputs:
     return agent_inputs(seed, 3, steps, 2, 4, 3, 5)
 
 
-def changed(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
-    return {key: None if value is None else change(value) for key, value in inputs.items()}
-
-
-def converted(inputs: Inputs, dtype: torch.dtype, device: str = "cpu") -> Inputs:
-    """The floating inputs as that type; all on that device."""
-    return changed(inputs, lambda x: x.to(device, dtype) if x.is_floating_point() else x.to(device))
-
-
-def leaves(inputs: Inputs) -> list[Tensor]:
-    """The floating inputs, which from now on get a gradient."""
-    return [x.requires_grad_() for x in inputs.values() if x is not None and x.is_floating_point()]
-
-
 def run(name: str, inputs: Inputs, module: object = ops) -> tuple[Tensor, ...]:
     result = getattr(module, name)(**inputs)
     return result if isinstance(result, tuple) else (result,)
-
-
-def error(ours: Tensor, reference: Tensor) -> float:
-    """The largest difference, relative to the tensor's largest element where that is above 1."""
-    assert ours.shape == reference.shape
-    ours, reference = ours.detach().cpu().double(), reference.detach().cpu().double()
-    return ((ours - reference).abs().max() / (1 + reference.abs().max())).item() if ours.numel() else 0.0
-
-
-def strided(tensor: Tensor) -> Tensor:
-    """The same numbers, with every axis apart in memory and in reversed order."""
-    apart = torch.zeros([2 * size for size in reversed(tensor.shape)], dtype=tensor.dtype, device=tensor.device)
-    view = apart.permute(tuple(reversed(range(tensor.dim()))))[tuple(slice(0, 2 * size, 2) for size in tensor.shape)]
-    return view.copy_(tensor)

@@ -10,9 +10,7 @@ from torch import Tensor
 
 from emix import ops
 from emix.ops import critic
-from tests.ops.recurrent_cases import changed, converted, error, leaves, strided
-
-Inputs = dict[str, Tensor | None]
+from tests.ops.cases import Inputs, changed, converted, error, leaves, strided
 
 
 def make_inputs(

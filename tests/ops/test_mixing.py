@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emix import ops
-from tests.ops.cases import relative_error
-from tests.ops.mixing_cases import DIFFERENTIABLE, NAMES, changed, make_inputs, run, strided
+from tests.ops.cases import changed, relative_error, strided
+from tests.ops.mixing_cases import DIFFERENTIABLE, NAMES, make_inputs, run
 
 # Right answers
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from emix import ops
-from tests.ops.cases import relative_error
-from tests.ops.mixing_cases import DIFFERENTIABLE, NAMES, Inputs, changed, make_inputs, run
+from tests.ops.cases import Inputs, changed, relative_error
+from tests.ops.mixing_cases import DIFFERENTIABLE, NAMES, make_inputs, run
 
 # torch's own machinery
 

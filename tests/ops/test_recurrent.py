@@ -10,18 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from emix import ops
-from tests.ops.recurrent_cases import (
-    NAMES,
-    agent_inputs,
-    changed,
-    converted,
-    error,
-    gru_inputs,
-    leaves,
-    make_inputs,
-    run,
-    strided,
-)
+from tests.ops.cases import changed, converted, error, leaves, strided
+from tests.ops.recurrent_cases import NAMES, agent_inputs, gru_inputs, make_inputs, run
 
 SIZES = st.sampled_from([1, 2, 3, 5, 8, 15, 16, 17, 33, 64, 100])
 

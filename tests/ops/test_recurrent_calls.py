@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from emix import ops
-from tests.ops.recurrent_cases import NAMES, Inputs, agent_inputs, converted, error, leaves, make_inputs, run
+from tests.ops.cases import Inputs, converted, error, leaves
+from tests.ops.recurrent_cases import NAMES, agent_inputs, make_inputs, run
 
 
 @pytest.mark.parametrize("name", NAMES)

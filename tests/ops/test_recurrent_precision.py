@@ -10,18 +10,8 @@ import torch
 from torch import Tensor
 
 from emix import ops
-from tests.ops.recurrent_cases import (
-    NAMES,
-    Inputs,
-    agent_inputs,
-    changed,
-    converted,
-    error,
-    gru_inputs,
-    leaves,
-    make_inputs,
-    run,
-)
+from tests.ops.cases import Inputs, changed, converted, error, leaves
+from tests.ops.recurrent_cases import NAMES, agent_inputs, gru_inputs, make_inputs, run
 
 PRECISIONS = ["tf32", "bf16"]
 MANTISSA = {"tf32": 10, "bf16": 7}  # bits kept

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from emix import ops
-from tests.ops.cases import NAMES, Call, calls, make_call, relative_error
+from tests.ops.cases import relative_error
+from tests.ops.returns_cases import NAMES, Call, calls, make_call
 
 # Right answers
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from emix import ops
-from tests.ops.cases import relative_error
+from tests.ops.cases import relative_error, strided
 
 NAMES = ["tree_backup_target", "td_lambda_target"]
 Inputs = dict[str, Tensor | float | int | None]
@@ -72,16 +72,8 @@ def to(inputs: Inputs, dtype: torch.dtype, device: str = "cpu") -> Inputs:
     return {key: move(value) for key, value in inputs.items()}
 
 
-def strided(inputs: Inputs) -> Inputs:
-    """The same numbers, with every axis apart in memory and in reversed order."""
-
-    def spread(tensor: Tensor) -> Tensor:
-        apart = torch.zeros([2 * size for size in reversed(tensor.shape)], dtype=tensor.dtype)
-        return apart.permute(*reversed(range(tensor.dim())))[tuple(slice(0, 2 * k, 2) for k in tensor.shape)].copy_(
-            tensor
-        )
-
-    return {key: spread(value) if isinstance(value, Tensor) else value for key, value in inputs.items()}
+def spread(inputs: Inputs) -> Inputs:
+    return {key: strided(value) if isinstance(value, Tensor) else value for key, value in inputs.items()}
 
 
 # Right answers
@@ -122,7 +114,7 @@ def test_equals_the_reference(
         name, seed, batch, steps, n, actions, members, ends=ends, bias=bias, scale=scale, horizon=horizon
     )
     expected = run(name, inputs, ops.reference)
-    ours = run(name, strided(inputs) if layout == "strided" else inputs)
+    ours = run(name, spread(inputs) if layout == "strided" else inputs)
     assert ours.dtype == torch.float64
     assert relative_error(ours, expected) < 1e-10
     bound = 1e-4 * (1 + (expected.abs().max().item() if expected.numel() else 0))
