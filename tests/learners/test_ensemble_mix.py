@@ -150,7 +150,7 @@ def test_the_floor_falls_linearly_and_stays(spec):
     seen = []
     for _ in range(4):
         seen.append(learner.epsilon)
-        assert learner.floor.item() == learner.epsilon  # which is what ops read
+        assert learner._epsilon.tensor.item() == learner.epsilon  # which is what ops read
         learner.advance(env_steps=200_000, episodes=1)
     assert seen == pytest.approx([0.5, 0.32, 0.14, 0.05])
 

@@ -70,7 +70,7 @@ def test_epsilon_falls_linearly_and_stays(spec):
     seen = []
     for _ in range(5):
         seen.append(learner.epsilon)
-        assert learner.random_share.item() == learner.epsilon  # which is what acting reads
+        assert learner._epsilon.tensor.item() == learner.epsilon  # which is what acting reads
         learner.advance(env_steps=40, episodes=1)
     assert seen == pytest.approx([0.9, 0.58, 0.26, 0.1, 0.1])
 

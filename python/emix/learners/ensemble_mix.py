@@ -67,27 +67,13 @@ class EnsembleMix:
         self.generator = torch.Generator(self.device).manual_seed(exploration_seed)
         self.test_generator = torch.Generator(self.device).manual_seed(test_seed)
         self.optimizer = shared.make_optimizer(config, self.agent, config.lr, self.device)
-        self.floor = torch.zeros((), dtype=torch.float64, device=self.device)  # epsilon, for the device
-        self.env_steps = 0
+        self._epsilon = shared.Epsilon(config, self.device)
         self.explored = torch.zeros(2, dtype=torch.int64, device=self.device)  # open gates, actions since ``advance``
-
-    @property
-    def env_steps(self) -> int:
-        """Environment steps played for training; ``floor`` follows them."""
-        return self._env_steps
-
-    @env_steps.setter
-    def env_steps(self, value: int) -> None:
-        self._env_steps = value
-        self.floor.fill_(self.epsilon)
 
     @property
     def epsilon(self) -> float:
         """Floor of the policies, for acting and for learning."""
-        config = self.config
-        return shared.linear_schedule(
-            config.epsilon_start, config.epsilon_finish, config.epsilon_anneal_time, self.env_steps
-        )
+        return self._epsilon.value
 
     def initial_memory(self, num_envs: int) -> shared.Memory:
         """The memory at the start of an episode in each of E environments."""
@@ -126,7 +112,7 @@ class EnsembleMix:
             q = self.critic.members(step.state, step.obs)  # [N, E, n, A]
             if config.bonus == "kurtosis" and config.gate_over == "available":
                 return ops.explore_actions(
-                    logits, q, avail, bonus=config.beta, floor=self.floor, generator=self.generator
+                    logits, q, avail, bonus=config.beta, floor=self._epsilon.tensor, generator=self.generator
                 )
             moments = ops.ensemble_moments(q)  # eq. 6 and 7
             if config.bonus == "kurtosis":
@@ -136,8 +122,8 @@ class EnsembleMix:
                 open_gate = ~open_gate
                 bonus = moments.variance
             logits = logits + config.beta * bonus * avail
-        action = ops.sample_actions(logits, avail, floor=self.floor, generator=self.generator)
-        probability = ops.policy_terms(logits, action, avail, floor=self.floor).log_prob.exp()
+        action = ops.sample_actions(logits, avail, floor=self._epsilon.tensor, generator=self.generator)
+        probability = ops.policy_terms(logits, action, avail, floor=self._epsilon.tensor).log_prob.exp()
         return ops.ExploreActions(action, probability, open_gate)
 
     def draw(self, replay: EpisodeSource, episodes: int) -> Batch:
@@ -166,11 +152,11 @@ class EnsembleMix:
         on, off = rows[:count], rows[count:]
         with torch.set_grad_enabled(config.actor != "on_policy"):
             off_logits = self._logits(off)  # [B, T+1, n, A]: for the tree backup, and later for the actors
-        off_pi = ops.masked_policy(off_logits.detach(), off.avail, self.floor)
+        off_pi = ops.masked_policy(off_logits.detach(), off.avail, self._epsilon.tensor)
         on_pi = None
         if config.on_target == "retrace":
             with torch.no_grad():
-                on_pi = ops.masked_policy(self._logits(on), on.avail, self.floor)
+                on_pi = ops.masked_policy(self._logits(on), on.avail, self._epsilon.tensor)
         metrics = self.critic.update(rows, count, off_pi, on_pi) | self._update_actors(batch.actors, off, off_logits)
         explored, acted = self.explored
         return metrics | {"explore_fraction": explored / acted.clamp(min=1)}
@@ -198,7 +184,7 @@ class EnsembleMix:
     def _actor_terms(self, episodes: Episodes, logits: Tensor) -> ActorTerms:
         """Eq. 12's terms ``[B, T, n]`` by the live critics; logits ``[B, T+1, n, A]``."""
         q, m = self.critic.agents_values(episodes)  # [B, T, n, A], [B, T, n]
-        return actor_terms(logits[:, :-1], q, episodes.actions[:, :-1], episodes.avail[:, :-1], m, self.floor)
+        return actor_terms(logits[:, :-1], q, episodes.actions[:, :-1], episodes.avail[:, :-1], m, self._epsilon.tensor)
 
     def _mean(self, terms: Tensor, valid: Tensor) -> Tensor:
         """The mean over the valid steps of the sum over agents, or the mean over agents, too: ``[B, T, n]`` -> []."""
@@ -216,7 +202,7 @@ class EnsembleMix:
             env_steps: environment steps since the last call, over all environments.
             episodes: episodes since the last call.
         """
-        self.env_steps += env_steps
+        self._epsilon.env_steps += env_steps
         self.explored.zero_()
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -229,7 +215,7 @@ class EnsembleMix:
             state |= {f"{prefix}.{name}": value for name, value in networks.state_dict().items()}
         for prefix, (networks, optimizer) in self._optimizers.items():
             state |= shared.optimizer_state(prefix, optimizer, networks.named_parameters())
-        counters = (self.env_steps, self.critic.steps, self.critic.target_updated_at)
+        counters = (self._epsilon.env_steps, self.critic.steps, self.critic.target_updated_at)
         state["counters"] = torch.tensor([int(each) for each in counters])
         state["explored"] = self.explored
         state["generator"] = self.generator.get_state()
@@ -247,7 +233,7 @@ class EnsembleMix:
             networks.load_state_dict(shared.section(state, f"{prefix}."))
         for prefix, (networks, optimizer) in self._optimizers.items():
             shared.load_optimizer_state(prefix, optimizer, networks.named_parameters(), state)
-        self.env_steps, steps, updated_at = state["counters"].tolist()
+        self._epsilon.env_steps, steps, updated_at = state["counters"].tolist()
         self.critic.steps.fill_(steps)
         self.critic.target_updated_at.fill_(updated_at)
         self.explored.copy_(state["explored"])

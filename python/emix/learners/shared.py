@@ -71,9 +71,33 @@ def check_fields(
             raise UsageError(f"{name}: expected a number above 0, got {value!r}")
 
 
-def linear_schedule(start: float, finish: float, duration: int, now: int) -> float:
-    """From ``start`` at 0 to ``finish`` at ``duration`` and ever after."""
-    return start + min(1.0, now / duration) * (finish - start)
+class Epsilon:
+    """epsilon: linearly from ``epsilon_start`` to ``epsilon_finish`` over ``epsilon_anneal_time`` environment steps.
+
+    ``value`` is for the host; ``tensor``, 0-dim float64 on the device, is what ops read, so that a captured graph reads
+    the current one. Setting ``env_steps`` sets both.
+    """
+
+    def __init__(self, config: Any, device: torch.device) -> None:
+        self.config = config
+        self.tensor = torch.zeros((), dtype=torch.float64, device=device)
+        self.env_steps = 0
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps played for training."""
+        return self._env_steps
+
+    @env_steps.setter
+    def env_steps(self, value: int) -> None:
+        self._env_steps = value
+        self.tensor.fill_(self.value)
+
+    @property
+    def value(self) -> float:
+        """epsilon after ``env_steps``."""
+        start, finish = self.config.epsilon_start, self.config.epsilon_finish
+        return start + min(1.0, self.env_steps / self.config.epsilon_anneal_time) * (finish - start)
 
 
 def greedy(scores: Tensor, avail: Tensor) -> Tensor:

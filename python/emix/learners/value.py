@@ -124,28 +124,14 @@ class ValueLearner:
             eps=config.rms_eps,
             capturable=self.device.type == "cuda",
         )
-        self.random_share = torch.zeros((), dtype=torch.float64, device=self.device)  # epsilon, for the device
-        self.env_steps = 0
+        self._epsilon = shared.Epsilon(config, self.device)
         self.episodes = 0
         self.target_updated_at = 0  # episodes
 
     @property
-    def env_steps(self) -> int:
-        """Environment steps played for training; ``random_share`` follows them."""
-        return self._env_steps
-
-    @env_steps.setter
-    def env_steps(self, value: int) -> None:
-        self._env_steps = value
-        self.random_share.fill_(self.epsilon)
-
-    @property
     def epsilon(self) -> float:
         """Probability that an agent acts at random while exploring."""
-        config = self.config
-        return shared.linear_schedule(
-            config.epsilon_start, config.epsilon_finish, config.epsilon_anneal_time, self.env_steps
-        )
+        return self._epsilon.value
 
     def initial_memory(self, num_envs: int) -> Memory:
         """The memory at the start of an episode in each of E environments."""
@@ -168,7 +154,7 @@ class ValueLearner:
         if explore:
             scores = torch.rand(step.avail.shape, generator=self.generator, device=self.device)  # [E, n, A]
             coins = torch.rand(actions.shape, generator=self.generator, device=self.device)  # [E, n]
-            actions = torch.where(coins < self.random_share, greedy(scores, step.avail), actions)
+            actions = torch.where(coins < self._epsilon.tensor, greedy(scores, step.avail), actions)
         return actions, Memory(hidden, actions)
 
     def draw(self, replay: EpisodeSource, episodes: int) -> Episodes:
@@ -228,7 +214,7 @@ class ValueLearner:
             env_steps: environment steps since the last call, over all environments.
             episodes: episodes since the last call.
         """
-        self.env_steps += env_steps
+        self._epsilon.env_steps += env_steps
         self.episodes += episodes
         if self.episodes - self.target_updated_at >= self.config.target_update_episodes:
             self.targets.load_state_dict(self.networks.state_dict())  # copies into the tensors that a CUDA graph knows
@@ -242,7 +228,7 @@ class ValueLearner:
         state = {f"networks.{name}": value for name, value in self.networks.state_dict().items()}
         state |= {f"targets.{name}": value for name, value in self.targets.state_dict().items()}
         state |= shared.optimizer_state("optimizer", self.optimizer, self.networks.named_parameters())
-        state["counters"] = torch.tensor([self.env_steps, self.episodes, self.target_updated_at])
+        state["counters"] = torch.tensor([self._epsilon.env_steps, self.episodes, self.target_updated_at])
         state["generator"] = self.generator.get_state()
         return state
 
@@ -256,7 +242,7 @@ class ValueLearner:
         self.networks.load_state_dict(section(state, "networks."))
         self.targets.load_state_dict(section(state, "targets."))
         shared.load_optimizer_state("optimizer", self.optimizer, self.networks.named_parameters(), state)
-        self.env_steps, self.episodes, self.target_updated_at = state["counters"].tolist()
+        self._epsilon.env_steps, self.episodes, self.target_updated_at = state["counters"].tolist()
         self.generator.set_state(state["generator"].cpu())
 
 
