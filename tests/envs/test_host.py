@@ -184,9 +184,10 @@ def test_unavailable_action():
 
 
 SCRIPT = """
-import multiprocessing, sys, time
+import multiprocessing, signal, sys, time
 import torch
 from emix.envs import make
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl-C
 print("starting", flush=True)
 env = make("lbf/Foraging-5x5-2p-1f-v3", num_envs=4)
 env.reset()
