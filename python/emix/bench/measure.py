@@ -16,19 +16,15 @@ _PATIENCE = 60.0  # seconds
 
 
 def median_times(
-    candidates: Mapping[str, Call],
-    device: torch.device,
-    *,
-    rounds: int = 15,
-    slice_: float = 0.01,
+    candidates: Mapping[str, Call], device: torch.device, *, rounds: int = 15, slice_: float = 0.01
 ) -> dict[str, float]:
     """Median seconds of a call of each candidate.
 
     The candidates take turns, a slice of at least ``slice_`` seconds each, so that whatever else the machine does hits
     all of them alike. Two calls before each slice are not timed: they pay for what the candidate before left behind,
     memory given back to the system and caches full of its own. A call of more than 0.2 seconds hardly notices and is
-    spared them; and after a minute three rounds are enough. On CUDA the time is between two events, host
-    time included where the host is the slower side; replay a graph for device time alone.
+    spared them; and after a minute three rounds are enough. On CUDA the time is between two events, host time included
+    where the host is the slower side; replay a graph for device time alone.
     """
     repeats = {name: _repeats(call, device, slice_) for name, call in candidates.items()}
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
