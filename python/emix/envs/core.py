@@ -1,52 +1,18 @@
-"""What every environment is: its sizes, what a step returns, the contract, and where its random numbers come from.
+"""What every environment is: the contract, and where its random numbers come from.
 
 Nothing here imports torch or a simulator: worker processes import this module too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from emix.data.spec import EnvSpec, Step
+
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class EnvSpec:
-    """The sizes of an environment, the same for all of a batch."""
-
-    name: str  # what emix.make was asked for
-    n_agents: int  # n
-    n_actions: int  # A, of each agent
-    obs_dim: int  # O, of one agent
-    state_dim: int  # S
-    episode_limit: int  # the most steps that an episode can have
-
-
-@dataclass(frozen=True)
-class Step:
-    """What ``reset`` and ``step`` return for ``E`` environments: all tensors batch first, on the environment's device.
-
-    ``reward``, ``terminated`` and ``truncated`` belong to the transition that led here (0 and False after a reset);
-    ``obs``, ``state`` and ``avail`` to what the agents see now. A later step does not change these tensors.
-    """
-
-    obs: torch.Tensor  # [E, n, O] float32
-    state: torch.Tensor  # [E, S] float32, for the centralised critic or mixer
-    avail: torch.Tensor  # [E, n, A] bool, the actions that may be taken next
-    reward: torch.Tensor  # [E] float32, of the team
-    terminated: torch.Tensor  # [E] bool, the episode ended by the rules: nothing is bootstrapped from here
-    truncated: torch.Tensor  # [E] bool, the time limit ended it; never True together with terminated
-    info: Mapping[str, torch.Tensor] = field(default_factory=dict)  # [E] each, such as battle_won
-
-    @property
-    def done(self) -> torch.Tensor:
-        """[E] bool: the episode is over, for either reason."""
-        return self.terminated | self.truncated
 
 
 class Env(Protocol):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, is_dataclass
+from fnmatch import fnmatchcase
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -18,25 +19,53 @@ from emix.learners.ensemble_mix import EnsembleMix
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
 from emix.learners.learner import Learner
 from emix.learners.value import ValueConfig, ValueLearner
+from emix.plugins import load_entry_points
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 
 class Algorithm(NamedTuple):
-    """A learner's class and the dataclass of its hyperparameters."""
+    """A learner's class, the dataclass of its hyperparameters, and the folder of its recipes."""
 
     learner: Callable[..., Learner]
     config: type[Any]
+    recipes: Traversable | None  # without one its only recipe is ``paper``, the config's defaults
 
 
-_ALGORITHMS = {
-    "dop": Algorithm(EnsembleMix, EnsembleMixConfig),
-    "ensemble-mix": Algorithm(EnsembleMix, EnsembleMixConfig),
-    "iql": Algorithm(ValueLearner, ValueConfig),
-    "qmix": Algorithm(ValueLearner, ValueConfig),
-    "smix": Algorithm(ValueLearner, ValueConfig),
-    "vdn": Algorithm(ValueLearner, ValueConfig),
-}
 _RECIPES = resources.files("emix.learners") / "recipes"
-_RECIPE_FIELDS = ("version", "learner", "training", "source")
+_ALGORITHMS: dict[str, Algorithm] = {}
+_SECTIONS = {"learner", "training", "env"}
+
+
+def register_learner(
+    name: str, learner: Callable[..., Learner], config: type[Any], recipes: Traversable | None = None
+) -> None:
+    """Let ``emix.train`` and the commands find a learner by ``name``.
+
+    Args:
+        name: without ``@``.
+        learner: its class, called with (config, spec, device=..., seed=...): see ``emix.learners.learner.Learner``.
+        config: the frozen dataclass of its hyperparameters; every field has a default.
+        recipes: a folder of ``<recipe>.yaml``, such as ``pathlib.Path(__file__).parent / "recipes"``; where there is
+            none, or no ``paper.yaml`` in it, the recipe ``paper`` is the config's defaults.
+
+    Raises:
+        UsageError: the name is taken by another learner or has an ``@``, or config is no dataclass with defaults.
+    """
+    if not name or "@" in name or "/" in name:
+        raise UsageError(f"register_learner: name expects a word without @ and /, got {name!r}")
+    if not is_dataclass(config):
+        raise UsageError(f"register_learner {name!r}: config expects a dataclass, got {config!r}")
+    new = Algorithm(learner, config, recipes)
+    known = _ALGORITHMS.get(name)
+    if known is not None and _source(known) != _source(new):
+        raise UsageError(f"register_learner: the name {name!r} is taken by {known.learner}: choose another")
+    try:
+        config()
+    except TypeError as error:
+        raise UsageError(f"register_learner {name!r}: every field of config expects a default ({error})") from error
+    _ALGORITHMS[name] = new
 
 
 @dataclass(frozen=True)
@@ -46,18 +75,33 @@ class Recipe:
     name: str
     """<algorithm>@<recipe>"""
     version: int
-    algorithm: str
-    learner: dict[str, Any]
-    """Fields of the algorithm's config that differ from its defaults."""
-    training: dict[str, Any]
-    """Fields of ``emix.training.config.TrainingConfig`` that differ from its defaults."""
     source: str
     """Where the numbers come from."""
+    learner: dict[str, Any] = field(default_factory=dict)
+    """Fields of the algorithm's config that differ from its defaults, those of its ``plan`` in a dict of their own."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Fields of ``emix.training.TrainingConfig`` that differ from its defaults."""
+    env: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Options of environments, by a pattern of their names: ``{"battle/*": {"state_last_action": False}}``."""
+
+    @property
+    def algorithm(self) -> str:
+        """<algorithm>"""
+        return self.name.partition("@")[0]
+
+    def env_options(self, env: str) -> dict[str, Any]:
+        """The options for the environment of this name, of every pattern that fits; later ones win."""
+        options: dict[str, Any] = {}
+        for pattern, values in self.env.items():
+            if fnmatchcase(env, pattern):
+                options |= values
+        return options
 
 
 def list_algorithms() -> list[str]:
     """Every algorithm and every recipe of it: ``["iql", "iql@paper", ...]``."""
-    return [name for algorithm in _ALGORITHMS for name in (algorithm, *_recipe_names(algorithm))]
+    load_entry_points("emix.learners")
+    return [name for algorithm in sorted(_ALGORITHMS) for name in (algorithm, *_recipe_names(algorithm))]
 
 
 def get(name: str) -> Algorithm:
@@ -76,21 +120,27 @@ def load_recipe(name: str) -> Recipe:
         UsageError: no such algorithm or recipe.
     """
     algorithm, recipe = _split(name)
-    text = (_RECIPES / algorithm / f"{recipe}.yaml").read_text(encoding="utf-8")
-    return parse_recipe(text, f"{algorithm}@{recipe}")
+    file = _recipe_file(algorithm, recipe)
+    if file is None:  # a user's learner without a file
+        return Recipe(f"{algorithm}@{recipe}", 1, f"the defaults of {_ALGORITHMS[algorithm].config.__name__}")
+    return parse_recipe(file.read_text(encoding="utf-8"), f"{algorithm}@{recipe}")
 
 
 def parse_recipe(text: str, name: str) -> Recipe:
-    """Read a recipe's YAML: ``version``, ``learner``, ``training`` and ``source``.
+    """Read a recipe's YAML: ``version`` and ``source``, and where it has them ``learner``, ``training`` and ``env``.
 
     Raises:
         UsageError: a field is missing or unknown, or a hyperparameter is out of range.
     """
     values = yaml.safe_load(text)
-    if not isinstance(values, Mapping) or set(values) != set(_RECIPE_FIELDS):
+    needed, known = {"version", "source"}, {"version", "source"} | _SECTIONS
+    if not isinstance(values, Mapping) or not needed <= set(values) <= known:
         got = ", ".join(map(str, values)) if isinstance(values, Mapping) else repr(values)
-        raise UsageError(f"recipe {name}: expected the fields {', '.join(_RECIPE_FIELDS)}, got {got}")
-    recipe = Recipe(name=name, algorithm=name.partition("@")[0], **values)
+        raise UsageError(f"recipe {name}: expected the fields version, source, learner, training and env, got {got}")
+    for section in _SECTIONS & set(values):
+        if not isinstance(values[section], Mapping):
+            raise UsageError(f"recipe {name}: {section} expects names with values, got {values[section]!r}")
+    recipe = Recipe(name=name, **values)
     make_config(recipe.algorithm, recipe.learner)
     return recipe
 
@@ -98,19 +148,41 @@ def parse_recipe(text: str, name: str) -> Recipe:
 def make_config(name: str, values: Mapping[str, Any]) -> Any:
     """The config of algorithm ``name`` with ``values`` in place of its defaults.
 
+    Args:
+        name: of the algorithm, with or without a recipe.
+        values: by field; those of a nested dataclass, such as ``plan``, in a dict, in place of its own defaults.
+
     Raises:
         UsageError: a field is unknown, of the wrong type or out of range.
     """
-    config = get(name).config
-    known = [field.name for field in fields(config)]
-    for field in values:
-        if field not in known:
-            raise UsageError(f"{name}: unknown hyperparameter {field!r}{_closest(field, known)}")
-    return config(**values)
+    return _filled(get(name).config(), values, name)
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with ``changes``; dicts within, such as ``plan``, are merged in turn."""
+    result = dict(values)
+    for name, value in changes.items():
+        inner = result.get(name)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        result[name] = merged(inner, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def _filled(config: Any, values: Mapping[str, Any], name: str) -> Any:
+    """The dataclass ``config`` with ``values`` set, in nested dataclasses, too."""
+    known = [each.name for each in fields(config)]
+    chosen = {each: getattr(config, each) for each in known}
+    for each, value in values.items():
+        if each not in known:
+            raise UsageError(f"{name}: unknown hyperparameter {each!r}{_closest(each, known)}")
+        nested = is_dataclass(chosen[each]) and isinstance(value, Mapping)
+        chosen[each] = _filled(chosen[each], value, f"{name}: {each}") if nested else value
+    return type(config)(**chosen)
 
 
 def _split(name: str) -> tuple[str, str]:
     """``"smix@foraging" -> ("smix", "foraging")``, both known."""
+    load_entry_points("emix.learners")
     algorithm, separator, recipe = name.partition("@")
     if algorithm not in _ALGORITHMS:
         raise UsageError(f"unknown algorithm {algorithm!r}{_closest(algorithm, _ALGORITHMS)}")
@@ -123,11 +195,31 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _recipe_names(algorithm: str) -> list[str]:
-    return sorted(f"{algorithm}@{file.name.removesuffix('.yaml')}" for file in (_RECIPES / algorithm).iterdir())
+    recipes = _ALGORITHMS[algorithm].recipes
+    files = recipes.iterdir() if recipes is not None and recipes.is_dir() else ()
+    names = {file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")}
+    return [f"{algorithm}@{name}" for name in sorted(names | {"paper"})]
+
+
+def _recipe_file(algorithm: str, recipe: str) -> Traversable | None:
+    recipes = _ALGORITHMS[algorithm].recipes
+    file = None if recipes is None else recipes / f"{recipe}.yaml"
+    return file if file is not None and file.is_file() else None
+
+
+def _source(algorithm: Algorithm) -> tuple[Any, ...]:
+    """Where a learner comes from: importing its module anew must not clash with itself."""
+    return tuple((each.__module__, each.__qualname__) for each in (algorithm.learner, algorithm.config))
 
 
 def _closest(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the nearest known ones, or all."""
-    known = list(known)
+    known = sorted(known)
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     return f": did you mean {' or '.join(near)}?" if near else f": expected one of {', '.join(known)}"
+
+
+for _name in ("dop", "ensemble-mix"):
+    register_learner(_name, EnsembleMix, EnsembleMixConfig, _RECIPES / _name)
+for _name in ("iql", "qmix", "smix", "vdn"):
+    register_learner(_name, ValueLearner, ValueConfig, _RECIPES / _name)

@@ -5,23 +5,19 @@ The numbers of equations and algorithms are those of the paper that ``emix.learn
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from emix import ops
-from emix.learners import shared
+from emix.data import EnvSpec, Episodes
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
-from emix.learners.episodes import Episodes
+from emix.learners.parts import Optimiser, Target
 from emix.learners.shared import masked_mean, pick
 from emix.nn.critic import EnsembleCritic
 from emix.nn.mixer import LinearMixer
-
-if TYPE_CHECKING:
-    from emix.envs.core import EnvSpec
 
 
 class CriticNetworks(nn.Module):
@@ -61,11 +57,8 @@ class DecomposedCritic:
         self.spec = spec
         self.device = device
         self.networks = CriticNetworks(config, spec).to(device)  # phi
-        self.targets = copy.deepcopy(self.networks).requires_grad_(False)  # phi'
-        self.optimizer = shared.make_optimizer(config, self.networks, config.critic_lr, device)
-        # On the device, as ``update`` counts them: a CUDA graph repeats what it did to tensors alone.
-        self.steps = torch.zeros((), dtype=torch.int64, device=device)  # time steps learned from
-        self.target_updated_at = torch.zeros_like(self.steps)
+        self.target = Target(self.networks, every=config.target_update_interval)  # phi', by time steps learned from
+        self.optimiser = make_optimiser(config, self.networks, config.critic_lr)
         # A GPU runs through the padding: it would have to wait for it to be counted. A CPU spends half its time there.
         self.skips_padding = device.type == "cpu"
 
@@ -99,7 +92,7 @@ class DecomposedCritic:
             loss, result = self._loss(steps)
             norm = self._descend(loss, None if self.skips_padding or t == 0 else real[t])
             results.append(result | {"loss": loss.detach(), "critic_grad_norm": norm})
-        self._count(real.sum())
+        self.target.follow(real.sum())
         learned = real[: len(results)]  # which of the optimiser's steps were of real time steps
         return metrics | {
             name: masked_mean(torch.stack([result[name] for result in results]), learned) for name in results[0]
@@ -112,24 +105,14 @@ class DecomposedCritic:
         and Adam's move the weights.
         """
         if real is None:
-            return shared.descend(self.optimizer, self.networks, loss, self.config.grad_norm_clip)
-        moments = [value for state in self.optimizer.state.values() for value in state.values()]
+            return self.optimiser.descend(loss)
+        moments = [value for state in self.optimiser.torch.state.values() for value in state.values()]
         tensors = [*(parameter.detach() for parameter in self.networks.parameters()), *moments]
         kept = torch._foreach_mul(tensors, (~real).float())
-        norm = shared.descend(self.optimizer, self.networks, loss, self.config.grad_norm_clip)
+        norm = self.optimiser.descend(loss)
         torch._foreach_mul_(tensors, real.float())
         torch._foreach_add_(tensors, kept)
         return norm
-
-    @torch.no_grad()
-    def _count(self, steps: Tensor) -> None:
-        """Count time steps learned from, [], and renew the targets when due, all on the device."""
-        self.steps += steps
-        due = self.steps - self.target_updated_at >= self.config.target_update_interval
-        live = self.networks.state_dict()
-        for name, target in self.targets.state_dict().items():
-            target.copy_(torch.where(due, live[name], target))
-        self.target_updated_at.copy_(torch.where(due, self.steps, self.target_updated_at))
 
     @torch.no_grad()
     def _make_targets(
@@ -139,8 +122,8 @@ class DecomposedCritic:
         config = self.config
         scale = config.c1 if config.c1 > 0 else None
         real = nn.functional.pad(rows.valid, (1, 0), value=True)  # [B, T+1]: up to the last observation
-        q = self._values(self.targets.critic, rows.state, rows.obs, real)  # [N, B, T+1, n, A]
-        m, b = self.targets.mixer.weights(rows.state)  # [B, T+1, n], [B, T+1] or None
+        q = self._values(self.target.module.critic, rows.state, rows.obs, real)  # [N, B, T+1, n, A]
+        m, b = self.target.module.mixer.weights(rows.state)  # [B, T+1, n], [B, T+1] or None
 
         def inputs(part: slice) -> dict[str, Any]:
             mixer = {"weight": m[part], "bias": None if b is None else b[part]}
@@ -150,7 +133,7 @@ class DecomposedCritic:
         if on_pi is None:  # eq. 3, with eq. 10 for the next value
             y_on = ops.td_lambda_target(**on, lam=config.td_lambda, uncertainty_scale=scale)
         else:
-            y_on = self._retrace(**on, pi=on_pi, mu=rows.probability[:count], scale=scale)
+            y_on = self._retrace(**on, pi=on_pi, mu=rows.record["probability"][:count], scale=scale)
         y_off = ops.tree_backup_target(  # eq. 2, with eq. 10 for the next value
             **off, pi=off_pi, lam=config.tb_lambda, horizon=config.tb_steps, uncertainty_scale=scale
         )
@@ -244,6 +227,12 @@ class DecomposedCritic:
         q = some.new_zeros(len(some), *real.shape, *some.shape[2:])
         q[:, real] = some
         return q
+
+
+def make_optimiser(config: EnsembleMixConfig, networks: nn.Module, lr: float) -> Optimiser:
+    """The optimiser that ``config`` names, with its clipping."""
+    options = {"alpha": config.rms_alpha, "eps": config.rms_eps} if config.optimizer == "rmsprop" else {}
+    return Optimiser(networks, config.optimizer, lr=lr, clip=config.grad_norm_clip, **options)
 
 
 def _taken(q: Tensor, actions: Tensor) -> Tensor:

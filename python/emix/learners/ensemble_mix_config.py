@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from emix.errors import UsageError
+from emix.learners.plan import Plan
 from emix.learners.shared import check_fields
 
 CriticUpdate = Literal["per_step", "batched"]
@@ -115,6 +116,9 @@ class EnsembleMixConfig:
     """Environment steps over which the floor falls linearly. [DOP]"""
     test_sample: bool = False
     """Whether actors draw from their softmax in tests, as [P] says, in place of the likeliest action. [DOP]"""
+
+    plan: Plan = Plan(source="replay", batch_size=32, buffer_size=5000, updates_per_rollout=1)
+    """When updates are made and from what: ``batch_size`` off-policy episodes of the newest ``buffer_size``. [P]"""
 
     def __post_init__(self) -> None:
         check_fields(self, choices=_CHOICES, fractions=_FRACTIONS, not_negative=_NOT_NEGATIVE)

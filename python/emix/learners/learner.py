@@ -1,38 +1,70 @@
-"""What the training loop needs of a learner, and nothing else."""
+"""What playing needs of an actor and training of a learner, and nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from emix.learners.episodes import EpisodeSource
+from emix.data import Episodes, Field, Step
+from emix.learners.parts import Parts
+from emix.learners.plan import Plan
 
-if TYPE_CHECKING:
-    from emix.envs.core import Step
+
+class Acted(NamedTuple):
+    """What an actor answers to a step of E environments."""
+
+    actions: Tensor  # [E, n] int64, or [E, n, D] float32
+    memory: Any  # what it wants to see again at the next step
+    record: dict[str, Tensor] = {}  # noqa: RUF012 - what ``Actor.record`` names, [E, ...] each; nobody changes it
+
+
+class Actor(Protocol):
+    """All that a process needs that only plays."""
+
+    record: tuple[Field, ...]  # what each step of it adds to an episode: probability, log_prob, value
+
+    def initial_memory(self, num_envs: int) -> Any:
+        """What is carried from step to step, at the start of an episode in each of E environments."""
+        ...
+
+    def act(self, step: Step, memory: Any, *, explore: bool) -> Acted:
+        """The actions and the next memory; what is random comes from the actor's own generators, and without
+        ``explore`` training's are left alone."""
+        ...
+
+    def weights(self) -> Tensor:
+        """All that acting reads and a learner changes, as one row of bytes: uint8 ``[bytes]``, on the CPU."""
+        ...
+
+    def load_weights(self, flat: Tensor, version: int) -> None:
+        """Play as the actor that ``flat`` comes from; ``version`` says after how many of its updates."""
+        ...
+
+
+class EpisodeData(Protocol):
+    """Where learners draw their batches from: a replay."""
+
+    def sample(self, batch: int, *, newest: int | None = None) -> Episodes:
+        """``batch`` different episodes, each equally likely, of all that are held or of the ``newest``."""
+        ...
+
+    def take(self, count: int) -> Episodes:
+        """The oldest ``count`` episodes that were not taken before."""
+        ...
 
 
 class Learner(Protocol):
     """An algorithm on one environment; its class is called with (config, spec, device=..., seed=...)."""
 
+    actor: Actor
+    plan: Plan
+    parts: Parts  # everything that decides what comes next: networks, optimisers, targets, schedules, generators
     capturable: bool  # whether ``act`` and ``update`` can be replayed as CUDA graphs: see ``emix.training.captured``
 
-    @property
-    def epsilon(self) -> float:
-        """What the log shows of the exploration."""
-        ...
-
-    def initial_memory(self, num_envs: int) -> Any:
-        """What the agents carry, at the start of an episode in each of E environments: any object."""
-        ...
-
-    def act(self, step: Step, memory: Any, *, explore: bool) -> tuple[Tensor, Any]:
-        """Actions int64 [E, n] and the next memory; what is random comes from the learner's own generators."""
-        ...
-
-    def draw(self, replay: EpisodeSource, episodes: int) -> Any:
-        """The batch that ``update`` wants, from a replay that holds at least ``episodes``."""
+    def draw(self, data: Any) -> Any:
+        """The batch that ``update`` wants, from data that holds ``plan.batch_size``: an ``EpisodeData`` or a
+        ``emix.data.TransitionReplay``, as ``plan.unit`` says."""
         ...
 
     def update(self, batch: Any) -> dict[str, Tensor]:
@@ -41,12 +73,4 @@ class Learner(Protocol):
 
     def advance(self, env_steps: int, episodes: int) -> None:
         """Count what was just played: schedules, target copies."""
-        ...
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Everything that decides what comes next, flat."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from a ``state_dict`` bit for bit; ``UsageError`` where it is another's."""
         ...

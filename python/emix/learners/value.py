@@ -15,29 +15,26 @@ IQL, IQL-R    none   max, lambda  Tan 1993, as in oxwhirl/pymarl; with SMIX's ta
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from emix import ops
-from emix.learners import shared
-from emix.learners.episodes import Episodes, EpisodeSource
-from emix.learners.shared import Memory, check_fields, greedy, initial_memory, pick, previous_actions, section
+from emix.data import EnvSpec, Episodes, Field, Step
+from emix.learners.learner import Acted, EpisodeData
+from emix.learners.parts import Optimiser, Parts, Schedule, Target
+from emix.learners.plan import Plan
+from emix.learners.shared import Memory, check_fields, greedy, initial_memory, pick, previous_actions
 from emix.nn.agent import RecurrentAgent
 from emix.nn.mixer import IndependentMixer, MonotonicMixer, SumMixer
 
-if TYPE_CHECKING:
-    from emix.envs.core import EnvSpec, Step
-
 Mixer = Literal["none", "vdn", "qmix"]
-Target = Literal["max", "lambda", "n_step"]
+TargetKind = Literal["max", "lambda", "n_step"]
 
-_CHOICES = {"mixer": get_args(Mixer), "target": get_args(Target), "hypernet_layers": (1, 2)}
+_CHOICES = {"mixer": get_args(Mixer), "target": get_args(TargetKind), "hypernet_layers": (1, 2)}
 _FRACTIONS = {"td_lambda", "gamma", "rms_alpha", "epsilon_start", "epsilon_finish"}
 
 
@@ -50,7 +47,7 @@ class ValueConfig:
 
     mixer: Mixer = "qmix"
     """How Q_tot is made of the agents' values: "none" (IQL), "vdn" (their sum), "qmix" (monotonic). [P]"""
-    target: Target = "lambda"
+    target: TargetKind = "lambda"
     """"lambda": lambda-return of taken actions, eq. 9 [P]; "n_step": their n-step return; "max": double Q-learning."""
     td_lambda: float = 0.8
     """Weight of the longer returns in the target "lambda": 0 is one step, 1 Monte Carlo. [P]"""
@@ -87,9 +84,65 @@ class ValueConfig:
     """The same at the end of the annealing and ever after. [P]"""
     epsilon_anneal_time: int = 50_000
     """Environment steps over which epsilon falls linearly. [P]"""
+    plan: Plan = Plan(source="replay", batch_size=32, buffer_size=1500, updates_per_rollout=1)
+    """When updates are made and from what; the numbers are [P]'s."""
 
     def __post_init__(self) -> None:
         check_fields(self, choices=_CHOICES, fractions=_FRACTIONS)
+
+
+class EpsilonGreedyActor:
+    """Each agent takes its likeliest action, or while exploring, with probability epsilon, any available one.
+
+    Args:
+        agent: gives the agents' values.
+        epsilon: falls as training goes on.
+        generator: of what is random.
+        spec: sizes of the environment.
+        hidden_dim: of the agent's memory.
+    """
+
+    record: tuple[Field, ...] = ()
+
+    def __init__(
+        self, agent: nn.Module, epsilon: Schedule, generator: torch.Generator, spec: EnvSpec, hidden_dim: int
+    ) -> None:
+        self.agent, self.epsilon, self.generator = agent, epsilon, generator
+        self.spec, self.hidden_dim, self.version = spec, hidden_dim, 0
+        self.parts = Parts(agent=agent, epsilon=epsilon, generator=generator)
+
+    def initial_memory(self, num_envs: int) -> Memory:
+        """The memory at the start of an episode in each of E environments."""
+        return initial_memory(num_envs, self.spec, self.hidden_dim, self.generator.device)
+
+    @torch.no_grad()
+    def act(self, step: Step, memory: Memory, *, explore: bool) -> Acted:
+        """Choose every agent's action: epsilon-greedy while exploring (Algorithm 1, line 6), else greedy.
+
+        Args:
+            step: what E environments returned last.
+            memory: what this method returned last, or ``initial_memory`` at the start of the environments' episodes.
+            explore: draw from ``generator``; without it nothing random is used.
+
+        Returns:
+            Actions int64 ``[E, n]``, each available (0 where an agent has none), and the next memory.
+        """
+        q, hidden = self.agent(step.obs.unsqueeze(1), memory.last_actions.unsqueeze(1), memory.hidden)
+        actions = greedy(q.squeeze(1), step.avail)  # [E, n]
+        if explore:
+            random = self.spec.action.random(tuple(actions.shape), self.generator, step.avail)  # [E, n]
+            coins = torch.rand(actions.shape, generator=self.generator, device=actions.device)  # [E, n]
+            actions = torch.where(coins < self.epsilon.tensor, random, actions)
+        return Acted(actions, Memory(hidden, actions))
+
+    def weights(self) -> Tensor:
+        """Agent, epsilon and generator as bytes."""
+        return self.parts.pack()
+
+    def load_weights(self, flat: Tensor, version: int) -> None:
+        """Play as the actor that ``flat`` comes from."""
+        self.parts.unpack(flat)
+        self.version = version
 
 
 class ValueLearner:
@@ -107,59 +160,39 @@ class ValueLearner:
     capturable = True
 
     def __init__(self, config: ValueConfig, spec: EnvSpec, *, device: torch.device | str, seed: int) -> None:
-        self.config = config
-        self.spec = spec
+        self.config, self.spec, self.plan = config, spec, config.plan
         self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(seed)
             networks = nn.ModuleDict({"agent": _make_agent(config, spec), "mixer": _make_mixer(config, spec)})
             exploration_seed = int(torch.randint(2**63 - 1, ()))
         self.networks = networks.to(self.device)  # theta
-        self.targets = copy.deepcopy(self.networks).requires_grad_(False)  # theta^-
-        self.generator = torch.Generator(self.device).manual_seed(exploration_seed)
-        self.optimizer = torch.optim.RMSprop(
-            self.networks.parameters(),
+        self.targets = Target(self.networks, every=config.target_update_episodes)  # theta^-
+        self.optimiser = Optimiser(
+            self.networks,
+            "rmsprop",
             lr=config.lr,
             alpha=config.rms_alpha,
             eps=config.rms_eps,
-            capturable=self.device.type == "cuda",
+            clip=config.grad_norm_clip,
         )
-        self._epsilon = shared.Epsilon(config, self.device)
-        self.episodes = 0
-        self.target_updated_at = 0  # episodes
+        self.epsilon = Schedule(
+            config.epsilon_start, config.epsilon_finish, config.epsilon_anneal_time, device=self.device
+        )
+        generator = torch.Generator(self.device).manual_seed(exploration_seed)
+        self.actor = EpsilonGreedyActor(self.networks["agent"], self.epsilon, generator, spec, config.hidden_dim)
+        self.parts = Parts(
+            networks=self.networks,
+            targets=self.targets,
+            optimiser=self.optimiser,
+            epsilon=self.epsilon,
+            generator=generator,
+        )
 
-    @property
-    def epsilon(self) -> float:
-        """Probability that an agent acts at random while exploring."""
-        return self._epsilon.value
-
-    def initial_memory(self, num_envs: int) -> Memory:
-        """The memory at the start of an episode in each of E environments."""
-        return initial_memory(num_envs, self.spec, self.config.hidden_dim, self.device)
-
-    @torch.no_grad()
-    def act(self, step: Step, memory: Memory, *, explore: bool) -> tuple[Tensor, Memory]:
-        """Choose every agent's action: epsilon-greedy while exploring (Algorithm 1, line 6), else greedy.
-
-        Args:
-            step: what E environments returned last.
-            memory: what this method returned last, or ``initial_memory`` at the start of the environments' episodes.
-            explore: draw from ``generator``; without it nothing random is used.
-
-        Returns:
-            Actions int64 ``[E, n]``, each available (0 where an agent has none), and the next memory.
-        """
-        q, hidden = self.networks["agent"](step.obs.unsqueeze(1), memory.last_actions.unsqueeze(1), memory.hidden)
-        actions = greedy(q.squeeze(1), step.avail)  # [E, n]
-        if explore:
-            scores = torch.rand(step.avail.shape, generator=self.generator, device=self.device)  # [E, n, A]
-            coins = torch.rand(actions.shape, generator=self.generator, device=self.device)  # [E, n]
-            actions = torch.where(coins < self._epsilon.tensor, greedy(scores, step.avail), actions)
-        return actions, Memory(hidden, actions)
-
-    def draw(self, replay: EpisodeSource, episodes: int) -> Episodes:
-        """Any of the replayed episodes."""
-        return replay.sample(episodes)
+    def draw(self, data: EpisodeData) -> Episodes:
+        """Any of the replayed episodes, or the fresh ones."""
+        size = self.plan.batch_size
+        return data.take(size) if self.plan.source == "fresh" else data.sample(size)
 
     def update(self, batch: Episodes) -> dict[str, Tensor]:
         """One gradient step on B episodes (Algorithm 1, lines 13 and 14).
@@ -168,7 +201,7 @@ class ValueLearner:
             ``loss``, ``grad_norm`` (before clipping), and over the valid steps ``td_error_abs``, ``q_taken_mean`` and
             ``target_mean``: 0-dim tensors on the device.
         """
-        last_actions = previous_actions(batch.actions, self.spec.n_actions)  # [B, T+1, n]
+        last_actions = previous_actions(batch.actions, self.spec)  # [B, T+1, n]
         q, _ = self.networks["agent"](batch.obs, last_actions)  # [B, T+1, n, A]
         q_taken = pick(q, batch.actions)[:, :-1]  # [B, T, n]
         q_tot = self.networks["mixer"](q_taken, batch.state[:, :-1])  # [B, T], or [B, T, n] without a mixer
@@ -177,12 +210,12 @@ class ValueLearner:
         valid = batch.valid if q_tot.dim() == 2 else batch.valid.unsqueeze(-1).expand_as(q_tot)
         count = valid.sum().clamp(min=1)
         error = torch.where(valid, y - q_tot, 0.0)
-        loss = error.square().sum() / count  # eq. 11, as a mean over the valid steps
+        loss_sum = error.square().sum()  # eq. 11, below as a mean over the valid steps
 
-        grad_norm = shared.descend(self.optimizer, self.networks, loss, self.config.grad_norm_clip)
+        grad_norm = self.optimiser.descend(loss_sum, count)
         with torch.no_grad():
             return {
-                "loss": loss.detach(),
+                "loss": loss_sum / count,
                 "grad_norm": grad_norm,
                 "td_error_abs": error.abs().sum() / count,
                 "q_taken_mean": torch.where(valid, q_tot, 0.0).sum() / count,
@@ -196,8 +229,10 @@ class ValueLearner:
         # The max target evaluates the live network's greedy actions (double Q-learning). The others evaluate the
         # actions that were taken: a sample of eq. 9's expectation, off-policy without correction.
         actions = greedy(q, batch.avail) if config.target == "max" else batch.actions  # [B, T+1, n]
-        target_q, _ = self.targets["agent"](batch.obs, last_actions)  # [B, T+1, n, A]
-        value = self.targets["mixer"](pick(target_q, actions), batch.state)  # [B, T+1], or [B, T+1, n] without a mixer
+        target_q, _ = self.targets.module["agent"](batch.obs, last_actions)  # [B, T+1, n, A]
+        value = self.targets.module["mixer"](
+            pick(target_q, actions), batch.state
+        )  # [B, T+1], or [B, T+1, n] without a mixer
         if config.target == "lambda":  # eq. 9
             returns = partial(ops.lambda_returns, lam=config.td_lambda)
         else:
@@ -214,36 +249,8 @@ class ValueLearner:
             env_steps: environment steps since the last call, over all environments.
             episodes: episodes since the last call.
         """
-        self._epsilon.env_steps += env_steps
-        self.episodes += episodes
-        if self.episodes - self.target_updated_at >= self.config.target_update_episodes:
-            self.targets.load_state_dict(self.networks.state_dict())  # copies into the tensors that a CUDA graph knows
-            self.target_updated_at = self.episodes
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Everything that decides what comes next, flat: after ``load_state_dict`` training goes on bit for bit.
-
-        As in torch, the networks' tensors are the live ones: save or copy them before the next update.
-        """
-        state = {f"networks.{name}": value for name, value in self.networks.state_dict().items()}
-        state |= {f"targets.{name}": value for name, value in self.targets.state_dict().items()}
-        state |= shared.optimizer_state("optimizer", self.optimizer, self.networks.named_parameters())
-        state["counters"] = torch.tensor([self._epsilon.env_steps, self.episodes, self.target_updated_at])
-        state["generator"] = self.generator.get_state()
-        return state
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over a ``state_dict`` of a learner with the same config and environment.
-
-        Raises:
-            UsageError: a tensor is missing, unknown or of another shape; nothing is changed then.
-        """
-        shared.refuse_foreign_state(self.state_dict(), state, self.spec.name)
-        self.networks.load_state_dict(section(state, "networks."))
-        self.targets.load_state_dict(section(state, "targets."))
-        shared.load_optimizer_state("optimizer", self.optimizer, self.networks.named_parameters(), state)
-        self._epsilon.env_steps, self.episodes, self.target_updated_at = state["counters"].tolist()
-        self.generator.set_state(state["generator"].cpu())
+        self.epsilon.advance(env_steps)
+        self.targets.follow(episodes)
 
 
 def _make_agent(config: ValueConfig, spec: EnvSpec) -> nn.Module:

@@ -1,21 +1,69 @@
-"""Zeroed tensors of any size, of which only what is written takes memory."""
+"""Steps of episodes in tensors of any size, of which only what is written takes memory."""
 
 from __future__ import annotations
 
 import mmap
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-Shape = tuple[tuple[int, ...], type]  # sizes and NumPy dtype
+from emix.data.episodes import Episodes
+from emix.data.spec import Field
+from emix.errors import UsageError
+
+Shape = tuple[tuple[int, ...], str]  # sizes and dtype
 
 # Of a machine's memory, how much storage may promise to hold: networks, batches and the system need the rest.
 _SHARE = 0.75
+
+
+class Steps:
+    """``count`` steps of episodes, each a row ``[count, ...]`` of every field; all zero at first.
+
+    Args:
+        table: the fields, as ``emix.data.fields`` gives them.
+        count: rows.
+        device: where they live.
+        what: for the message.
+
+    Raises:
+        UsageError: there is no room.
+    """
+
+    def __init__(self, table: Sequence[Field], count: int, device: torch.device, what: str) -> None:
+        self.table, self.device = table, device
+        shapes: dict[str, Shape] = {field.name: ((count, *field.shape), field.stored) for field in table}
+        self.bytes = sum(map(size_of, shapes.values()))
+        try:
+            self.tensors = zeros(shapes, device)
+        except MemoryError as error:
+            raise UsageError(f"{what} need {self.bytes / 2**30:.1f} GiB, but {error}: take fewer") from error
+
+    def write(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
+        """Put ``values`` ``[R, ...]`` of each field at ``rows`` ``[R]``."""
+        index = rows.to(self.device, torch.int64)
+        for name, stored in self.tensors.items():
+            stored.index_copy_(0, index, values[name].to(self.device, stored.dtype))
+
+    def episodes(self, index: Tensor, valid: Tensor) -> Episodes:
+        """The rows ``[B, T+1]`` as B episodes, ``valid`` ``[B, T]`` of them."""
+
+        def read(field: Field) -> Tensor:
+            entries = index if field.at == "observation" else index[:, :-1]
+            values = self.tensors[field.name].index_select(0, entries.flatten()).unflatten(0, entries.shape)
+            return values.to(getattr(torch, field.dtype))
+
+        return Episodes.of({field.name: read(field) for field in self.table}, valid)
+
+    def export(self, rows: Tensor) -> dict[str, Tensor]:
+        """The rows ``[R]`` of each field as they are stored, on the CPU."""
+        index = rows.to(self.device)
+        return {name: stored.index_select(0, index).cpu() for name, stored in self.tensors.items()}
 
 
 def size_of(shape: Shape) -> int:

@@ -1,0 +1,231 @@
+"""What an agent's action is: one of A choices, or a vector in a box. Everybody who handles actions asks these two.
+
+Both have the same members; ``Action`` is either. Nothing here imports torch before a tensor comes in: worker processes
+of environments import this module too.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from emix.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from gymnasium import spaces
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """One of n choices, 0 to n - 1, of which ``Step.avail`` says which may be taken.
+
+    Raises:
+        UsageError: n is no integer of at least 1.
+    """
+
+    n: int  # A
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.n, int) or isinstance(self.n, bool) or self.n < 1:
+            raise UsageError(f"Discrete: n expects an integer of at least 1, got {self.n!r}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one agent's action in a tensor: ``()``."""
+        return ()
+
+    @property
+    def dtype(self) -> str:
+        """Of actions in a tensor, as torch and NumPy call it."""
+        return "int64"
+
+    @property
+    def stored(self) -> str:
+        """The smallest dtype that a replay can keep actions in without loss."""
+        return "uint8" if self.n <= 1 << 8 else "int16" if self.n <= 1 << 15 else "int32"
+
+    @property
+    def encoding_dim(self) -> int:
+        """Numbers that stand for an action at a network's input: A."""
+        return self.n
+
+    def encode(self, actions: Tensor) -> Tensor:
+        """One-hot rows, zeros for A, "none yet": ``[...]`` int64 -> ``[..., A]`` float32."""
+        import torch
+
+        return torch.nn.functional.one_hot(actions, self.n + 1)[..., : self.n].float()
+
+    def none(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """What stands for the action before the first one, of ``shape`` agents: A, in int64."""
+        import torch
+
+        return torch.full(shape, self.n, device=device)
+
+    def random(self, shape: tuple[int, ...], generator: torch.Generator, avail: Tensor | None = None) -> Tensor:
+        """Uniform draws of ``shape`` agents' actions, among those that ``avail`` ``[*shape, A]`` allows; int64, 0 where
+        it allows none. They live where the generator does, which is all that is used."""
+        import torch
+
+        scores = torch.rand(*shape, self.n, generator=generator, device=generator.device)  # [..., A]
+        return (scores if avail is None else scores.masked_fill(~avail, -1.0)).argmax(-1)
+
+    def nearest(self, actions: Tensor) -> Tensor:
+        """Actions in range: what is out of it counts as the nearest."""
+        return actions.clamp(0, self.n - 1)
+
+    def check(self, name: str, actions: Any, lead: tuple[int, ...], device: torch.device) -> None:
+        """Raise UsageError unless ``actions`` is an int64 tensor of shape ``lead``, such as ``[E, n]``, on ``device``."""
+        _check_tensor(name, actions, lead, "int64", device)
+
+    def check_values(self, name: str, actions: Tensor, avail: Tensor | None, done: Tensor) -> None:
+        """Raise UsageError if an action ``[E, n]`` is not in ``avail`` ``[E, n, A]`` where ``done`` ``[E]`` is False.
+
+        This looks at the values, so it would wait for a GPU: it is for tensors on the CPU.
+        """
+        assert avail is not None
+        index = actions.clamp(0, self.n - 1)
+        allowed = avail.gather(2, index[:, :, None])[:, :, 0] & (index == actions)  # [E, n]
+        wrong = ~(allowed | done[:, None])  # [E, n]
+        if wrong.any():
+            env, agent = wrong.nonzero()[0].tolist()
+            options = avail[env, agent].nonzero()[:, 0].tolist()
+            raise UsageError(
+                f"{name}: environment {env}, agent {agent}: action {int(actions[env, agent])} is not available, "
+                f"expected one of {options}"
+            )
+
+    def space(self) -> spaces.Space[Any]:
+        """Gymnasium's space of one agent's action."""
+        from gymnasium import spaces
+
+        return spaces.Discrete(self.n)
+
+    def joint_space(self, n_agents: int) -> spaces.Space[Any]:
+        """Gymnasium's space of the joint action ``[n]``."""
+        from gymnasium import spaces
+
+        return spaces.MultiDiscrete([self.n] * n_agents)
+
+
+@dataclass(frozen=True)
+class Box:
+    """``dim`` numbers, each from ``low`` to ``high``; there is no ``Step.avail``.
+
+    Raises:
+        UsageError: dim is no integer of at least 1, or the bounds are not finite numbers in order.
+    """
+
+    dim: int  # D
+    low: float = -1.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.dim, int) or isinstance(self.dim, bool) or self.dim < 1:
+            raise UsageError(f"Box: dim expects an integer of at least 1, got {self.dim!r}")
+        bounds = (self.low, self.high)
+        if not all(isinstance(bound, int | float) and math.isfinite(bound) for bound in bounds) or not (
+            self.low < self.high
+        ):
+            raise UsageError(
+                f"Box: low and high expect finite numbers, low below high, got {self.low!r}, {self.high!r}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one agent's action in a tensor: ``(D,)``."""
+        return (self.dim,)
+
+    @property
+    def dtype(self) -> str:
+        """Of actions in a tensor, as torch and NumPy call it."""
+        return "float32"
+
+    @property
+    def stored(self) -> str:
+        """The smallest dtype that a replay can keep actions in without loss."""
+        return "float32"
+
+    @property
+    def encoding_dim(self) -> int:
+        """Numbers that stand for an action at a network's input: D."""
+        return self.dim
+
+    def encode(self, actions: Tensor) -> Tensor:
+        """The numbers themselves: ``[..., D]``."""
+        return actions
+
+    def none(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """What stands for the action before the first one, of ``shape`` agents: zeros ``[*shape, D]``."""
+        import torch
+
+        return torch.zeros(*shape, self.dim, device=device)
+
+    def random(self, shape: tuple[int, ...], generator: torch.Generator, avail: Tensor | None = None) -> Tensor:
+        """Uniform draws of ``shape`` agents' actions, ``[*shape, D]`` float32; they live where the generator does, which
+        is all that is used. ``avail`` is for discrete actions."""
+        import torch
+
+        unit = torch.rand(*shape, self.dim, generator=generator, device=generator.device)  # [..., D]
+        return self.low + (self.high - self.low) * unit
+
+    def nearest(self, actions: Tensor) -> Tensor:
+        """Actions in range: what is out of it counts as the nearest."""
+        return actions.clamp(self.low, self.high)
+
+    def check(self, name: str, actions: Any, lead: tuple[int, ...], device: torch.device) -> None:
+        """Raise UsageError unless ``actions`` is a float32 tensor of shape ``[*lead, D]``, ``[E, n, D]``, on ``device``."""
+        _check_tensor(name, actions, (*lead, self.dim), "float32", device)
+
+    def check_values(self, name: str, actions: Tensor, avail: Tensor | None, done: Tensor) -> None:
+        """Raise UsageError if an action ``[E, n, D]`` leaves the bounds, or is no number, where ``done`` ``[E]`` is False.
+
+        This looks at the values, so it would wait for a GPU: it is for tensors on the CPU.
+        """
+        inside = ((actions >= self.low) & (actions <= self.high)).all(-1)  # [E, n]; NaN is outside
+        wrong = ~(inside | done[:, None])
+        if wrong.any():
+            env, agent = wrong.nonzero()[0].tolist()
+            raise UsageError(
+                f"{name}: environment {env}, agent {agent}: action {actions[env, agent].tolist()} is out of bounds, "
+                f"expected {self.dim} numbers from {self.low:g} to {self.high:g}"
+            )
+
+    def space(self) -> spaces.Space[Any]:
+        """Gymnasium's space of one agent's action."""
+        return self._space((self.dim,))
+
+    def joint_space(self, n_agents: int) -> spaces.Space[Any]:
+        """Gymnasium's space of the joint action ``[n, D]``."""
+        return self._space((n_agents, self.dim))
+
+    def _space(self, shape: tuple[int, ...]) -> spaces.Space[Any]:
+        import numpy as np
+        from gymnasium import spaces
+
+        return spaces.Box(self.low, self.high, shape, np.float32)
+
+
+Action: TypeAlias = Discrete | Box
+
+
+def _check_tensor(name: str, actions: Any, shape: tuple[int, ...], dtype: str, device: torch.device) -> None:
+    import torch
+
+    axes = "[E, n]" if dtype == "int64" else "[E, n, D]"
+    fits = isinstance(actions, torch.Tensor) and tuple(actions.shape) == shape
+    if not fits or actions.dtype != getattr(torch, dtype):
+        raise UsageError(f"{name}: actions must be {dtype} of shape {list(shape)} {axes}, got {describe(actions)}")
+    if actions.device != device:
+        raise UsageError(f"{name}: actions must be on the environment's device {device}, got {actions.device}")
+
+
+def describe(value: object) -> str:
+    """What a caller handed in where a tensor was expected, for messages."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} of shape {list(value.shape)} on {value.device}"
