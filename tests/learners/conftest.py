@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from emix.envs.core import EnvSpec
-from emix.learners.episodes import Episodes
+from emix.data import Discrete, EnvSpec
+from emix.data.episodes import Episodes
 
-SPEC = EnvSpec(name="test", n_agents=3, n_actions=4, obs_dim=5, state_dim=6, episode_limit=9)
+SPEC = EnvSpec(name="test", n_agents=3, action=Discrete(4), obs_dim=5, state_dim=6, episode_limit=9)
 
 ENDINGS = ("terminated", "truncated", "cut") * 3
 
@@ -55,14 +55,12 @@ def _random_episodes(
         if ending in flags:
             flags[ending][b, lengths[b] - 1] = True
     scores = torch.rand(avail.shape, generator=generator)
-    return Episodes(
-        obs=normal(steps + 1, n, spec.obs_dim) * real[..., None, None],
-        state=normal(steps + 1, spec.state_dim) * real[..., None],
-        avail=avail & real[..., None, None],
-        actions=scores.masked_fill(~avail, -1).argmax(-1) * real[..., None],
-        reward=normal(steps) * valid,
-        valid=valid,
-        probability=(0.05 + 0.9 * torch.rand(count, steps + 1, n, generator=generator)) * real[..., None],
-        batch_size=[count],
-        **flags,
-    )
+    values = {
+        "obs": normal(steps + 1, n, spec.obs_dim) * real[..., None, None],
+        "state": normal(steps + 1, spec.state_dim) * real[..., None],
+        "avail": avail & real[..., None, None],
+        "actions": scores.masked_fill(~avail, -1).argmax(-1) * real[..., None],
+        "reward": normal(steps) * valid,
+        "probability": (0.05 + 0.9 * torch.rand(count, steps + 1, n, generator=generator)) * real[..., None],
+    }
+    return Episodes.of(values | flags, valid)

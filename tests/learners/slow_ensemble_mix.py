@@ -128,7 +128,7 @@ def on_target(config, targets, episode, length, t, pi):
         return sum_of_errors(config, episode, length, t, value, taken, lambda k: 1.0, config.td_lambda, length)
 
     def ratio(k):
-        return min(1.0, joint_probability(pi, episode, k) / math.prod(episode.probability[k].tolist()))
+        return min(1.0, joint_probability(pi, episode, k) / math.prod(episode.record["probability"][k].tolist()))
 
     def expected(k):
         return expected_q_tot(targets, episode, k, pi[k], config.c1)

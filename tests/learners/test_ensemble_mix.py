@@ -4,22 +4,24 @@ import warnings
 
 import pytest
 import torch
+from emix.playing.rollout import collect
 
 from emix import learners
-from emix.envs.core import EnvSpec, Step
+from emix.data import Discrete, EnvSpec, Step
+from emix.data.replay import Replay
 from emix.errors import UsageError
 from emix.learners.ensemble_mix import EnsembleMix
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
-from emix.training.replay import Replay
-from emix.training.rollout import collect
+from emix.learners.plan import Plan
 from tests.learners import slow_ensemble_mix as slow
 
 DOP = {"members": 1, "bonus": "none", "c1": 0.0, "c2": 0.0, "actor": "on_policy", "norm": "bti"}
 SMALL = {"critic_dim": 16, "hidden_dim": 8, "mixing_embed_dim": 4}
 
 
-def make_learner(spec, seed=0, **values):
-    return EnsembleMix(EnsembleMixConfig(**(SMALL | values)), spec, device="cpu", seed=seed)
+def make_learner(spec, seed=0, batch=12, **values):
+    config = EnsembleMixConfig(**(SMALL | values), plan=Plan(batch_size=batch))
+    return EnsembleMix(config, spec, device="cpu", seed=seed)
 
 
 def random_step(spec, num_envs=512, seed=0):
@@ -60,9 +62,9 @@ def set_logits(learner, logits):
 @pytest.mark.parametrize("explore", [True, False])
 def test_only_available_actions_are_chosen(spec, explore, values):
     learner, step = make_learner(spec, **values), random_step(spec)
-    memory = learner.initial_memory(512)
+    memory = learner.actor.initial_memory(512)
     for _ in range(3):
-        actions, memory = learner.act(step, memory, explore=explore)
+        actions, memory, _ = learner.actor.act(step, memory, explore=explore)
         none = ~step.avail.any(-1)
         assert none.any()
         assert (actions[none] == 0).all()
@@ -81,7 +83,7 @@ TAILS = {
 def open_share(distribution, members, n_actions, seed=0):
     """How often the gate of an agent opens whose members' values are drawn from a distribution."""
     torch.manual_seed(seed)
-    spec = EnvSpec("gate", n_agents=50, n_actions=n_actions, obs_dim=2, state_dim=2, episode_limit=5)
+    spec = EnvSpec("gate", n_agents=50, action=Discrete(n_actions), obs_dim=2, state_dim=2, episode_limit=5)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         learner = make_learner(spec, members=members)
@@ -89,8 +91,8 @@ def open_share(distribution, members, n_actions, seed=0):
         set_members(learner, distribution.sample((members, spec.n_agents, n_actions)))
         step = random_step(spec, num_envs=1)
         step.avail[:] = True
-        learner.act(step, learner.initial_memory(1), explore=True)
-    opened, acted = learner.explored.tolist()
+        learner.actor.act(step, learner.actor.initial_memory(1), explore=True)
+    opened, acted = learner.actor.explored.tolist()
     assert acted == 20 * 50
     return opened / acted
 
@@ -113,10 +115,10 @@ def exploring_policy(spec, values, q, logits, avail, draws=200_000):
     set_logits(learner, logits)
     step = random_step(spec, num_envs=draws // spec.n_agents)
     step.avail[:] = avail
-    actions, memory = learner.act(step, learner.initial_memory(len(step.state)), explore=True)
+    actions, _, record = learner.actor.act(step, learner.actor.initial_memory(len(step.state)), explore=True)
     share = torch.bincount(actions.flatten(), minlength=spec.n_actions) / actions.numel()
-    reported = torch.zeros(spec.n_actions).index_put((actions.flatten(),), memory.probability.flatten())
-    return share, reported, (learner.explored[0] / learner.explored[1]).item()
+    reported = torch.zeros(spec.n_actions).index_put((actions.flatten(),), record["probability"].flatten())
+    return share, reported, (learner.actor.explored[0] / learner.actor.explored[1]).item()
 
 
 @pytest.mark.parametrize(
@@ -149,8 +151,8 @@ def test_the_floor_falls_linearly_and_stays(spec):
     learner = make_learner(spec)
     seen = []
     for _ in range(4):
-        seen.append(learner.epsilon)
-        assert learner._epsilon.tensor.item() == learner.epsilon  # which is what ops read
+        seen.append(learner.epsilon.value)
+        assert learner.epsilon.tensor.item() == learner.epsilon.value  # which is what ops read
         learner.advance(env_steps=200_000, episodes=1)
     assert seen == pytest.approx([0.5, 0.32, 0.14, 0.05])
 
@@ -164,20 +166,20 @@ def test_explore_fraction_counts_what_was_played_since_the_last_advance(spec, ra
     step.avail[:] = True
     done = Step(step.obs, step.state, step.avail, step.reward, torch.tensor([False, True, True, False]), step.truncated)
     for each in (step, done, done):
-        learner.act(each, learner.initial_memory(4), explore=True)
-    learner.act(step, learner.initial_memory(4), explore=False)
-    assert learner.explored.tolist() == [8, 8 * spec.n_agents]
+        learner.actor.act(each, learner.actor.initial_memory(4), explore=True)
+    learner.actor.act(step, learner.actor.initial_memory(4), explore=False)
+    assert learner.actor.explored.tolist() == [8, 8 * spec.n_agents]
     learner.advance(env_steps=1, episodes=4)
-    assert learner.explored.tolist() == [0, 0]
+    assert learner.actor.explored.tolist() == [0, 0]
 
 
 def test_greedy_acting_draws_nothing_and_sampling_tests_leave_exploration_alone(spec):
     for values in ({}, {"test_sample": True}):
         learner, step = make_learner(spec, **values), random_step(spec)
-        states = [generator.get_state() for generator in (learner.generator, learner.test_generator)]
-        learner.act(step, learner.initial_memory(512), explore=False)
-        assert torch.equal(learner.generator.get_state(), states[0])
-        assert torch.equal(learner.test_generator.get_state(), states[1]) == (not values)
+        states = [generator.get_state() for generator in (learner.actor.generator, learner.actor.test_generator)]
+        learner.actor.act(step, learner.actor.initial_memory(512), explore=False)
+        assert torch.equal(learner.actor.generator.get_state(), states[0])
+        assert torch.equal(learner.actor.test_generator.get_state(), states[1]) == (not values)
 
 
 def replay_of(random_episodes, spec, batches=5):
@@ -191,10 +193,10 @@ def replay_of(random_episodes, spec, batches=5):
 def test_draw_takes_the_newest_a_window_of_new_ones_and_any(spec, random_episodes):
     replay = replay_of(random_episodes, spec)  # 45 episodes
     learner = make_learner(spec, on_batch=4, on_window=9)
-    keys = {float(replay.steps["reward"][replay.table[k, 0]]): k for k in range(45)}  # first rewards are unlike
+    keys = {float(replay.steps.tensors["reward"][replay.table[k, 0]]): k for k in range(45)}  # first rewards are unlike
     seen = {"on": set(), "off": set(), "actors": set()}
     for _ in range(200):
-        batch = learner.draw(replay, 12)
+        batch = learner.draw(replay)
         assert (len(batch.critics), len(batch.actors)) == (16, 4)
         on, off = batch.critics[:4], batch.critics[4:]
         for name, episodes in (("on", on), ("off", off), ("actors", batch.actors)):
@@ -202,37 +204,37 @@ def test_draw_takes_the_newest_a_window_of_new_ones_and_any(spec, random_episode
             assert len(set(numbers)) == len(numbers)
             seen[name] |= set(numbers)
     assert seen == {"on": set(range(36, 45)), "off": set(range(45)), "actors": set(range(41, 45))}
-    assert len(learner.draw(replay, 3).actors) == 3
+    assert len(make_learner(spec, batch=3, on_batch=4).draw(replay).actors) == 3
 
 
 def test_targets_are_renewed_every_so_many_time_steps(spec, random_episodes):
     replay = replay_of(random_episodes, spec)
-    learner = make_learner(spec, target_update_interval=25)
+    learner = make_learner(spec, batch=20, target_update_interval=25)
     lengths = []
     for _ in range(8):
-        batch = learner.draw(replay, 20)
+        batch = learner.draw(replay)
         lengths.append(batch.critics.valid.shape[1])
-        due = learner.critic.steps + lengths[-1] - learner.critic.target_updated_at >= 25
+        due = learner.critic.target.units + lengths[-1] - learner.critic.target.renewed_at >= 25
         learner.update(batch)
-        live, target = learner.critic.networks.state_dict(), learner.critic.targets.state_dict()
+        live, target = learner.critic.networks.state_dict(), learner.critic.target.module.state_dict()
         assert all(torch.equal(live[name], target[name]) for name in live) == due
-    assert learner.critic.steps == sum(lengths)
+    assert learner.critic.target.units == sum(lengths)
 
 
 def used(spec, random_episodes, seed, updates, **values):
     learner = make_learner(spec, seed=seed, **values)
     replay = replay_of(random_episodes, spec)
     for _ in range(updates):
-        learner.update(learner.draw(replay, 12))
+        learner.update(learner.draw(replay))
         learner.advance(env_steps=50_000, episodes=4)
-    learner.act(random_step(spec), learner.initial_memory(512), explore=True)
+    learner.actor.act(random_step(spec), learner.actor.initial_memory(512), explore=True)
     return learner
 
 
 def test_same_seed_gives_the_same_bits_and_leaves_torch_alone(spec, random_episodes):
     torch.manual_seed(3)
     untouched = torch.get_rng_state()
-    same, again, other = (used(spec, random_episodes, seed, 2).state_dict() for seed in (7, 7, 8))
+    same, again, other = (used(spec, random_episodes, seed, 2).parts.state_dict() for seed in (7, 7, 8))
     assert all(torch.equal(same[name], again[name]) for name in same)
     assert not torch.equal(same["agent.head.weight"], other["agent.head.weight"])
     assert not torch.equal(same["critic.critic.w_in"], other["critic.critic.w_in"])
@@ -245,31 +247,31 @@ def test_same_seed_gives_the_same_bits_and_leaves_torch_alone(spec, random_episo
 def test_a_restored_learner_continues_bit_for_bit(spec, random_episodes, updates, values):
     learner = used(spec, random_episodes, 0, updates, target_update_interval=20, **values)
     restored = used(spec, random_episodes, 1, 1, target_update_interval=20, **values)
-    restored.load_state_dict(everything(learner.state_dict()))
+    restored.parts.load_state_dict(everything(learner.parts.state_dict()), "a test")
     replay = replay_of(random_episodes, spec)
     for _ in range(2):
-        batch = learner.draw(replay, 12)
+        batch = learner.draw(replay)
         for each in (learner, restored):
             each.metrics = each.update(batch)
-            each.actions, _ = each.act(random_step(spec), each.initial_memory(512), explore=True)
-            each.greedy, _ = each.act(random_step(spec), each.initial_memory(512), explore=False)
+            each.actions, *_ = each.actor.act(random_step(spec), each.actor.initial_memory(512), explore=True)
+            each.greedy, *_ = each.actor.act(random_step(spec), each.actor.initial_memory(512), explore=False)
             each.advance(env_steps=1000, episodes=4)
         assert torch.equal(learner.actions, restored.actions)
         assert torch.equal(learner.greedy, restored.greedy)
         assert learner.metrics == restored.metrics
-    first, second = learner.state_dict(), restored.state_dict()
+    first, second = learner.parts.state_dict(), restored.parts.state_dict()
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_foreign_state_is_refused_and_changes_nothing(spec):
     learner = make_learner(spec)
-    before = everything(learner.state_dict())
-    larger = EnvSpec("larger", spec.n_agents, spec.n_actions, spec.obs_dim + 1, spec.state_dim, spec.episode_limit)
+    before = everything(learner.parts.state_dict())
+    larger = EnvSpec("larger", spec.n_agents, spec.action, spec.obs_dim + 1, spec.state_dim, spec.episode_limit)
     for foreign in (make_learner(larger), make_learner(spec, members=5), make_learner(spec, mixer_bias=True)):
         with pytest.raises(UsageError, match="does not fit"):
-            learner.load_state_dict(foreign.state_dict())
-    assert all(torch.equal(tensor, before[name]) for name, tensor in learner.state_dict().items())
+            learner.parts.load_state_dict(foreign.parts.state_dict(), "a test")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in learner.parts.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -320,7 +322,7 @@ class CueGame:
     half. The best return is 5, that of random agents 1.25; one that ignores its cue gets no more."""
 
     def __init__(self, num_envs):
-        self.spec = EnvSpec("cues", n_agents=2, n_actions=4, obs_dim=4, state_dim=8, episode_limit=5)
+        self.spec = EnvSpec("cues", n_agents=2, action=Discrete(4), obs_dim=4, state_dim=8, episode_limit=5)
         self.num_envs, self.device = num_envs, torch.device("cpu")
         self.generator = torch.Generator().manual_seed(0)
 
@@ -351,13 +353,13 @@ def test_it_learns_to_answer_the_cues(name):
         "epsilon_anneal_time": 4000,
         "target_update_interval": 100,
     }
-    config = learners.make_config(name, learners.load_recipe(name).learner | quick)
+    config = learners.make_config(name, learners.merged(learners.load_recipe(name).learner, quick))
     learner = learners.get(name).learner(config, env.spec, device="cpu", seed=1)
     replay = Replay(500, env.spec, device="cpu", seed=0)
     for _ in range(50):
-        rollout = collect(env, learner, explore=True)
+        rollout = collect(env, learner.actor, explore=True)
         replay.add(rollout.episodes, rollout.lengths)
         if len(replay) >= 32:
-            learner.update(learner.draw(replay, 32))
+            learner.update(learner.draw(replay))
         learner.advance(int(rollout.lengths.sum()), env.num_envs)
-    assert collect(env, learner, explore=False).returns.mean() > 4.5
+    assert collect(env, learner.actor, explore=False).returns.mean() > 4.5

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from emix.envs.core import EnvSpec
+from emix.data import Discrete, EnvSpec
+from emix.data.episodes import joined
 from emix.learners.ensemble_mix import Batch, EnsembleMix
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
-from emix.learners.episodes import joined
 from tests.learners import slow_ensemble_mix as slow
 
 DOP = {"members": 1, "bonus": "none", "c1": 0.0, "c2": 0.0, "actor": "on_policy", "norm": "bti"}
@@ -32,18 +32,18 @@ def make_learner(spec, **values):
     config = EnsembleMixConfig(**settings)
     learner = EnsembleMix(config, spec, device="cpu", seed=0)
     other = EnsembleMix(config, spec, device="cpu", seed=1)
-    learner.critic.targets.load_state_dict(other.critic.networks.state_dict())
-    for networks in (learner.agent, learner.critic.networks, learner.critic.targets):
+    learner.critic.target.module.load_state_dict(other.critic.networks.state_dict())
+    for networks in (learner.agent, learner.critic.networks, learner.critic.target.module):
         networks.double()
     with torch.no_grad():
-        for networks in (learner.critic.networks, learner.critic.targets):
+        for networks in (learner.critic.networks, learner.critic.target.module):
             networks.critic.w_head *= 3
     return learner
 
 
 @pytest.fixture
 def small_spec():
-    return EnvSpec(name="small", n_agents=2, n_actions=3, obs_dim=2, state_dim=3, episode_limit=4)
+    return EnvSpec(name="small", n_agents=2, action=Discrete(3), obs_dim=2, state_dim=3, episode_limit=4)
 
 
 @pytest.fixture
@@ -67,9 +67,9 @@ def slow_targets(learner, batch, agent):
     for b, (episode, length) in enumerate(zip(batch.critics, batch.critics.lengths.tolist(), strict=True)):
         target = slow.on_target if b < config.on_batch else slow.off_target
         with torch.no_grad():
-            pi = slow.policies(agent, episode, length, learner.epsilon)
+            pi = slow.policies(agent, episode, length, learner.epsilon.value)
             for t in range(length):
-                ys[b, t] = target(config, learner.critic.targets, episode, length, t, pi)
+                ys[b, t] = target(config, learner.critic.target.module, episode, length, t, pi)
     return ys
 
 
@@ -113,7 +113,7 @@ def test_losses_and_gradients_equal_the_equations(small_spec, batch, method):
 
     # The actors follow the critics as they are after that step.
     off = batch.critics[config.on_batch :]
-    loss = slow.actor_loss(config, learner.critic.networks, agent, learner.epsilon, batch.actors, off)
+    loss = slow.actor_loss(config, learner.critic.networks, agent, learner.epsilon.value, batch.actors, off)
     torch.testing.assert_close(metrics["actor_loss"], loss.detach())
     expected = slow_gradients(loss, agent)
     torch.testing.assert_close(gradients(learner.agent), expected, atol=1e-9, rtol=1e-6)
@@ -133,7 +133,7 @@ def test_gradients_equal_finite_differences(small_spec, batch):
     held = copy.deepcopy(agent)
 
     def actor_loss():
-        return slow.actor_loss(config, after, agent, learner.epsilon, batch.actors, off, advantage_of=held)
+        return slow.actor_loss(config, after, agent, learner.epsilon.value, batch.actors, off, advantage_of=held)
 
     for loss, networks, learned_networks in ((critic_loss, critics, after), (actor_loss, agent, learner.agent)):
         for (name, parameter), gradient in zip(
@@ -164,7 +164,7 @@ def test_a_step_for_each_time_step(small_spec, batch, method):
     torch.testing.assert_close(metrics["critic_grad_norm"], torch.stack(norms).mean())
     assert metrics["critic_grad_norm"] > 0.5  # so that clipping was seen
     torch.testing.assert_close(dict(learner.critic.networks.state_dict()), dict(critics.state_dict()))
-    assert learner.critic.steps == 4
+    assert learner.critic.target.units == 4
 
 
 @pytest.mark.parametrize("skips_padding", [True, False])
@@ -181,7 +181,7 @@ def test_padding_changes_nothing(small_spec, batch, random_episodes, method, cri
     for episodes in filled:
         for b, length in enumerate(episodes.lengths.tolist()):
             for name in ("obs", "state", "avail", "actions", "probability"):
-                getattr(episodes, name)[b, length + 1 :] = getattr(noise, name)[b, length + 1 :]
+                episodes.by_name()[name][b, length + 1 :] = noise.by_name()[name][b, length + 1 :]
             episodes.reward[b, length:] = 7.0
             episodes.terminated[b, length + 1 :: 2] = True
     metrics = [learner.update(each) for learner, each in zip(learners, (batch, filled), strict=True)]
@@ -199,18 +199,12 @@ def test_more_padding_changes_nothing(small_spec, batch, critic_update, optimize
     values = {"critic_update": critic_update, "optimizer": optimizer, "target_update_interval": 5}
     learners = [make_learner(small_spec, **values) for _ in range(2)]
     learners[1].critic.skips_padding = skips_padding
-    longer = Batch(*(padded(each, 3) for each in batch))
+    longer = Batch(*(each.padded(each.valid.shape[1] + 3) for each in batch))
     for _ in range(3):
         metrics = [learner.update(each) for learner, each in zip(learners, (batch, longer), strict=True)]
         torch.testing.assert_close(metrics[1], metrics[0])
-    torch.testing.assert_close(learners[1].state_dict(), learners[0].state_dict())
-    assert learners[1].critic.steps == 12
-
-
-def padded(episodes, steps):
-    nothing = torch.zeros_like(episodes).trim(steps)
-    fields = {name: torch.cat([value, getattr(nothing, name)[:, :steps]], dim=1) for name, value in episodes.items()}
-    return type(episodes)(**fields, batch_size=episodes.batch_size)
+    torch.testing.assert_close(learners[1].parts.state_dict(), learners[0].parts.state_dict())
+    assert learners[1].critic.target.units == 12
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,11 +1,13 @@
 """Algorithms and recipes by name."""
 
 import re
+from dataclasses import dataclass
 
 import pytest
 
 from emix import learners
 from emix.errors import UsageError
+from emix.learners.plan import Plan
 from emix.training.config import training_config
 
 NAMES = [name for name in learners.list_algorithms() if "@" in name]
@@ -42,14 +44,17 @@ def test_dop_is_a_row_of_ensemble_mix():
     config = learners.make_config("ensemble-mix", paper.learner)
     assert (config.members, config.c1, config.c2, config.beta, config.nu) == (10, 0.01, 0.001, 0.001, 0.5)
     assert config == learners.make_config("ensemble-mix", {})
-    assert paper.training["buffer_episodes"] == 5000
+    assert (config.plan.batch_size, config.plan.buffer_size) == (32, 5000)
+    for name in ("dop", "dop@pymarl2", "ensemble-mix"):  # the papers' critics see a state without last actions
+        assert learners.load_recipe(name).env_options("battle/3m") == {"state_last_action": False}
+        assert learners.load_recipe(name).env_options("prey/stag-hunt") == {}
 
 
 def test_smix_means_the_paper():
     recipe = learners.load_recipe("smix")
     assert recipe == learners.load_recipe("smix@paper")
-    expected = {"num_envs": 4, "buffer_episodes": 1500, "batch_episodes": 32}
-    assert {name: recipe.training[name] for name in expected} == expected
+    assert recipe.training["num_envs"] == 4
+    assert recipe.learner["plan"] == {"batch_size": 32, "buffer_size": 1500, "updates_per_rollout": 1}
     assert "smix@foraging" in NAMES
 
 
@@ -73,7 +78,13 @@ def test_unknown_or_missing_fields_are_refused():
     good = "version: 1\nsource: here\nlearner: {lr: 0.001}\ntraining: {}\n"
     assert learners.parse_recipe(good, "smix@mine").learner == {"lr": 0.001}
     for text, expected in (
-        (good + "author: me\n", "expected the fields version, learner, training, source"),
+        (good + "author: me\n", "expected the fields version, source, learner, training and env"),
+        (good + "env: 3\n", "env expects names with values, got 3"),
+        (
+            good.replace("lr: 0.001", "plan: {batch: 3}"),
+            "smix@mine: plan: unknown hyperparameter 'batch': did you mean",
+        ),
+        (good.replace("lr: 0.001", "plan: 3"), "plan: expected a Plan, got 3"),
         (good.replace("source: here\n", ""), "expected the fields"),
         (good.replace("lr", "learning_rte"), "unknown hyperparameter 'learning_rte'"),
         (good.replace("lr", "td_lamda"), "did you mean td_lambda?"),
@@ -82,3 +93,38 @@ def test_unknown_or_missing_fields_are_refused():
     ):
         with pytest.raises(UsageError, match=re.escape(expected)):
             learners.parse_recipe(text, "smix@mine")
+
+
+@dataclass(frozen=True)
+class MineConfig:
+    """A user's hyperparameters."""
+
+    lr: float = 0.1
+    plan: Plan = Plan(source="fresh", batch_size=8)
+
+
+class Mine:
+    """A user's learner."""
+
+
+def test_a_users_learner_is_found_with_its_recipes(tmp_path, monkeypatch):
+    monkeypatch.setattr(learners, "_ALGORITHMS", dict(learners._ALGORITHMS))
+    (tmp_path / "quick.yaml").write_text("version: 3\nsource: me\nlearner: {lr: 0.5, plan: {batch_size: 4}}\n")
+    learners.register_learner("mine", Mine, MineConfig, tmp_path)
+    learners.register_learner("mine", Mine, MineConfig, tmp_path)  # as a module that is imported twice does
+    assert [name for name in learners.list_algorithms() if "mine" in name] == ["mine", "mine@paper", "mine@quick"]
+    assert learners.load_recipe("mine").source == "the defaults of MineConfig"
+    config = learners.make_config("mine@quick", learners.load_recipe("mine@quick").learner)
+    assert config == MineConfig(lr=0.5, plan=Plan(source="fresh", batch_size=4))
+    with pytest.raises(UsageError, match="did you mean mine@quick"):
+        learners.load_recipe("mine@quik")
+
+
+def test_what_cannot_be_a_learner_is_refused(monkeypatch):
+    monkeypatch.setattr(learners, "_ALGORITHMS", dict(learners._ALGORITHMS))
+    with pytest.raises(UsageError, match="the name 'smix' is taken"):
+        learners.register_learner("smix", Mine, MineConfig)
+    with pytest.raises(UsageError, match="a word without @"):
+        learners.register_learner("mine@quick", Mine, MineConfig)
+    with pytest.raises(UsageError, match="config expects a dataclass"):
+        learners.register_learner("mine", Mine, Mine)

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from emix.playing.rollout import collect
 
 from emix import make
-from emix.envs.core import EnvSpec, Step
+from emix.data import EnvSpec, Step
+from emix.data.replay import Replay
 from emix.errors import UsageError
 from emix.learners.value import ValueConfig, ValueLearner
-from emix.training.replay import Replay
-from emix.training.rollout import collect
 
 
 def make_learner(spec, seed=0, **values):
@@ -36,9 +36,9 @@ def copied(state):
 @pytest.mark.parametrize("explore", [True, False])
 def test_only_available_actions_are_chosen(spec, explore):
     learner, step = make_learner(spec), random_step(spec)
-    memory = learner.initial_memory(512)
+    memory = learner.actor.initial_memory(512)
     for _ in range(5):
-        actions, memory = learner.act(step, memory, explore=explore)
+        actions, memory, _ = learner.actor.act(step, memory, explore=explore)
         none = ~step.avail.any(-1)
         assert none.any()
         assert (actions[none] == 0).all()
@@ -48,7 +48,7 @@ def test_only_available_actions_are_chosen(spec, explore):
 def test_exploration_is_uniform_over_the_available_actions(spec):
     learner, step = make_learner(spec, epsilon_finish=1.0), random_step(spec, num_envs=20_000)
     step.avail[:] = torch.tensor([True, False, True, True])
-    actions, _ = learner.act(step, learner.initial_memory(20_000), explore=True)
+    actions, *_ = learner.actor.act(step, learner.actor.initial_memory(20_000), explore=True)
     share = torch.bincount(actions.flatten(), minlength=4) / actions.numel()
     torch.testing.assert_close(share, torch.tensor([1 / 3, 0, 1 / 3, 1 / 3]), atol=0.01, rtol=0)
 
@@ -56,30 +56,32 @@ def test_exploration_is_uniform_over_the_available_actions(spec):
 def test_epsilon_is_the_share_of_random_actions(spec):
     learner, step = make_learner(spec), random_step(spec, num_envs=20_000)
     learner.advance(env_steps=40_000, episodes=1)
-    assert learner.epsilon == pytest.approx(1.0 - 0.95 * 40 / 50)
+    assert learner.epsilon.value == pytest.approx(1.0 - 0.95 * 40 / 50)
     step.avail[:] = True
-    memory = learner.initial_memory(20_000)
-    greedy, _ = learner.act(step, memory, explore=False)
-    chosen, _ = learner.act(step, memory, explore=True)
+    memory = learner.actor.initial_memory(20_000)
+    greedy, *_ = learner.actor.act(step, memory, explore=False)
+    chosen, *_ = learner.actor.act(step, memory, explore=True)
     differ = (greedy != chosen).float().mean().item()
-    assert differ == pytest.approx(learner.epsilon * 3 / 4, abs=0.01)  # one random action of four is the greedy one
+    assert differ == pytest.approx(
+        learner.epsilon.value * 3 / 4, abs=0.01
+    )  # one random action of four is the greedy one
 
 
 def test_epsilon_falls_linearly_and_stays(spec):
     learner = make_learner(spec, epsilon_start=0.9, epsilon_finish=0.1, epsilon_anneal_time=100)
     seen = []
     for _ in range(5):
-        seen.append(learner.epsilon)
-        assert learner._epsilon.tensor.item() == learner.epsilon  # which is what acting reads
+        seen.append(learner.epsilon.value)
+        assert learner.epsilon.tensor.item() == learner.epsilon.value  # which is what acting reads
         learner.advance(env_steps=40, episodes=1)
     assert seen == pytest.approx([0.9, 0.58, 0.26, 0.1, 0.1])
 
 
 def test_greedy_acting_draws_nothing(spec):
     learner, step = make_learner(spec), random_step(spec)
-    before = learner.generator.get_state()
-    learner.act(step, learner.initial_memory(512), explore=False)
-    assert torch.equal(learner.generator.get_state(), before)
+    before = learner.actor.generator.get_state()
+    learner.actor.act(step, learner.actor.initial_memory(512), explore=False)
+    assert torch.equal(learner.actor.generator.get_state(), before)
 
 
 def test_acting_sees_what_an_update_sees(spec, random_episodes):
@@ -89,10 +91,10 @@ def test_acting_sees_what_an_update_sees(spec, random_episodes):
     first = torch.full_like(episodes.actions[:, :1], spec.n_actions)
     q, _ = learner.networks["agent"](episodes.obs, torch.cat([first, episodes.actions[:, :-1]], dim=1))
     expected = q.masked_fill(~episodes.avail, -torch.inf).argmax(-1)  # [B, T+1, n]
-    memory, flags = learner.initial_memory(3), torch.zeros(3, dtype=torch.bool)
+    memory, flags = learner.actor.initial_memory(3), torch.zeros(3, dtype=torch.bool)
     for t in range(spec.episode_limit + 1):
         step = Step(episodes.obs[:, t], episodes.state[:, t], episodes.avail[:, t], flags.float(), flags, flags)
-        actions, memory = learner.act(step, memory, explore=False)
+        actions, memory, _ = learner.actor.act(step, memory, explore=False)
         assert torch.equal(actions, expected[:, t])
         memory = memory._replace(last_actions=episodes.actions[:, t])
 
@@ -102,7 +104,7 @@ def test_targets_are_renewed_when_due_and_only_then(spec, random_episodes):
     for episodes, renewed in ((4, False), (4, False), (4, True), (4, False), (4, False), (4, True)):
         learner.update(random_episodes())
         learner.advance(env_steps=1, episodes=episodes)
-        live, target = learner.networks.state_dict(), learner.targets.state_dict()
+        live, target = learner.networks.state_dict(), learner.targets.module.state_dict()
         assert all(torch.equal(live[name], target[name]) for name in live) == renewed
 
 
@@ -113,8 +115,8 @@ def test_same_seed_gives_the_same_bits_and_leaves_torch_alone(spec, random_episo
     for learner in learners:
         for seed in range(3):
             learner.update(random_episodes(seed=seed))
-            learner.act(random_step(spec), learner.initial_memory(512), explore=True)
-    same, again, other = (learner.state_dict() for learner in learners)
+            learner.actor.act(random_step(spec), learner.actor.initial_memory(512), explore=True)
+    same, again, other = (learner.parts.state_dict() for learner in learners)
     assert all(torch.equal(same[name], again[name]) for name in same)
     assert not torch.equal(same["networks.agent.head.weight"], other["networks.agent.head.weight"])
     assert not torch.equal(same["generator"], other["generator"])
@@ -128,15 +130,15 @@ def test_a_restored_learner_continues_bit_for_bit(spec, random_episodes, updates
     for seed in range(updates):
         learner.update(random_episodes(seed=seed))
         learner.advance(env_steps=1000, episodes=90)
-    learner.act(random_step(spec), learner.initial_memory(512), explore=True)
-    restored.load_state_dict(copied(learner.state_dict()))
+    learner.actor.act(random_step(spec), learner.actor.initial_memory(512), explore=True)
+    restored.parts.load_state_dict(copied(learner.parts.state_dict()), "a test")
     for each in (learner, restored):
         each.update(random_episodes(seed=20))
         each.advance(env_steps=1000, episodes=90)
-        each.actions, _ = each.act(random_step(spec), each.initial_memory(512), explore=True)
+        each.actions, *_ = each.actor.act(random_step(spec), each.actor.initial_memory(512), explore=True)
     assert torch.equal(learner.actions, restored.actions)
-    assert learner.epsilon == restored.epsilon
-    first, second = learner.state_dict(), restored.state_dict()
+    assert learner.epsilon.value == restored.epsilon.value
+    first, second = learner.parts.state_dict(), restored.parts.state_dict()
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -144,20 +146,20 @@ def test_a_restored_learner_continues_bit_for_bit(spec, random_episodes, updates
 def test_a_restored_learner_shares_no_tensors(spec, random_episodes):
     learner, restored = make_learner(spec), make_learner(spec)
     learner.update(random_episodes())
-    restored.load_state_dict(learner.state_dict())
-    before = copied(restored.state_dict())
+    restored.parts.load_state_dict(learner.parts.state_dict(), "a test")
+    before = copied(restored.parts.state_dict())
     learner.update(random_episodes())
-    assert all(torch.equal(tensor, before[name]) for name, tensor in restored.state_dict().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in restored.parts.state_dict().items())
 
 
 def test_a_foreign_state_is_refused_and_changes_nothing(spec):
     learner = make_learner(spec)
-    before = copied(learner.state_dict())
-    larger = EnvSpec("larger", spec.n_agents, spec.n_actions, spec.obs_dim + 1, spec.state_dim, spec.episode_limit)
+    before = copied(learner.parts.state_dict())
+    larger = EnvSpec("larger", spec.n_agents, spec.action, spec.obs_dim + 1, spec.state_dim, spec.episode_limit)
     for foreign in (make_learner(larger), make_learner(spec, mixer="vdn"), make_learner(spec, hidden_dim=32)):
         with pytest.raises(UsageError, match="does not fit"):
-            learner.load_state_dict(foreign.state_dict())
-    assert all(torch.equal(tensor, before[name]) for name, tensor in learner.state_dict().items())
+            learner.parts.load_state_dict(foreign.parts.state_dict(), "a test")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in learner.parts.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -189,9 +191,9 @@ def test_smix_learns_the_best_return_of_the_steps_game(mixer):
     learner = make_learner(env.spec, seed=1, mixer=mixer, **settings)
     replay = Replay(2000, env.spec, device="cpu", seed=0)
     for _ in range(200):
-        rollout = collect(env, learner, explore=True)
+        rollout = collect(env, learner.actor, explore=True)
         replay.add(rollout.episodes, rollout.lengths)
         for _ in range(2):
             learner.update(replay.sample(64))
         learner.advance(int(rollout.lengths.sum()), env.num_envs)
-    assert collect(env, learner, explore=False).returns.tolist() == [8.0] * 64
+    assert collect(env, learner.actor, explore=False).returns.tolist() == [8.0] * 64

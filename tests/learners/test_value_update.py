@@ -18,9 +18,9 @@ def make_learner(spec, mixer="qmix", target="lambda", **values):
     config = ValueConfig(mixer, target, gamma=GAMMA, td_lambda=LAM, n_step=N_STEP, **values)
     learner = ValueLearner(config, spec, device="cpu", seed=0)
     other = ValueLearner(config, spec, device="cpu", seed=1)
-    learner.targets.load_state_dict(other.networks.state_dict())
+    learner.targets.module.load_state_dict(other.networks.state_dict())
     learner.networks.double()
-    learner.targets.double()
+    learner.targets.module.double()
     return learner
 
 
@@ -72,7 +72,7 @@ def slow_targets_and_values(learner, episodes):
         q_tot, q = mixed_values(learner.networks, episode, length, taken)
         live_greedy = [greedy_actions(episode, t, q[t]) for t in range(length + 1)]
         value, _ = mixed_values(
-            learner.targets, episode, length, live_greedy if learner.config.target == "max" else taken
+            learner.targets.module, episode, length, live_greedy if learner.config.target == "max" else taken
         )
         for t in range(length):
             ys.append(slow_target(learner.config, episode, value, t, length).expand_as(q_tot[t]).detach())
@@ -126,7 +126,7 @@ def test_a_terminal_state_is_not_bootstrapped_and_a_time_limit_is_where_asked(
     for episode, bootstrapped in ((terminal, False), (limit, bootstrap_truncated)):
         learner, higher = (make_learner(spec, bootstrap_truncated=bootstrap_truncated) for _ in range(2))
         with torch.no_grad():
-            higher.targets["mixer"].v[-1].bias += 1.0
+            higher.targets.module["mixer"].v[-1].bias += 1.0
         change = higher.update(episode)["target_mean"] - learner.update(episode)["target_mean"]
         assert change.item() == pytest.approx(GAMMA if bootstrapped else 0.0)
 

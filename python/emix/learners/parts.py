@@ -171,8 +171,6 @@ class Target:
                 value.lerp_(live[name], self.tau) if value.is_floating_point() else value.copy_(live[name])
             return
         due = self.units - self.renewed_at >= self.every
-        if due.device.type == "cpu" and not due:
-            return
         for name, value in own.items():
             value.copy_(torch.where(due, live[name], value))
         self.renewed_at.copy_(torch.where(due, self.units, self.renewed_at))
