@@ -1,4 +1,4 @@
-"""What learners are made of: optimisers as torch's, targets that follow, schedules, and one list of all that changes."""
+"""What learners are made of: optimisers as torch's, targets that follow, schedules, and the list of all of it."""
 
 import copy
 
@@ -203,7 +203,7 @@ def test_foreign_state_is_refused_and_changes_nothing():
     net, parts = make_parts(0)
     before = {name: value.clone() for name, value in parts.state_dict().items()}
     for change in ({"more": torch.zeros(1)}, {"net.weight": torch.zeros(9, 9)}):
-        with pytest.raises(UsageError, match="saved state: .* does not fit; expected that of smix on battle/3m"):
+        with pytest.raises(UsageError, match=r"saved state: .* does not fit; expected that of smix on battle/3m"):
             parts.load_state_dict(before | change, "smix on battle/3m")
     del before["count"]
     with pytest.raises(UsageError, match="saved state: count does not fit"):
@@ -222,5 +222,5 @@ def test_parts_travel_as_bytes():
     receiver.unpack(flat)
     one, two = parts.state_dict(), receiver.state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
-    with pytest.raises(ValueError, match="flat expects .* bytes"):
+    with pytest.raises(ValueError, match=r"flat expects .* bytes"):
         receiver.unpack(flat[:-1])

@@ -231,7 +231,7 @@ class DecomposedCritic:
 
 def make_optimiser(config: EnsembleMixConfig, networks: nn.Module, lr: float) -> Optimiser:
     """The optimiser that ``config`` names, with its clipping."""
-    options = {"alpha": config.rms_alpha, "eps": config.rms_eps} if config.optimizer == "rmsprop" else {}
+    options: dict[str, Any] = {"alpha": config.rms_alpha, "eps": config.rms_eps} if config.optimizer == "rmsprop" else {}
     return Optimiser(networks, config.optimizer, lr=lr, clip=config.grad_norm_clip, **options)
 
 

@@ -22,7 +22,10 @@ class Acted(NamedTuple):
 class Actor(Protocol):
     """All that a process needs that only plays."""
 
-    record: tuple[Field, ...]  # what each step of it adds to an episode: probability, log_prob, value
+    @property
+    def record(self) -> tuple[Field, ...]:
+        """What each step of it adds to an episode: probability, log_prob, value."""
+        ...
 
     def initial_memory(self, num_envs: int) -> Any:
         """What is carried from step to step, at the start of an episode in each of E environments."""
@@ -57,10 +60,22 @@ class EpisodeData(Protocol):
 class Learner(Protocol):
     """An algorithm on one environment; its class is called with (config, spec, device=..., seed=...)."""
 
-    actor: Actor
-    plan: Plan
-    parts: Parts  # everything that decides what comes next: networks, optimisers, targets, schedules, generators
     capturable: bool  # whether ``act`` and ``update`` can be replayed as CUDA graphs: see ``emix.training.captured``
+
+    @property
+    def actor(self) -> Actor:
+        """Plays with the present networks."""
+        ...
+
+    @property
+    def plan(self) -> Plan:
+        """When it is updated, and from what."""
+        ...
+
+    @property
+    def parts(self) -> Parts:
+        """Everything that decides what comes next: networks, optimisers, targets, schedules, generators."""
+        ...
 
     def draw(self, data: Any) -> Any:
         """The batch that ``update`` wants, from data that holds ``plan.batch_size``: an ``EpisodeData`` or a

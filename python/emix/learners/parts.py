@@ -23,8 +23,8 @@ _KINDS: dict[str, Any] = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSpr
 class Optimiser:
     """Steps down a loss: its gradient, over all processes of the group, clipped, and an optimiser of torch's.
 
-    On the CPU plain RMSprop is ``ops.rmsprop_step``, clipping and step in one pass over memory with torch's numbers; with
-    a keyword that the op does not have, with several groups, and on a GPU it is torch's own.
+    On the CPU plain RMSprop is ``ops.rmsprop_step``, clipping and step in one pass over memory with torch's numbers;
+    with a keyword that the op does not have, with several groups, and on a GPU it is torch's own.
 
     Args:
         modules: whose parameters; by name where they are several, each then a parameter group.
@@ -72,8 +72,8 @@ class Optimiser:
         self._fused = kind == "rmsprop" and understood and fits
 
     def mean(self, values: Tensor, mask: Tensor) -> Tensor:
-        """This process's part of the mean of ``values`` where ``mask`` is True, over all processes: their sum here by the
-        number everywhere. Alone it is the mean; 0 where the mask is True nowhere. Both of one shape."""
+        """This process's part of the mean of ``values`` where ``mask`` is True, over all processes: their sum here by
+        the number everywhere. Alone it is the mean; 0 where the mask is True nowhere. Both of one shape."""
         return torch.where(mask, values, 0.0).sum() / self._everywhere(mask.sum()).clamp(min=1)
 
     def descend(self, loss_sum: Tensor, count: Tensor | None = None) -> Tensor:
@@ -170,7 +170,7 @@ class Target:
             for name, value in own.items():
                 value.lerp_(live[name], self.tau) if value.is_floating_point() else value.copy_(live[name])
             return
-        due = self.units - self.renewed_at >= self.every
+        due = self.units - self.renewed_at >= (self.every or 1)
         for name, value in own.items():
             value.copy_(torch.where(due, live[name], value))
         self.renewed_at.copy_(torch.where(due, self.units, self.renewed_at))

@@ -15,7 +15,7 @@ Unit = Literal["episode", "transition"]
 class Plan:
     """The schedule of a learner's updates; a rollout is an episode of each of the run's environments.
 
-    After a rollout that played ``s`` environment steps there are ``updates_per_rollout + s * updates_per_step`` updates,
+    After a rollout that played s environment steps there are ``updates_per_rollout + s * updates_per_step`` updates,
     once there is data for them.
 
     ==================  ========  ==============  ==========================================================
@@ -61,8 +61,8 @@ class Plan:
             raise UsageError(f"buffer_size expects at least batch_size ({self.batch_size}), got {self.buffer_size}")
         if self.source == "fresh" and (self.unit, self.updates_per_rollout, self.updates_per_step) != ("episode", 1, 0):
             raise UsageError(
-                "source fresh expects unit episode, updates_per_rollout 1 and updates_per_step 0: every episode is used "
-                f"in one update, got {self.unit}, {self.updates_per_rollout} and {self.updates_per_step}; "
+                f"source fresh expects unit episode, updates_per_rollout 1 and updates_per_step 0: every episode is "
+                f"used in one update, got {self.unit}, {self.updates_per_rollout} and {self.updates_per_step}; "
                 f"set the learner's epochs where it has them"
             )
 

@@ -45,35 +45,38 @@ def check_fields(
         UsageError: a value is of the wrong type or out of range.
     """
     for field in fields(config):
-        name = field.name
-        value: Any = getattr(config, name)
-        default: Any = field.default
-        if is_dataclass(default):  # which checks itself
-            if type(value) is not type(default):
-                raise UsageError(f"{name}: expected a {type(default).__name__}, got {value!r}")
-            continue
-        if default is None:
-            if value is None:
-                continue
-            default = 0.5
-        numbers = (int, float) if isinstance(default, float) else type(default)
-        if isinstance(value, bool) != isinstance(default, bool) or not isinstance(value, numbers):
-            raise UsageError(f"{name}: expected a value like {default!r}, got {value!r}")
-        if name in choices and value not in choices[name]:
-            raise UsageError(f"{name}: expected one of {', '.join(map(str, choices[name]))}, got {value!r}")
-        if isinstance(default, str | bool):
-            continue
-        if name in fractions and not 0 <= value <= 1:
+        value: Any = getattr(config, field.name)
+        if is_dataclass(field.default):  # which checks itself
+            if type(value) is not type(field.default):
+                raise UsageError(f"{field.name}: expected a {type(field.default).__name__}, got {value!r}")
+        elif value is not None or field.default is not None:
+            _check_value(field.name, value, 0.5 if field.default is None else field.default, choices)
+            if not isinstance(value, str | bool):
+                _check_range(field.name, value, field.name in fractions, field.name in not_negative)
+
+
+def _check_value(name: str, value: Any, default: Any, choices: Mapping[str, tuple[Any, ...]]) -> None:
+    numbers = (int, float) if isinstance(default, float) else type(default)
+    if isinstance(value, bool) != isinstance(default, bool) or not isinstance(value, numbers):
+        raise UsageError(f"{name}: expected a value like {default!r}, got {value!r}")
+    if name in choices and value not in choices[name]:
+        raise UsageError(f"{name}: expected one of {', '.join(map(str, choices[name]))}, got {value!r}")
+
+
+def _check_range(name: str, value: float, fraction: bool, not_negative: bool) -> None:
+    if fraction:
+        if not 0 <= value <= 1:
             raise UsageError(f"{name}: expected a number from 0 to 1, got {value!r}")
-        if name in not_negative and not value >= 0:
+    elif not_negative:
+        if not value >= 0:
             raise UsageError(f"{name}: expected 0 or a number above it, got {value!r}")
-        if name not in fractions and name not in not_negative and not value > 0:
-            raise UsageError(f"{name}: expected a number above 0, got {value!r}")
+    elif not value > 0:
+        raise UsageError(f"{name}: expected a number above 0, got {value!r}")
 
 
-def greedy(scores: Tensor, avail: Tensor) -> Tensor:
-    """The available action with the highest score, 0 where there is none: ``[..., A] -> [...]``."""
-    return scores.masked_fill(~avail, -torch.inf).argmax(-1)
+def greedy(scores: Tensor, avail: Tensor | None) -> Tensor:
+    """The action with the highest score of those available, 0 where none is: ``[..., A] -> [...]``."""
+    return (scores if avail is None else scores.masked_fill(~avail, -torch.inf)).argmax(-1)
 
 
 def pick(values: Tensor, actions: Tensor) -> Tensor:
@@ -82,7 +85,7 @@ def pick(values: Tensor, actions: Tensor) -> Tensor:
 
 
 def previous_actions(actions: Tensor, spec: EnvSpec) -> Tensor:
-    """The action before each observation, "none" at the first one: ``[B, T+1, n]`` or ``[B, T+1, n, D]``, as it came."""
+    """The action before each observation, "none" at the first one: ``[B, T+1, n]``, or ``[B, T+1, n, D]``."""
     none_yet = spec.action.none(tuple(actions[:, :1].shape[:3]), actions.device)
     return torch.cat([none_yet, actions[:, :-1]], dim=1)
 
