@@ -17,7 +17,8 @@ from emix import ops
 from emix.learners import shared
 from emix.learners.decomposed_critic import DecomposedCritic
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
-from emix.learners.episodes import Episodes, EpisodeSource, joined
+from emix.learners.episodes import Episodes, EpisodeSource, alike, joined
+from emix.learners.loop import Loop, run_loop
 from emix.learners.shared import greedy, masked_mean, pick, previous_actions
 from emix.nn.agent import RecurrentAgent
 
@@ -136,10 +137,17 @@ class EnsembleMix:
         count = min(self.config.on_batch, episodes)
         on = replay.sample(count, newest=self.config.on_window)
         off = replay.sample(episodes)
-        return Batch(joined(on, off), replay.sample(count, newest=count))
+        newest = replay.sample(count, newest=count)
+        if not self.critic.skips_padding:  # one length for all, so that a GPU captures few
+            on, off, newest = alike(on, off, newest)
+        return Batch(joined(on, off), newest)
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
+    def update(self, batch: Batch, *, loop: Loop = run_loop) -> dict[str, Tensor]:
         """Train the critics by eq. 16, then the actors by eq. 12 (algorithm 2).
+
+        Args:
+            batch: what ``draw`` gave.
+            loop: runs the critics' optimiser steps; what captures an update records one of them.
 
         Returns:
             0-dim tensors on the device. The critics': ``loss`` (eq. 16), ``critic_grad_norm`` (before clipping; like
@@ -157,7 +165,8 @@ class EnsembleMix:
         if config.on_target == "retrace":
             with torch.no_grad():
                 on_pi = ops.masked_policy(self._logits(on), on.avail, self._epsilon.tensor)
-        metrics = self.critic.update(rows, count, off_pi, on_pi) | self._update_actors(batch.actors, off, off_logits)
+        metrics = self.critic.update(rows, count, off_pi, on_pi, loop)
+        metrics |= self._update_actors(batch.actors, off, off_logits)
         explored, acted = self.explored
         return metrics | {"explore_fraction": explored / acted.clamp(min=1)}
 

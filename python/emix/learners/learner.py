@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import Tensor
 
 from emix.learners.episodes import EpisodeSource
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 class Learner(Protocol):
     """An algorithm on one environment; its class is called with (config, spec, device=..., seed=...)."""
 
+    device: torch.device  # where its networks and batches live
     capturable: bool  # whether ``act`` and ``update`` can be replayed as CUDA graphs: see ``emix.training.captured``
 
     @property
@@ -36,7 +38,7 @@ class Learner(Protocol):
         ...
 
     def update(self, batch: Any) -> dict[str, Tensor]:
-        """One update: 0-dim tensors, with no wait for the device."""
+        """One update: 0-dim tensors, with no wait for the device. It may take an ``emix.learners.loop.Loop``."""
         ...
 
     def advance(self, env_steps: int, episodes: int) -> None:
