@@ -1,18 +1,23 @@
 """Captured updates, with recorders that stand for CUDA graphs: they run what was recorded on the recorded tensors."""
 
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import pytest
 import torch
+from torch.utils import _pytree as trees
 
 from emix.envs.core import EnvSpec
 from emix.errors import UsageError
 from emix.learners.ensemble_mix import Batch, EnsembleMix
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
 from emix.learners.episodes import Episodes, joined
+from emix.learners.loop import run_loop
 from emix.learners.value import ValueConfig, ValueLearner
 from emix.training import Replay
 from emix.training.captured import CapturedUpdate
+from emix.training.state import LENGTHS
 
 SPEC = EnvSpec("test", n_agents=2, n_actions=3, obs_dim=4, state_dim=5, episode_limit=8)
 
@@ -39,6 +44,9 @@ class Recorder:
 
         return replay
 
+    def loop(self, body, times):
+        run_loop(body, times)
+
 
 def learner():
     return ValueLearner(ValueConfig(), SPEC, device="cpu", seed=0)
@@ -63,7 +71,7 @@ def batch(steps, seed):
 
 def test_the_numbers_are_those_of_ordinary_updates():
     plain, captured, recorder = learner(), learner(), Recorder()
-    update = CapturedUpdate(captured, recorder)
+    update = CapturedUpdate(captured, recorder, longest=8)
     found = []
     for seed, steps in enumerate([4, 8, 4, 4, 8, 4]):
         expected = plain.update(batch(steps, seed))
@@ -83,7 +91,7 @@ def test_padding_to_a_multiple_leaves_the_numbers():
     for seed, steps in enumerate([3, 2, 5]):
         for source in sources:
             source.add(batch(steps, seed), torch.tensor([steps, 2]))
-    update = CapturedUpdate(padded, Recorder())
+    update = CapturedUpdate(padded, Recorder(), longest=8)
     lengths = set()
     for _ in range(10):
         short, long = (source.sample(2) for source in sources)
@@ -121,7 +129,7 @@ def test_a_batch_may_have_several_parts():
             return {"loss": batch.critics.reward.sum() - batch.actors.reward.sum()}
 
     recorder = Recorder()
-    update = CapturedUpdate(Learner(), recorder)
+    update = CapturedUpdate(Learner(), recorder, longest=8)
     for seed, (critics, actors) in enumerate([(4, 8), (4, 8), (4, 4), (4, 8)]):
         one = Batch(batch(critics, seed), batch(actors, seed + 10))
         assert update(one)["loss"] == Learner().update(one)["loss"]
@@ -219,10 +227,64 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("name", sorted(CONFIGS.keys() - {"dop, adam"}))  # on a CPU torch's Adam reads its count
 def test_a_recorded_update_goes_on_as_the_learner_does(name, tape):
     """No number that changes between updates, such as epsilon or when targets are due, is left in what was recorded."""
-    assert_same(train(name, "cpu", lambda one: CapturedUpdate(one, tape())), train(name, "cpu", lambda one: one.update))
+    assert_same(
+        train(name, "cpu", lambda one: CapturedUpdate(one, tape(), longest=8)),
+        train(name, "cpu", lambda one: one.update),
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_on_a_gpu(name):
-    assert_same(train(name, "cuda", CapturedUpdate), train(name, "cuda", lambda one: one.update))
+    assert_same(train(name, "cuda", partial(CapturedUpdate, longest=8)), train(name, "cuda", lambda one: one.update))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_on_a_gpu_that_is_not_the_current_one(name):
+    found = train(name, "cuda:1", partial(CapturedUpdate, longest=8))
+    assert_same(found, train(name, "cuda:1", lambda one: one.update))
+
+
+@pytest.mark.parametrize("name", ["ensemble-mix", "dop", "retrace"])
+def test_what_is_recorded_does_not_grow_with_time(name, tape):
+    recorded = []
+    for steps in (3, 60, 180):
+        spec = replace(SPEC, episode_limit=steps)
+        one, recorder = EnsembleMix(CONFIGS[name], spec, device="cpu", seed=0), tape()
+        one.critic.skips_padding = False
+        update = CapturedUpdate(one, recorder)
+        for seed in range(2):
+            update(Batch(joined(batch(steps, seed), batch(steps, seed + 10)), batch(steps, seed)))
+        recorded.append(recorder.recorded)
+        assert one.critic.steps == 2 * steps
+    assert recorded[0] == recorded[1] == recorded[2] < 400
+
+
+def test_shapes_are_few_and_lie_in_one_set_of_buffers(tape):
+    """Of Ensemble-MIX, whose batches have two parts, as training on a GPU draws them."""
+    limit, recorder = 40, tape()
+    spec = replace(SPEC, episode_limit=limit)
+    one = EnsembleMix(replace(CONFIGS["batched"], on_batch=2, on_window=2), spec, device="cpu", seed=0)
+    one.critic.skips_padding = False
+    source = Replay(100, spec, device="cpu", seed=0, multiple=limit // LENGTHS)
+    update = CapturedUpdate(one, recorder, longest=limit)
+    for seed, steps in enumerate(torch.randperm(limit, generator=torch.Generator().manual_seed(0)).tolist() * 2):
+        source.add(batch(max(steps, 2), seed), torch.tensor([max(steps, 2), 2]))
+        update(one.draw(source, 2))
+    lengths = [static.actors.reward.shape[1] for static in update.batches.values()]
+    assert len(lengths) == len(set(lengths))  # both parts have one
+    assert set(lengths) <= set(range(5, 41, 5))
+    assert len(lengths) > 5
+    places = {tensor.data_ptr() for static in update.batches.values() for tensor in trees.tree_leaves(static)}
+    assert places == {buffer.data_ptr() for buffer in update.buffers}
+    longest = Batch(joined(batch(limit, 0), batch(limit, 0)), batch(limit, 0))
+    entries = [tensor.numel() // tensor.shape[1] * (limit + 1) for tensor in trees.tree_leaves(longest)]
+    assert [buffer.numel() for buffer in update.buffers] == entries
+
+
+def test_a_batch_that_is_too_long_is_refused():
+    update = CapturedUpdate(learner(), Recorder(), longest=6)
+    update(batch(4, 0))
+    with pytest.raises(ValueError, match=r"batch: expected .* of at most longest=6 steps, got .* \[2, 9, 2, 4\]"):
+        update(batch(8, 0))

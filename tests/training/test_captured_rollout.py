@@ -102,8 +102,14 @@ def test_the_numbers_are_those_of_collect(name, limit, tape):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize(("name", "limit"), CASES)
 def test_on_a_gpu(name, limit):
-    graphs = play(name, limit, CapturedRollout, device="cuda", updater=CapturedUpdate)
+    graphs = play(name, limit, CapturedRollout, device="cuda", updater=partial(CapturedUpdate, longest=limit))
     assert_same(graphs, play(name, limit, ordinary, device="cuda"))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")
+def test_on_a_gpu_that_is_not_the_current_one():
+    graphs = play("ensemble-mix", 20, CapturedRollout, device="cuda:1", updater=partial(CapturedUpdate, longest=20))
+    assert_same(graphs, play("ensemble-mix", 20, ordinary, device="cuda:1"))
 
 
 def test_python_runs_twice_for_blocks_of_one_length(tape):
@@ -159,7 +165,7 @@ def test_tests_and_time(tape):
 )
 def test_which_environments_are_captured(env, allowed, tape, monkeypatch):
     env = env()
-    monkeypatch.setattr(captured, "_CudaGraphs", lambda learner: tape())
+    monkeypatch.setattr(captured, "CudaGraphs", lambda learner, device: tape())
     one = learner("smix", env.spec)
     players = [loop._player(env, one, explore=True, captured=each) for each in (False, True)]
     assert [isinstance(each, CapturedRollout) for each in players] == [False, allowed]

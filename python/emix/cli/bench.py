@@ -46,6 +46,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     chosen = tyro.cli(Bench, args=list(arguments), prog="emix bench")
     device = resolve_device(chosen.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what measures uses the current one
     torch.set_num_threads(chosen.threads)
     table = {"ops": _bench_ops, "battle": _bench_battle, "update": _bench_update}[chosen.what](chosen, device)
     console = Console()

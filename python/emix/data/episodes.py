@@ -87,5 +87,10 @@ _OWN = ("obs", "state", "avail", "actions", "reward", "terminated", "truncated")
 
 def joined(first: Episodes, second: Episodes) -> Episodes:
     """The episodes of both, padded to the longer steps of the two."""
-    steps = max(first.valid.shape[1], second.valid.shape[1])
-    return torch.cat([each.padded(steps) for each in (first, second)])  # type: ignore[return-value]
+    return torch.cat(alike(first, second))  # type: ignore[arg-type, return-value]
+
+
+def alike(*batches: Episodes) -> list[Episodes]:
+    """Each of them padded to the steps of the longest."""
+    steps = max(each.valid.shape[1] for each in batches)
+    return [each.padded(steps) for each in batches]

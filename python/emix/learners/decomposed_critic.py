@@ -5,7 +5,7 @@ The numbers of equations and algorithms are those of the paper that ``emix.learn
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from emix import ops
 from emix.data import EnvSpec, Episodes
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
+from emix.learners.loop import Loop, run_loop
 from emix.learners.parts import Optimiser, Target
 from emix.learners.shared import masked_mean, pick
 from emix.nn.critic import EnsembleCritic
@@ -61,6 +62,9 @@ class DecomposedCritic:
         self.optimiser = make_optimiser(config, self.networks, config.critic_lr)
         # A GPU runs through the padding: it would have to wait for it to be counted. A CPU spends half its time there.
         self.skips_padding = device.type == "cpu"
+        # What is measured at each optimiser step.
+        diversity = ["diversity"] if config.c2 > 0 else []
+        self.measured = ["td_error_abs", "q_taken_mean", "target_mean", *diversity, "loss", "critic_grad_norm"]
 
     def members(self, state: Tensor, obs: Tensor) -> Tensor:
         """Every member's value of every action: state ``[..., S]``, obs ``[..., n, O]`` -> ``[N, ..., n, A]``."""
@@ -73,7 +77,9 @@ class DecomposedCritic:
         q = self._values(self.networks.critic, state, obs, episodes.valid).mean(0)
         return q, self.networks.mixer.weights(state)[0]
 
-    def update(self, rows: Episodes, count: int, off_pi: Tensor, on_pi: Tensor | None) -> dict[str, Tensor]:
+    def update(
+        self, rows: Episodes, count: int, off_pi: Tensor, on_pi: Tensor | None, loop: Loop = run_loop
+    ) -> dict[str, Tensor]:
         """Algorithm 2's critics: all targets first, then an optimiser step for each time step, or one for all of them.
 
         Args:
@@ -81,21 +87,33 @@ class DecomposedCritic:
             count: see rows.
             off_pi: the present policies in the off-policy ones, ``[B - count, T+1, n, A]``.
             on_pi: in the on-policy ones, where ``on_target`` is Retrace's.
+            loop: runs the optimiser's steps.
 
         Returns:
             See ``EnsembleMix.update``.
         """
         y, metrics = self._make_targets(rows, count, off_pi, on_pi)
         real = rows.valid.any(0)  # [T]: all steps of the longest episode, from the first one on
-        results = []
-        for t, steps in enumerate(self._steps(rows, count, y)):
-            loss, result = self._loss(steps)
-            norm = self._descend(loss, None if self.skips_padding or t == 0 else real[t])
-            results.append(result | {"loss": loss.detach(), "critic_grad_norm": norm})
+        steps_at, times = self._steps(rows, count, y)
+        times = self.optimiser.group.agree(times)
+        # A counter on the device: a step that was recorded once finds there which one it is.
+        t = torch.zeros(1, dtype=torch.int64, device=self.device)
+        numbers = torch.arange(times, device=self.device)
+        results = y.new_zeros(len(self.measured), times)
+
+        def learn() -> None:
+            loss, result = self._loss(steps_at(t))
+            norm = self._descend(loss, None if times == 1 or self.skips_padding else real.index_select(0, t).squeeze(0))
+            result |= {"loss": loss.detach(), "critic_grad_norm": norm}
+            column = torch.stack([result[name] for name in self.measured]).unsqueeze(-1)
+            torch.where(numbers == t, column, results, out=results)
+            t.add_(1)
+
+        loop(learn, times)
         self.target.follow(real.sum())
-        learned = real[: len(results)]  # which of the optimiser's steps were of real time steps
+        learned = real[:times]  # which of the optimiser's steps were of real time steps
         return metrics | {
-            name: masked_mean(torch.stack([result[name] for result in results]), learned) for name in results[0]
+            name: masked_mean(result, learned) for name, result in zip(self.measured, results, strict=True)
         }
 
     def _descend(self, loss: Tensor, real: Tensor | None) -> Tensor:
@@ -178,20 +196,21 @@ class DecomposedCritic:
             "gamma": self.config.gamma,
         }
 
-    def _steps(self, rows: Episodes, count: int, y: Tensor) -> Iterator[Steps]:
-        """A time step of all episodes after the other, or all of them at once; y ``[B, T]``."""
+    def _steps(self, rows: Episodes, count: int, y: Tensor) -> tuple[Callable[[Tensor], Steps], int]:
+        """Time step t ``[1]`` of all episodes, or all of them at once, and how many t there are; y ``[B, T]``."""
         per_step = self.config.critic_update == "per_step"
         on = (torch.arange(len(rows), device=self.device) < count).unsqueeze(-1).expand_as(y)  # [B, T]
+        assert rows.avail is not None
         fields = (rows.state, rows.obs, rows.avail, rows.actions, rows.valid, on, y)
         if self.skips_padding:
             time, episode = rows.valid.t().nonzero(as_tuple=True)  # [R] each, in the order of time
             sizes = rows.valid.sum(0) if per_step else rows.valid.sum().unsqueeze(0)
-            parts = [field[episode, time].split(sizes[sizes > 0].tolist()) for field in fields]
-            yield from map(Steps, *parts)
-        elif per_step:
-            yield from (Steps(*(field[:, t] for field in fields)) for t in range(y.shape[1]))
-        else:
-            yield Steps(*(field[:, : y.shape[1]].flatten(0, 1) for field in fields))
+            own = [*sizes[sizes > 0].tolist(), 0]  # the last one, of nothing, is for where another process has more
+            parts = [field[episode, time].split(own) for field in fields]
+            return lambda t: Steps(*(part[min(int(t), len(own) - 1)] for part in parts)), len(own) - 1
+        if per_step:
+            return lambda t: Steps(*(field.index_select(1, t).squeeze(1) for field in fields)), y.shape[1]
+        return lambda t: Steps(*(field[:, : y.shape[1]].flatten(0, 1) for field in fields)), 1
 
     def _loss(self, steps: Steps) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 16."""
@@ -202,9 +221,12 @@ class DecomposedCritic:
         q_tot = self.networks.mixer(q_taken, state)  # [R], eq. 10 without k, which weighs next values only
         error = torch.where(valid, y - q_tot, 0.0)
         if config.c is None:
-            loss = masked_mean(error.square(), valid)
+            loss = self.optimiser.mean(error.square(), valid)
         else:  # eq. 1
-            on_loss, off_loss = masked_mean(error.square(), valid & on), masked_mean(error.square(), valid & ~on)
+            on_loss, off_loss = (
+                self.optimiser.mean(error.square(), valid & on),
+                self.optimiser.mean(error.square(), valid & ~on),
+            )
             loss = config.c * on_loss + (1 - config.c) * off_loss
         metrics = {
             "td_error_abs": masked_mean(error.detach().abs(), valid),
@@ -213,7 +235,7 @@ class DecomposedCritic:
         }
         if config.c2 > 0:
             distance = ops.bhattacharyya(q, avail)  # [R, n], eq. 15
-            diversity = masked_mean(distance.sum(-1), valid)
+            diversity = self.optimiser.mean(distance.sum(-1), valid)
             gain = config.c2 * diversity
             loss = loss - (gain if config.diversity_limit is None else gain.clamp(max=config.diversity_limit))  # eq. 16
             metrics["diversity"] = diversity.detach()
@@ -231,7 +253,9 @@ class DecomposedCritic:
 
 def make_optimiser(config: EnsembleMixConfig, networks: nn.Module, lr: float) -> Optimiser:
     """The optimiser that ``config`` names, with its clipping."""
-    options: dict[str, Any] = {"alpha": config.rms_alpha, "eps": config.rms_eps} if config.optimizer == "rmsprop" else {}
+    options: dict[str, Any] = (
+        {"alpha": config.rms_alpha, "eps": config.rms_eps} if config.optimizer == "rmsprop" else {}
+    )
     return Optimiser(networks, config.optimizer, lr=lr, clip=config.grad_norm_clip, **options)
 
 

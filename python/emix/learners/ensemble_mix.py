@@ -13,15 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from emix import ops
-from emix.data import EnvSpec, Episodes, Field, Step
-from emix.data.episodes import joined
+from emix.data import EnvSpec, Episodes
+from emix.data.episodes import alike, joined
 from emix.learners.decomposed_critic import DecomposedCritic, make_optimiser
+from emix.learners.ensemble_mix_actor import EnsembleMixActor
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
-from emix.learners.learner import Acted, EpisodeData
+from emix.learners.learner import EpisodeData
+from emix.learners.loop import Loop, run_loop
 from emix.learners.parts import Parts, Schedule
-from emix.learners.shared import Memory, greedy, initial_memory, masked_mean, pick, previous_actions
+from emix.learners.shared import pick, previous_actions
 from emix.nn.agent import RecurrentAgent
-from emix.nn.critic import EnsembleCritic
 
 
 class Batch(NamedTuple):
@@ -37,105 +38,6 @@ class ActorTerms(NamedTuple):
     on: Tensor  # log pi_i(a_i) U_i(a_i)
     off: Tensor  # m_i E_pi Q_i, agent i's part of the mean of Q_tot over its own actions
     entropy: Tensor
-
-
-class EnsembleMixActor:
-    """Draws from the policies' softmax with the ensemble's bonus and the floor (algorithm 1).
-
-    Args:
-        agent: the policies.
-        critic: whose members' disagreement is the bonus.
-        epsilon: floor of the policies.
-        config: hyperparameters.
-        spec: sizes of the environment.
-        seeds: of the draws while exploring and in tests.
-    """
-
-    def __init__(
-        self,
-        agent: nn.Module,
-        critic: EnsembleCritic,
-        epsilon: Schedule,
-        config: EnsembleMixConfig,
-        spec: EnvSpec,
-        seeds: tuple[int, int],
-    ) -> None:
-        self.agent, self.critic, self.epsilon, self.config, self.spec = agent, critic, epsilon, config, spec
-        self.device, self.version = epsilon.tensor.device, 0
-        # What the behaviour policy gave each action, for off-policy corrections.
-        self.record = (Field("probability", (spec.n_agents,), "float32", "observation"),)
-        self.generator, self.test_generator = (torch.Generator(self.device).manual_seed(seed) for seed in seeds)
-        self.explored = torch.zeros(2, dtype=torch.int64, device=self.device)  # open gates, actions since ``advance``
-        self.parts = Parts(
-            agent=agent,
-            critic=critic,
-            epsilon=epsilon,
-            generator=self.generator,
-            test_generator=self.test_generator,
-        )
-
-    def initial_memory(self, num_envs: int) -> Memory:
-        """The memory at the start of an episode in each of E environments."""
-        return initial_memory(num_envs, self.spec, self.config.hidden_dim, self.device)
-
-    @torch.no_grad()
-    def act(self, step: Step, memory: Memory, *, explore: bool) -> Acted:
-        """Choose every agent's action: while exploring by algorithm 1, else the likeliest, or as ``test_sample`` says.
-
-        Args:
-            step: what E environments returned last.
-            memory: what this method returned last, or ``initial_memory`` at the start of the environments' episodes.
-            explore: draw from ``generator``; without it nothing is drawn from there.
-
-        Returns:
-            Actions int64 ``[E, n]``, each available (0 where an agent has none), the next memory, and the actions'
-            ``probability`` ``[E, n]`` under the behaviour policy; 0 without ``explore``.
-        """
-        assert step.avail is not None
-        logits, hidden = self.agent(step.obs.unsqueeze(1), memory.last_actions.unsqueeze(1), memory.hidden)
-        logits = logits.squeeze(1)  # [E, n, A]
-        if explore:
-            action, probability, open_gate = self._explore(step, logits)
-            playing = ~step.done.unsqueeze(-1)  # [E, 1]
-            self.explored += torch.stack([(open_gate & playing).sum(), playing.expand_as(action).sum()])
-            return Acted(action, Memory(hidden, action), {"probability": probability})
-        if self.config.test_sample:
-            action = ops.sample_actions(logits, step.avail, generator=self.test_generator)
-        else:
-            action = greedy(logits, step.avail)
-        return Acted(action, Memory(hidden, action), {"probability": torch.zeros_like(action, dtype=torch.float32)})
-
-    def weights(self) -> Tensor:
-        """Policies, critics, floor and generators as bytes."""
-        return self.parts.pack()
-
-    def load_weights(self, flat: Tensor, version: int) -> None:
-        """Play as the actor that ``flat`` comes from."""
-        self.parts.unpack(flat)
-        self.version = version
-
-    def _explore(self, step: Step, logits: Tensor) -> ops.ExploreActions:
-        """Draw from the softmax with the bonus and the floor (algorithm 1; eq. 13 and 14): each result [E, n]."""
-        config, avail = self.config, step.avail
-        assert avail is not None
-        open_gate = torch.zeros(logits.shape[:-1], dtype=torch.bool, device=self.device)
-        if config.bonus != "none":
-            q = self.critic(step.state, step.obs)  # [N, E, n, A]
-            if config.bonus == "kurtosis" and config.gate_over == "available":
-                return ops.explore_actions(
-                    logits, q, avail, bonus=config.beta, floor=self.epsilon.tensor, generator=self.generator
-                )
-            moments = ops.ensemble_moments(q)  # eq. 6 and 7
-            if config.bonus == "kurtosis":
-                open_gate = (moments.kurtosis - 3).mean(-1) > 0  # eq. 13 over all actions
-                bonus = moments.kurtosis * open_gate.unsqueeze(-1)  # [E, n, A], eq. 14
-            else:
-                open_gate = ~open_gate
-                bonus = moments.variance
-            logits = logits + config.beta * bonus * avail
-        action = ops.sample_actions(logits, avail, floor=self.epsilon.tensor, generator=self.generator)
-        probability = ops.policy_terms(logits, action, avail, floor=self.epsilon.tensor).log_prob.exp()
-        return ops.ExploreActions(action, probability, open_gate)
 
 
 class EnsembleMix:
@@ -191,10 +93,17 @@ class EnsembleMix:
         count = min(self.config.on_batch, self.plan.batch_size)
         on = data.sample(count, newest=self.config.on_window)
         off = data.sample(self.plan.batch_size)
-        return Batch(joined(on, off), data.sample(count, newest=count))
+        newest = data.sample(count, newest=count)
+        if not self.critic.skips_padding:  # one length for all, so that a GPU captures few
+            on, off, newest = alike(on, off, newest)
+        return Batch(joined(on, off), newest)
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
+    def update(self, batch: Batch, *, loop: Loop = run_loop) -> dict[str, Tensor]:
         """Train the critics by eq. 16, then the actors by eq. 12 (algorithm 2).
+
+        Args:
+            batch: what ``draw`` gave.
+            loop: runs the critics' optimiser steps; what captures an update records one of them.
 
         Returns:
             0-dim tensors on the device. The critics': ``loss`` (eq. 16), ``critic_grad_norm`` (before clipping; like
@@ -212,7 +121,8 @@ class EnsembleMix:
         if config.on_target == "retrace":
             with torch.no_grad():
                 on_pi = ops.masked_policy(self._logits(on), on.avail, self.epsilon.tensor)
-        metrics = self.critic.update(rows, count, off_pi, on_pi) | self._update_actors(batch.actors, off, off_logits)
+        metrics = self.critic.update(rows, count, off_pi, on_pi, loop)
+        metrics |= self._update_actors(batch.actors, off, off_logits)
         explored, acted = self.actor.explored
         return metrics | {"explore_fraction": explored / acted.clamp(min=1)}
 
@@ -225,11 +135,11 @@ class EnsembleMix:
         if on_share > 0:
             terms = self._actor_terms(newest, self._logits(newest))
             objective = objective + on_share * self._mean(terms.on, newest.valid)
-            entropy = entropy + on_share * masked_mean(terms.entropy.mean(-1), newest.valid)
+            entropy = entropy + on_share * self.optimiser.mean(terms.entropy.mean(-1), newest.valid)
         if off_share > 0:
             terms = self._actor_terms(off, off_logits)
             objective = objective + off_share * self._mean(terms.off, off.valid)
-            entropy = entropy + off_share * masked_mean(terms.entropy.mean(-1), off.valid)
+            entropy = entropy + off_share * self.optimiser.mean(terms.entropy.mean(-1), off.valid)
         loss = -objective
         if config.entropy > 0:
             loss = loss - config.entropy * entropy / entropy.detach().clamp(min=1e-8)
@@ -238,12 +148,13 @@ class EnsembleMix:
 
     def _actor_terms(self, episodes: Episodes, logits: Tensor) -> ActorTerms:
         """Eq. 12's terms ``[B, T, n]`` by the live critics; logits ``[B, T+1, n, A]``."""
+        assert episodes.avail is not None
         q, m = self.critic.agents_values(episodes)  # [B, T, n, A], [B, T, n]
         return actor_terms(logits[:, :-1], q, episodes.actions[:, :-1], episodes.avail[:, :-1], m, self.epsilon.tensor)
 
     def _mean(self, terms: Tensor, valid: Tensor) -> Tensor:
         """The mean over the valid steps of the sum over agents, or the mean over agents, too: ``[B, T, n]`` -> []."""
-        total = masked_mean(terms.sum(-1), valid)
+        total = self.optimiser.mean(terms.sum(-1), valid)
         return total if self.config.norm == "bt" else total / self.spec.n_agents
 
     def _logits(self, episodes: Episodes) -> Tensor:

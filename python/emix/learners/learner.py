@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from emix.data import Episodes, Field, Step
@@ -60,6 +61,7 @@ class EpisodeData(Protocol):
 class Learner(Protocol):
     """An algorithm on one environment; its class is called with (config, spec, device=..., seed=...)."""
 
+    device: torch.device  # where its networks and batches live
     capturable: bool  # whether ``act`` and ``update`` can be replayed as CUDA graphs: see ``emix.training.captured``
 
     @property
@@ -83,7 +85,7 @@ class Learner(Protocol):
         ...
 
     def update(self, batch: Any) -> dict[str, Tensor]:
-        """One update: 0-dim tensors, with no wait for the device."""
+        """One update: 0-dim tensors, with no wait for the device. It may take an ``emix.learners.loop.Loop``."""
         ...
 
     def advance(self, env_steps: int, episodes: int) -> None:

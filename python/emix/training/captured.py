@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,60 +14,74 @@ from torch.utils import _pytree as trees
 
 from emix.envs.core import Env, capturable
 from emix.errors import UsageError
+from emix.training.graphs import Call, CudaGraphs, Recorder
 from emix.training.rollout import Play, Policy, Rollout, all_done, as_rollout, play_out, stacked
 from emix.training.stopwatch import Stopwatch
 
 Metrics = Mapping[str, Tensor]
-Call = Callable[[], Mapping[str, Tensor]]
-
-
-class Recorder(Protocol):
-    """Turns calls into something that runs again on the same tensors."""
-
-    def warm_up(self, call: Call) -> Mapping[str, Tensor]:
-        """Run the call once, as it is."""
-
-    def record(self, call: Call) -> Call:
-        """Record the call without running it. What is returned runs it; its result lives until the next run."""
 
 
 class CapturedUpdate:
     """``learner.update``, called like the method; its Python runs twice for batches of one shape, and then no more.
 
-    Batches of one shape share static buffers and a graph. The first of them is an ordinary update, which warms up what
-    torch and CUDA load and allocate on first use; the second is captured and replayed, and all that follow are
-    replayed. The numbers are those of ordinary updates on the same batches. Pad them to few lengths
-    (``Replay(multiple=...)``), so that there are few graphs.
+    The first batch of a shape is an ordinary update, which warms up what torch and CUDA load and allocate on first use;
+    the second is captured and replayed, and all that follow are replayed. The numbers are those of ordinary updates on
+    the same batches. Pad them to few lengths (``Replay(multiple=...)``), so that there are few graphs. Batches of all
+    shapes lie at the beginning of the same static buffers.
 
     What ``update`` reads beside the batch must be constants, or tensors that keep their place; random numbers come from
-    the learner's own generators; nothing may wait for the device; optimisers need ``capturable=True``.
+    the learner's own generators; nothing may wait for the device; optimisers need ``capturable=True``. An ``update``
+    that takes the keyword ``loop`` (``emix.learners.loop``) has the bodies of its loops recorded once.
 
     Args:
-        learner: has ``update(batch)``.
+        learner: has ``update(batch)`` and ``device``.
         recorder: of CUDA graphs; tests have another.
+        longest: the most steps that a batch has; where not given, those of the first one.
     """
 
-    def __init__(self, learner: Any, recorder: Recorder | None = None) -> None:
-        self.learner = learner
-        self.recorder = recorder or _CudaGraphs(learner)
-        self.buffers: dict[Any, Any] = {}  # batches, by the shapes of their tensors
+    def __init__(self, learner: Any, recorder: Recorder | None = None, *, longest: int | None = None) -> None:
+        self.learner, self.longest = learner, longest
+        self.recorder = recorder or CudaGraphs(learner, learner.device)
+        self.buffers: list[Tensor] = []  # flat, one for each tensor of a batch
+        self.batches: dict[Any, Any] = {}  # in the buffers, by the shapes of their tensors
         self.calls: dict[Any, _Captured] = {}
+        takes_loop = "loop" in inspect.signature(learner.update).parameters
+        self.update = partial(learner.update, loop=self.recorder.loop) if takes_loop else learner.update
 
     def __call__(self, batch: Any) -> Metrics:
         """One update on a batch: ``Episodes``, or tuples of such.
 
         Raises:
             UsageError: the update cannot be captured; the message names the line that is in the way.
+            ValueError: the batch has more than ``longest`` steps, or more episodes than the first one.
         """
         tensors = trees.tree_leaves(batch)
         shapes = tuple(tensor.shape for tensor in tensors)
-        if shapes not in self.buffers:
-            static = self.buffers[shapes] = trees.tree_map(torch.clone, batch)
+        if shapes not in self.batches:
+            static = self.batches[shapes] = self._place(batch)
             name = f"{type(self.learner).__name__}.update"
-            self.calls[shapes] = _Captured(name, lambda: self.learner.update(static), [self.learner], self.recorder)
-        for buffer, tensor in zip(trees.tree_leaves(self.buffers[shapes]), tensors, strict=True):
-            buffer.copy_(tensor)
+            self.calls[shapes] = _Captured(name, lambda: self.update(static), [self.learner], self.recorder)
+        for place, tensor in zip(trees.tree_leaves(self.batches[shapes]), tensors, strict=True):
+            place.copy_(tensor)
         return self.calls[shapes]()
+
+    def _place(self, batch: Any) -> Any:
+        """A batch of the same shape at the beginning of the buffers, which the first one makes."""
+        tensors, structure = trees.tree_flatten(batch)  # [B, T, ...] or [B, T+1, ...] each
+        if not self.buffers:
+            if self.longest is None:
+                self.longest = max(tensor.shape[1] for tensor in tensors) - 1
+            sizes = [tensor.numel() // tensor.shape[1] * (self.longest + 1) for tensor in tensors]
+            self.buffers = [tensor.new_empty(size) for tensor, size in zip(tensors, sizes, strict=True)]
+        places = []
+        for buffer, tensor in zip(self.buffers, tensors, strict=True):
+            if tensor.numel() > buffer.numel():
+                raise ValueError(
+                    f"batch: expected at most as many episodes as in the first one, of at most longest={self.longest} "
+                    f"steps, got a tensor of shape {list(tensor.shape)}; make CapturedUpdate with longest=<most steps>"
+                )
+            places.append(buffer[: tensor.numel()].view(tensor.shape))
+        return trees.tree_unflatten(places, structure)
 
 
 class CapturedRollout:
@@ -97,7 +113,7 @@ class CapturedRollout:
                 f"--no-graphs"
             )
         self.env, self.policy = env, policy
-        self.recorder = recorder or _CudaGraphs(policy)
+        self.recorder = recorder or CudaGraphs(policy, env.device)
         self.play = Play(env, policy, explore=explore, watch=Stopwatch())
         self.carried: Any = None  # action and memory, from block to block
         self.blocks: dict[int, _Captured] = {}  # by their steps
@@ -201,41 +217,6 @@ class _Captured:
                 f"{self.name} cannot be captured in a CUDA graph: {_place(first)}: {str(first).splitlines()[0]}; "
                 f"let nothing there wait for the device, or train with --no-graphs"
             ) from error
-
-
-class _CudaGraphs:
-    """Graphs that share one pool of memory: none runs beside another, and no result outlives the next replay.
-
-    Args:
-        learner: whose generators' numbers go on from replay to replay.
-    """
-
-    def __init__(self, learner: Any) -> None:
-        generators = [value for value in vars(learner).values() if isinstance(value, torch.Generator)]
-        self.generators = [generator for generator in generators if generator.device.type == "cuda"]
-        self.pool = torch.cuda.graph_pool_handle()
-
-    def warm_up(self, call: Call) -> Mapping[str, Tensor]:
-        """Run on a side stream, as torch asks for."""
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            results = call()
-        torch.cuda.current_stream().wait_stream(side)
-        return results
-
-    def record(self, call: Call) -> Call:
-        graph = torch.cuda.CUDAGraph()
-        for generator in self.generators:
-            graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, pool=self.pool):
-            results = call()
-
-        def replay() -> Mapping[str, Tensor]:
-            graph.replay()
-            return results
-
-        return replay
 
 
 def _numbers(owner: Any) -> dict[str, Any]:

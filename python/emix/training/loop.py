@@ -65,7 +65,7 @@ def train(settings: Settings, state: TrainingState, folder: Path, progress: Prog
         _restore(state, settings, folder, manifest, progress)
     counters, learner = state.counters, state.learner
     captured = config.graphs and learner.capturable and state.replay.device.type == "cuda"
-    update = CapturedUpdate(learner) if captured else learner.update
+    update = CapturedUpdate(learner, longest=state.env.spec.episode_limit) if captured else learner.update
     play = _player(state.env, learner, explore=True, captured=captured)
     test = _player(state.test_env, learner, explore=False, captured=captured)
     state.advance_envs()

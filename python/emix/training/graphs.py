@@ -1,0 +1,106 @@
+"""CUDA graphs of calls, on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from emix.learners.loop import run_loop
+
+Call = Callable[[], Mapping[str, Tensor]]
+
+
+class Recorder(Protocol):
+    """Turns calls into something that runs again on the same tensors."""
+
+    def warm_up(self, call: Call) -> Mapping[str, Tensor]:
+        """Run the call once, as it is."""
+
+    def record(self, call: Call) -> Call:
+        """Record the call without running it. What is returned runs it; its result lives until the next run."""
+
+    def loop(self, body: Callable[[], None], times: int) -> None:
+        """``emix.learners.loop.run_loop`` for what is recorded: the body is recorded once and run so many times."""
+
+
+class CudaGraphs:
+    """Graphs that share one pool of memory: none runs beside another, and no result outlives the next replay.
+
+    Args:
+        learner: whose generators' numbers go on from replay to replay.
+        device: where everything runs, whatever the current device is.
+    """
+
+    def __init__(self, learner: Any, device: torch.device) -> None:
+        generators = [value for value in vars(learner).values() if isinstance(value, torch.Generator)]
+        self.generators = [generator for generator in generators if generator.device.type == "cuda"]
+        self.device = device
+        with torch.cuda.device(device):
+            self.pool = torch.cuda.graph_pool_handle()
+            # Not torch.cuda.graph's own, which lies on the device of the process's first capture.
+            self.stream = torch.cuda.Stream()
+        self.recording: _Recording | None = None
+
+    def warm_up(self, call: Call) -> Mapping[str, Tensor]:
+        """Run on a side stream, as torch asks for."""
+        with torch.cuda.device(self.device):
+            current = torch.cuda.current_stream()
+            self.stream.wait_stream(current)
+            with torch.cuda.stream(self.stream):
+                results = call()
+            current.wait_stream(self.stream)
+        return results
+
+    def record(self, call: Call) -> Call:
+        """The call as graphs that follow each other: a loop's body is one, and what lies before and after it."""
+        recording = _Recording(self)
+        # The stream is set here, too: a capture that fails does not set back the one before it.
+        with torch.cuda.device(self.device), torch.cuda.stream(self.stream), recording:
+            recording.begin(times=1)
+            self.recording = recording
+            try:
+                results = call()
+            finally:
+                self.recording = None
+
+        def replay() -> Mapping[str, Tensor]:
+            with torch.cuda.device(self.device):
+                for graph, times in recording.graphs:
+                    for _ in range(times):
+                        graph.replay()
+            return results
+
+        return replay
+
+    def loop(self, body: Callable[[], None], times: int) -> None:
+        """See ``Recorder``. What the body reads of what was made before the loop must be held until its end."""
+        if (recording := self.recording) is None:
+            run_loop(body, times)
+            return
+        self.recording = None  # a loop inside the body is recorded as often as it runs
+        recording.begin(times)
+        body()
+        recording.begin(times=1)
+        self.recording = recording
+
+
+class _Recording(ExitStack):
+    """Captures that follow each other; leaving it ends the last one."""
+
+    def __init__(self, owner: CudaGraphs) -> None:
+        super().__init__()
+        self.owner = owner
+        self.graphs: list[tuple[torch.cuda.CUDAGraph, int]] = []  # each with how many times it is replayed
+
+    def begin(self, times: int) -> None:
+        """End the capture that is under way, and begin the next one."""
+        self.close()
+        graph = torch.cuda.CUDAGraph()
+        for generator in self.owner.generators:
+            graph.register_generator_state(generator)
+        self.graphs.append((graph, times))
+        self.enter_context(torch.cuda.graph(graph, pool=self.owner.pool, stream=self.owner.stream))
