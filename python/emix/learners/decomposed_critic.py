@@ -111,7 +111,8 @@ class DecomposedCritic:
 
         loop(learn, times)
         self.target.follow(real.sum())
-        learned = real[:times]  # which of the optimiser's steps were of real time steps
+        # Which of the optimiser's steps were of real time steps of this process.
+        learned = nn.functional.pad(real, (0, max(0, times - len(real))))[:times]
         return metrics | {
             name: masked_mean(result, learned) for name, result in zip(self.measured, results, strict=True)
         }
@@ -223,10 +224,8 @@ class DecomposedCritic:
         if config.c is None:
             loss = self.optimiser.mean(error.square(), valid)
         else:  # eq. 1
-            on_loss, off_loss = (
-                self.optimiser.mean(error.square(), valid & on),
-                self.optimiser.mean(error.square(), valid & ~on),
-            )
+            on_loss = self.optimiser.mean(error.square(), valid & on)
+            off_loss = self.optimiser.mean(error.square(), valid & ~on)
             loss = config.c * on_loss + (1 - config.c) * off_loss
         metrics = {
             "td_error_abs": masked_mean(error.detach().abs(), valid),
