@@ -117,7 +117,6 @@ STABLE_TORCH_LIBRARY(emix, m) {
       "Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "battle_reset(Tensor(a!) units, Tensor(b!) minds, Tensor(c!) clock, Tensor where, Tensor stats, Tensor traits, "
-      "Tensor rules, Tensor terrain, Tensor waypoints, int[] layout, int seed, bool closed) -> (Tensor, Tensor, "
-      "Tensor, "
-      "Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "Tensor rules, Tensor terrain, Tensor waypoints, int[] layout, int seed, int first, bool closed) -> (Tensor, "
+      "Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }

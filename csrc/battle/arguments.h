@@ -111,6 +111,12 @@ inline const bool* check_where(const Tensor& where, const Call& call, const Tens
   return static_cast<const bool*>(where.const_data_ptr());
 }
 
+// Random numbers know 2^32 battles apart.
+inline void check_first(int64_t first, const Call& call) {
+  if (first < 0 || first > (int64_t(1) << 32) - call.battles)
+    fail("`first` must be from 0 to 2^32 - B, the number of the first battle, got ", first);
+}
+
 // Battle number `index` of a call, whose state lies in place.
 EMIX_HD Battle battle_at(const Scenario& scenario, float* units, int* minds, int64_t* clock, int64_t index) {
   Battle b;

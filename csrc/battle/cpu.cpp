@@ -60,11 +60,12 @@ EMIX_INSTRUCTION_SETS void step_battles(const Run& run, const int64_t* actions, 
   }
 }
 
-void reset_battles(const Run& run, const bool* where, int64_t seed, bool closed, int64_t begin, int64_t end) {
+void reset_battles(const Run& run, const bool* where, int64_t seed, int64_t first, bool closed, int64_t begin,
+                   int64_t end) {
   Workspace work;
   for (int64_t index = begin; index < end; ++index) {
     Battle b = battle_at(run.scenario, run.units, run.minds, run.clock, index);
-    if (where[index]) start(Loops(), b, seed, index, closed);
+    if (where[index]) start(Loops(), b, seed, first + index, closed);
     read_kinds(Loops(), b, work.stats, work.traits);
     observe(Loops(), b, view_at(run.scenario, run.views, index));
     report(b, index, 0, run.outcome);
@@ -86,12 +87,14 @@ Result battle_step(const Tensor& units, const Tensor& minds, const Tensor& clock
 
 Result battle_reset(const Tensor& units, const Tensor& minds, const Tensor& clock, const Tensor& where,
                     const Tensor& stats, const Tensor& traits, const Tensor& rules, const Tensor& terrain,
-                    const Tensor& waypoints, const std::vector<int64_t>& layout, int64_t seed, bool closed) {
+                    const Tensor& waypoints, const std::vector<int64_t>& layout, int64_t seed, int64_t first,
+                    bool closed) {
   Call call({units, minds, clock, stats, traits, rules, terrain, waypoints}, layout);
   const bool* starts = check_where(where, call, units);
+  check_first(first, call);
   const Run run{call.scenario, call.units, call.minds, call.clock, call.views(), call.outcome()};
   run_rows(call.battles, grain(call.scenario),
-           [&](int64_t begin, int64_t end) { reset_battles(run, starts, seed, closed, begin, end); });
+           [&](int64_t begin, int64_t end) { reset_battles(run, starts, seed, first, closed, begin, end); });
   return call.result();
 }
 

@@ -111,9 +111,10 @@ __global__ void __launch_bounds__(kMaxBlock)
 }
 
 __global__ void __launch_bounds__(kMaxBlock)
-    reset_battles(const __grid_constant__ Run run, int64_t battles, const bool* where, int64_t seed, bool closed) {
+    reset_battles(const __grid_constant__ Run run, int64_t battles, const bool* where, int64_t seed, int64_t first,
+                  bool closed) {
   run_battles(run, battles, [&](const Threads& block, Battle& b, int64_t index) EMIX_INLINE {
-    if (where[index]) start(block, b, seed, index, closed);
+    if (where[index]) start(block, b, seed, first + index, closed);
     read_kinds(block, run, b);
     return 0.0;
   });
@@ -139,13 +140,15 @@ Result battle_step(const Tensor& units, const Tensor& minds, const Tensor& clock
 
 Result battle_reset(const Tensor& units, const Tensor& minds, const Tensor& clock, const Tensor& where,
                     const Tensor& stats, const Tensor& traits, const Tensor& rules, const Tensor& terrain,
-                    const Tensor& waypoints, const std::vector<int64_t>& layout, int64_t seed, bool closed) {
+                    const Tensor& waypoints, const std::vector<int64_t>& layout, int64_t seed, int64_t first,
+                    bool closed) {
   const CurrentStream current(units);
   Call call({units, minds, clock, stats, traits, rules, terrain, waypoints}, layout);
   const bool* starts = check_where(where, call, units);
+  check_first(first, call);
   const Run run = run_of(call);
   launch_shared("reset_battles", reset_battles, blocks_for(call.battles, 1), block_of(call.scenario), run.shape.bytes,
-                current.stream, run, call.battles, starts, seed, closed);
+                current.stream, run, call.battles, starts, seed, first, closed);
   return call.result();
 }
 

@@ -1,31 +1,33 @@
 """``check_env`` accepts the built-in environments and finds what a wrong one does."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
+from emix.data import Box, Discrete, EnvSpec, Step
 from emix.envs import check_env, episode_seed, make
-from emix.envs.core import EnvSpec, Step
 
 ON_TENSORS = [
     *("matrix/msteps-2", "matrix/msteps-5", "matrix/penalty-2x3", "matrix/penalty-20x15"),
-    *("prey/stag-hunt", "prey/macf"),
+    *("matrix/continuous", "prey/stag-hunt", "prey/macf"),
 ]
 
 
 @pytest.mark.parametrize("num_envs", [1, 4])
 @pytest.mark.parametrize("name", ON_TENSORS)
 def test_builtin_environments(name, num_envs):
-    check_env(make(name, num_envs=num_envs), lambda num_envs: make(name, num_envs=num_envs))
+    check_env(make(name, num_envs=num_envs), partial(make, name))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", ON_TENSORS)
 def test_builtin_environments_on_a_gpu(name):
     env = make(name, num_envs=4, device="cuda")
-    check_env(env, lambda num_envs: make(name, num_envs=num_envs, device="cuda"))
-    actions = torch.zeros(4, env.spec.n_agents, dtype=torch.int64, device="cuda")
+    check_env(env, partial(make, name, device="cuda"))
+    action = env.spec.action
+    actions = torch.zeros(4, env.spec.n_agents, *action.shape, dtype=getattr(torch, action.dtype), device="cuda")
     env.reset()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -37,9 +39,11 @@ def test_builtin_environments_on_a_gpu(name):
 class Walk:
     """A correct random walk of one number per environment; each subclass below breaks one rule of the contract."""
 
-    def __init__(self, num_envs=3, seed=0):
-        self.spec = EnvSpec("test/walk", n_agents=2, n_actions=3, obs_dim=1, state_dim=1, episode_limit=8)
-        self.num_envs, self.device, self.seed = num_envs, torch.device("cpu"), seed
+    action = Discrete(3)
+
+    def __init__(self, num_envs=3, seed=0, first_env=0):
+        self.spec = EnvSpec("test/walk", n_agents=2, action=self.action, obs_dim=1, state_dim=1, episode_limit=8)
+        self.num_envs, self.device, self.seed, self.first_env = num_envs, torch.device("cpu"), seed, first_env
         self.episode = torch.zeros(num_envs, dtype=torch.int64)
         self.place = torch.zeros(num_envs)
         self.time = torch.zeros(num_envs, dtype=torch.int64)
@@ -54,7 +58,7 @@ class Walk:
         return self.observe(torch.zeros(self.num_envs))
 
     def start(self, e):
-        self.streams[e].manual_seed(episode_seed(self.seed, e, int(self.episode[e])))
+        self.streams[e].manual_seed(episode_seed(self.seed, self.first_env + e, int(self.episode[e])))
         self.place[e] = torch.rand((), generator=self.streams[e])
 
     def step(self, actions):
@@ -151,6 +155,34 @@ class DependsOnBatchSize(Walk):
         self.place[e] += self.num_envs
 
 
+class CountsFromZero(Walk):
+    """Knows nothing of the other batches of a run."""
+
+    def __init__(self, num_envs=3, seed=0, first_env=0):
+        super().__init__(num_envs, seed)
+
+
+class Glide(Walk):
+    """A correct walk of any step size."""
+
+    action = Box(2, low=-1.0, high=1.5)
+
+    def step(self, actions):
+        return super().step(actions.sum(2))
+
+    def observe(self, reward):
+        return replace(super().observe(reward), avail=None)
+
+
+class OffersChoices(Glide):
+    def observe(self, reward):
+        return Walk.observe(self, reward)
+
+
+class OldAction(Walk):
+    action = 3
+
+
 class NothingAvailable(Walk):
     def observe(self, reward):
         step = super().observe(reward)
@@ -158,7 +190,8 @@ class NothingAvailable(Walk):
 
 
 def test_a_correct_environment():
-    check_env(Walk(), lambda num_envs: Walk(num_envs))
+    check_env(Walk(), Walk)
+    check_env(Glide(), Glide)
 
 
 @pytest.mark.parametrize(
@@ -176,9 +209,15 @@ def test_a_correct_environment():
         (ReusesItsTensors, "looked at again after its end,: expected exactly the same values"),
         (LooksAtNeighbours, "whose neighbours play other ones: expected exactly the same values"),
         (DependsOnBatchSize, "in a batch of 1 instead of 3: expected exactly the same values"),
+        (
+            CountsFromZero,
+            "environments 2 to 4 of a batch play, in a batch with first_env=2,: expected exactly the same",
+        ),
+        (OffersChoices, r"avail of reset\(\): expected None, where actions are a Box, got Tensor"),
+        (OldAction, "spec.action: expected Discrete or Box, got 3"),
         (NothingAvailable, "an available action for every agent of a running environment"),
     ],
 )
 def test_a_broken_environment(broken, text):
     with pytest.raises(AssertionError, match=text):
-        check_env(broken(), lambda num_envs: broken(num_envs))
+        check_env(broken(), broken)

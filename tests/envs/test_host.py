@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ def descendants():
 
 def test_contract():
     env = HostEnv(NAME, task(), episode_limit=6, num_envs=5, seed=1)
-    check_env(env, lambda num_envs: HostEnv(NAME, task(), episode_limit=6, num_envs=num_envs, seed=1))
+    check_env(env, partial(HostEnv, NAME, task(), episode_limit=6, seed=1))
     env.close()
     assert descendants() == []
 

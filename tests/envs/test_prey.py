@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from emix.envs import episode_seed, make
-from emix.envs.checker import _choose
+from emix.envs.checker import choose
 from emix.errors import UsageError
 
 NAME = "prey/stag-hunt"
@@ -257,7 +257,7 @@ def test_random_play_against_plain_python(punishment, device):
                 if not ended[e]:
                     assert places(env._agents[e]) == plain[e].agents, (number, t, e)
                     assert places(env._stags[e]) == plain[e].stags, (number, t, e)
-            actions = _choose(step, torch.rand(6, 8, generator=generator).to(device))
+            actions = choose(env.spec.action, step, torch.rand(6, 8, generator=generator).to(device))
             # Half of those who can catch do, so that catches happen.
             eager = torch.rand(6, 8, generator=generator).to(device) < 0.5
             actions = torch.where(step.avail[:, :, CATCH] & eager, CATCH, actions)

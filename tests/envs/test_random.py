@@ -34,5 +34,6 @@ def test_uniform_numbers():
 
 
 def test_keys_are_the_episodes_seeds():
-    keys = episode_keys(3, torch.tensor([5, 9, 0]), torch.tensor([True, False, True]))
-    assert keys.tolist() == [episode_seed(3, 0, 5), 0, episode_seed(3, 2, 0)]
+    episode, where = torch.tensor([5, 9, 0]), torch.tensor([True, False, True])
+    assert episode_keys(3, 0, episode, where).tolist() == [episode_seed(3, 0, 5), 0, episode_seed(3, 2, 0)]
+    assert episode_keys(3, 7, episode, where).tolist() == [episode_seed(3, 7, 5), 0, episode_seed(3, 9, 0)]

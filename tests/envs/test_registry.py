@@ -5,8 +5,7 @@ import sys
 
 import pytest
 
-import emix.envs.registry as registry
-from emix.envs import episode_seed, list_envs, make
+from emix.envs import episode_seed, families, list_envs, make
 from emix.errors import UsageError
 
 
@@ -30,7 +29,9 @@ def test_unknown_name_offers_the_closest(name, closest):
 
 
 def test_a_name_like_no_other_gets_the_list():
-    names = r"matrix/msteps-<m>, matrix/penalty-<n>x<A>, battle/<map>, prey/stag-hunt, prey/macf, lbf/"
+    names = (
+        "matrix/msteps-<m>, matrix/penalty-<n>x<A>, matrix/continuous, battle/<map>, prey/stag-hunt, prey/macf, lbf/"
+    )
     with pytest.raises(UsageError, match=f"the names are {names}"):
         make("zzz")
 
@@ -42,6 +43,9 @@ def test_a_name_like_no_other_gets_the_list():
         ({"num_envs": 2.0}, "num_envs must be an integer of at least 1, got 2.0"),
         ({"num_envs": True}, "got True"),
         ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
+        ({"first_env": -1}, "first_env must be an integer of at least 0, got -1"),
+        ({"first_env": 2**32}, r"first_env \+ num_envs must be at most 2\^32, got 4294967296 \+ 1"),
+        ({"size": 3}, "matrix/msteps-2: unknown option 'size', it has none"),
         ({"device": "gpu"}, "device 'gpu' cannot be used"),
         ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),
     ],
@@ -69,7 +73,7 @@ def test_foraging_that_makes_no_sense(name, text):
 
 
 def test_missing_package_says_how_to_install_it(monkeypatch):
-    monkeypatch.setattr(registry, "find_spec", lambda package: None)
+    monkeypatch.setattr(families, "find_spec", lambda package: None)
     with pytest.raises(UsageError, match=r'pip install "emix\[lbf\]"'):
         make("lbf/Foraging-8x8-2p-2f-v3")
     assert [(row.name.partition("/")[0], row.install) for row in list_envs() if not row.installed] == [
@@ -80,9 +84,9 @@ def test_missing_package_says_how_to_install_it(monkeypatch):
 def test_everything_listed_can_be_made():
     rows = list_envs()
     assert all(row.installed and not row.install and row.description for row in rows)
-    examples = {"map": "3m", "m": "3", "n": "2", "A": "3", "k": "2", "s": "5", "p": "2", "f": "1"}
+    examples = {"map": "3m", "m": "3", "n": "2", "A": "3", "id": "Foraging-2s-5x5-2p-1f-coop-v3"}
     for row in rows:
-        name = row.name.replace("[", "").replace("]", "")
+        name = row.name
         for key, value in examples.items():
             name = name.replace(f"<{key}>", value)
         env = make(name)

@@ -9,14 +9,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from emix.data.actions import Action, Box, Discrete
-from emix.data.spec import EnvSpec, Field, Step, fields
+from emix.data.spec import EnvSpec, Field, Step, fields, require_discrete
 
 if TYPE_CHECKING:
     from emix.data.episodes import Episodes
     from emix.data.replay import Replay
     from emix.data.transitions import TransitionReplay
 
-__all__ = ["Action", "Box", "Discrete", "EnvSpec", "Episodes", "Field", "Replay", "Step", "TransitionReplay", "fields"]
+__all__ = [
+    "Action",
+    "Box",
+    "Discrete",
+    "EnvSpec",
+    "Episodes",
+    "Field",
+    "Replay",
+    "Step",
+    "TransitionReplay",
+    "fields",
+    "require_discrete",
+]
 
 _LAZY = {
     "Episodes": "emix.data.episodes",

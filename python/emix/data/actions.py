@@ -66,7 +66,8 @@ class Discrete:
 
     def random(self, shape: tuple[int, ...], generator: torch.Generator, avail: Tensor | None = None) -> Tensor:
         """Uniform draws of ``shape`` agents' actions, among those that ``avail`` ``[*shape, A]`` allows; int64, 0 where
-        it allows none. They live where the generator does, which is all that is used."""
+        it allows none. They live where the generator does, which is all that is used.
+        """
         import torch
 
         scores = torch.rand(*shape, self.n, generator=generator, device=generator.device)  # [..., A]
@@ -76,16 +77,25 @@ class Discrete:
         """Actions in range: what is out of it counts as the nearest."""
         return actions.clamp(0, self.n - 1)
 
-    def check(self, name: str, actions: Any, lead: tuple[int, ...], device: torch.device) -> None:
-        """Raise UsageError unless ``actions`` is an int64 tensor of shape ``lead``, such as ``[E, n]``, on ``device``."""
-        _check_tensor(name, actions, lead, "int64", device)
+    def tensor(self, name: str, values: Any, device: torch.device) -> Tensor:
+        """NumPy's or a list's integers as an int64 tensor on ``device``.
+
+        Raises:
+            UsageError: ``values`` are no integers: 0.7 is not taken for 0.
+        """
+        return _tensor(name, values, "iu", "int64", device)
+
+    def check(self, name: str, actions: Any, lead: tuple[int, int], device: torch.device) -> None:
+        """Raise UsageError unless ``actions`` is an int64 tensor of shape ``lead``, ``[E, n]``, on ``device``."""
+        _check_tensor(name, actions, lead, "int64", "[E, n]", device)
 
     def check_values(self, name: str, actions: Tensor, avail: Tensor | None, done: Tensor) -> None:
         """Raise UsageError if an action ``[E, n]`` is not in ``avail`` ``[E, n, A]`` where ``done`` ``[E]`` is False.
 
         This looks at the values, so it would wait for a GPU: it is for tensors on the CPU.
         """
-        assert avail is not None
+        if avail is None:
+            raise UsageError(f"{name}: a step expects avail where actions are {self}, got None")
         index = actions.clamp(0, self.n - 1)
         allowed = avail.gather(2, index[:, :, None])[:, :, 0] & (index == actions)  # [E, n]
         wrong = ~(allowed | done[:, None])  # [E, n]
@@ -125,13 +135,8 @@ class Box:
     def __post_init__(self) -> None:
         if not isinstance(self.dim, int) or isinstance(self.dim, bool) or self.dim < 1:
             raise UsageError(f"Box: dim expects an integer of at least 1, got {self.dim!r}")
-        bounds = (self.low, self.high)
-        if not all(isinstance(bound, int | float) and math.isfinite(bound) for bound in bounds) or not (
-            self.low < self.high
-        ):
-            raise UsageError(
-                f"Box: low and high expect finite numbers, low below high, got {self.low!r}, {self.high!r}"
-            )
+        if not (_is_number(self.low) and _is_number(self.high) and self.low < self.high):
+            raise UsageError(f"Box: low and high expect finite numbers in order, got {self.low!r} and {self.high!r}")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -164,23 +169,32 @@ class Box:
         return torch.zeros(*shape, self.dim, device=device)
 
     def random(self, shape: tuple[int, ...], generator: torch.Generator, avail: Tensor | None = None) -> Tensor:
-        """Uniform draws of ``shape`` agents' actions, ``[*shape, D]`` float32; they live where the generator does, which
-        is all that is used. ``avail`` is for discrete actions."""
+        """Uniform draws of ``shape`` agents' actions, ``[*shape, D]`` float32. They live where the generator does,
+        which is all that is used; ``avail`` is for discrete actions.
+        """
         import torch
 
         unit = torch.rand(*shape, self.dim, generator=generator, device=generator.device)  # [..., D]
-        return self.low + (self.high - self.low) * unit
+        return self.nearest(self.low + (self.high - self.low) * unit)  # rounding may pass the bound
 
     def nearest(self, actions: Tensor) -> Tensor:
         """Actions in range: what is out of it counts as the nearest."""
         return actions.clamp(self.low, self.high)
 
-    def check(self, name: str, actions: Any, lead: tuple[int, ...], device: torch.device) -> None:
-        """Raise UsageError unless ``actions`` is a float32 tensor of shape ``[*lead, D]``, ``[E, n, D]``, on ``device``."""
-        _check_tensor(name, actions, (*lead, self.dim), "float32", device)
+    def tensor(self, name: str, values: Any, device: torch.device) -> Tensor:
+        """NumPy's or a list's numbers as a float32 tensor on ``device``.
+
+        Raises:
+            UsageError: ``values`` are no numbers.
+        """
+        return _tensor(name, values, "iuf", "float32", device)
+
+    def check(self, name: str, actions: Any, lead: tuple[int, int], device: torch.device) -> None:
+        """Raise UsageError unless ``actions`` is a float32 tensor of shape ``[*lead, D]``, [E, n, D], on ``device``."""
+        _check_tensor(name, actions, (*lead, self.dim), "float32", "[E, n, D]", device)
 
     def check_values(self, name: str, actions: Tensor, avail: Tensor | None, done: Tensor) -> None:
-        """Raise UsageError if an action ``[E, n, D]`` leaves the bounds, or is no number, where ``done`` ``[E]`` is False.
+        """Raise UsageError if an action ``[E, n, D]`` is out of bounds, or NaN, where ``done`` ``[E]`` is False.
 
         This looks at the values, so it would wait for a GPU: it is for tensors on the CPU.
         """
@@ -211,10 +225,23 @@ class Box:
 Action: TypeAlias = Discrete | Box
 
 
-def _check_tensor(name: str, actions: Any, shape: tuple[int, ...], dtype: str, device: torch.device) -> None:
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _tensor(name: str, values: Any, kinds: str, dtype: str, device: torch.device) -> Tensor:
+    import numpy as np
     import torch
 
-    axes = "[E, n]" if dtype == "int64" else "[E, n, D]"
+    array = np.asarray(values)
+    if array.dtype.kind not in kinds:
+        raise UsageError(f"{name}: actions must be numbers that fit into {dtype}, got {array.dtype}")
+    return torch.as_tensor(array.astype(dtype), device=device)
+
+
+def _check_tensor(name: str, actions: Any, shape: tuple[int, ...], dtype: str, axes: str, device: torch.device) -> None:
+    import torch
+
     fits = isinstance(actions, torch.Tensor) and tuple(actions.shape) == shape
     if not fits or actions.dtype != getattr(torch, dtype):
         raise UsageError(f"{name}: actions must be {dtype} of shape {list(shape)} {axes}, got {describe(actions)}")

@@ -79,7 +79,7 @@ class Replay:
         return self.added - max(self.taken, self.oldest)
 
     def add(self, episodes: Episodes, lengths: Tensor) -> None:
-        """Store B <= capacity episodes over the oldest ones. ``lengths``: int64 ``[B]`` on the CPU."""
+        """Store B episodes, ``capacity`` at most, over the oldest ones. ``lengths``: int64 ``[B]`` on the CPU."""
         self._store(lengths, episodes.entries(lengths))
 
     def sample(self, batch: int, *, newest: int | None = None) -> Episodes:
@@ -123,6 +123,8 @@ class Replay:
 
     def _store(self, lengths: Tensor, rows: Mapping[str, Tensor]) -> None:
         """Add episodes whose steps, L + 1 of each, lie back to back in ``rows``."""
+        if len(lengths) > self.capacity:
+            raise ValueError(f"add expects at most {self.capacity} episodes at a time, got {len(lengths)}")
         place = torch.arange(self.added, self.added + len(lengths)) % self.capacity  # [B]
         left = self.table[place]  # [B, limit + 1]
         self._release(left[left > 0])
@@ -148,5 +150,4 @@ class Replay:
         width = min(self.limit, -(-longest // self.multiple) * self.multiple)
         index = self.table[place, : width + 1].to(self.device)  # [B, T+1]
         valid = torch.arange(width) < self.lengths[place, None]  # [B, T]
-
         return self.steps.episodes(index, valid.to(self.device))

@@ -77,6 +77,20 @@ class Field:
         object.__setattr__(self, "stored", self.stored or self.dtype)
 
 
+def require_discrete(spec: EnvSpec, who: str) -> Discrete:
+    """The actions of ``spec``, for ``who`` (a learner, by name) that knows discrete ones alone.
+
+    Raises:
+        UsageError: they are vectors.
+    """
+    if not isinstance(spec.action, Discrete):
+        raise UsageError(
+            f"{who} expects discrete actions, {spec.name} has {spec.action}: "
+            f"choose another environment, or an algorithm for continuous actions"
+        )
+    return spec.action
+
+
 def fields(spec: EnvSpec, record: Sequence[Field] = ()) -> tuple[Field, ...]:
     """All that an episode of ``spec`` holds: what the environment gives, the actions, and an actor's ``record``.
 
@@ -84,7 +98,7 @@ def fields(spec: EnvSpec, record: Sequence[Field] = ()) -> tuple[Field, ...]:
     their own.
 
     Raises:
-        UsageError: two fields of one name.
+        UsageError: two fields of one name, or one that an episode or a replay has itself.
     """
     n, action = spec.n_agents, spec.action
     table = [
@@ -97,7 +111,11 @@ def fields(spec: EnvSpec, record: Sequence[Field] = ()) -> tuple[Field, ...]:
         Field("truncated", (), "bool", "transition"),
         *record,
     ]
-    names = [each.name for each in table] + ["valid"]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UsageError(f"{spec.name}: an actor's record expects names of its own, got {twice[0]!r}, which is taken")
+    names = [each.name for each in record]
+    if taken := [name for name in names if name in _TAKEN or names.count(name) > 1]:
+        raise UsageError(f"{spec.name}: an actor's record expects names of its own, got {taken[0]!r}, which is taken")
     return tuple(table)
+
+
+# Names of an episode's own fields, whether it has them or not, and of what a replay's export adds.
+_TAKEN = {"obs", "state", "avail", "actions", "reward", "terminated", "truncated", "valid", "lengths", "offsets"}

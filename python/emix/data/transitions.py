@@ -15,9 +15,9 @@ from emix.data.storage import Steps
 class TransitionReplay:
     """The latest ``capacity`` transitions; uniform sampling with replacement from a generator of its own.
 
-    Transitions are numbered in the order in which they came. The steps of an episode lie one behind the other in a ring,
-    so that the observation a transition leads to is the step after it, stored once. An episode has a step more than
-    transitions: in the worst case, episodes of one step, the ring is twice as long as ``capacity``.
+    Transitions are numbered in the order in which they came. The steps of an episode lie one behind the other in a
+    ring, so that the observation a transition leads to is the step after it, stored once. An episode has a step more
+    than transitions: in the worst case, episodes of one step, the ring is twice as long as ``capacity``.
 
     Args:
         capacity: transitions it holds.

@@ -1,4 +1,5 @@
-"""Environments: ``make`` builds one by name, ``list_envs`` lists the names, ``check_env`` tests one of your own.
+"""Environments: ``make`` builds one by name, ``list_envs`` lists the names, ``register_env`` adds your own and
+``check_env`` tests it.
 
 Everything that needs torch or a simulator is imported at first use.
 """
@@ -9,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from emix.envs.core import Env, EnvSpec, Step, advance, episode_seed
-from emix.envs.registry import EnvInfo, list_envs, make
+from emix.envs.registry import EnvInfo, list_envs, make, register_env
 
 if TYPE_CHECKING:
     from emix.envs.adapters import parallel_env, vector_env
@@ -29,6 +30,7 @@ __all__ = [
     "list_envs",
     "make",
     "parallel_env",
+    "register_env",
     "vector_env",
 ]
 

@@ -13,7 +13,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from emix.envs.core import Env, Step
+from emix.data import Discrete, Step
+from emix.envs.core import Env
 from emix.envs.registry import make
 from emix.errors import UsageError
 
@@ -28,8 +29,8 @@ def vector_env(
 def parallel_env(name: str, seed: int = 0, **options: Any) -> Any:
     """Build one ``name`` as a PettingZoo ``ParallelEnv`` with agents ``agent_0``, ``agent_1``, ...
 
-    Each agent gets the team's reward. An observation is a dict of ``observation`` and ``action_mask``; ``state()`` is
-    the state. Raises UsageError where PettingZoo is not installed.
+    Each agent gets the team's reward. An observation is a dict of ``observation`` and, where actions are discrete,
+    ``action_mask``; ``state()`` is the state. Raises UsageError where PettingZoo is not installed.
     """
     if find_spec("pettingzoo") is None:
         raise UsageError(
@@ -53,15 +54,17 @@ class VectorAdapter(gymnasium.vector.VectorEnv):
     ) -> None:
         self._make = partial(make, name, num_envs=num_envs, device=device, **options)
         self._env: Env = self._make(seed=seed)
-        sizes = self._env.spec
+        spec = self._env.spec
         self.metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}
         self.num_envs = num_envs
-        self.single_observation_space = spaces.Dict(
-            obs=spaces.Box(-np.inf, np.inf, (sizes.n_agents, sizes.obs_dim), np.float32),
-            state=spaces.Box(-np.inf, np.inf, (sizes.state_dim,), np.float32),
-            avail=spaces.MultiBinary((sizes.n_agents, sizes.n_actions)),
-        )
-        self.single_action_space = spaces.MultiDiscrete([sizes.n_actions] * sizes.n_agents)
+        seen: dict[str, spaces.Space] = {
+            "obs": spaces.Box(-np.inf, np.inf, (spec.n_agents, spec.obs_dim), np.float32),
+            "state": spaces.Box(-np.inf, np.inf, (spec.state_dim,), np.float32),
+        }
+        if isinstance(spec.action, Discrete):
+            seen["avail"] = spaces.MultiBinary((spec.n_agents, spec.action.n))
+        self.single_observation_space = spaces.Dict(seen)
+        self.single_action_space = spec.action.joint_space(spec.n_agents)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._finished = torch.zeros(num_envs, dtype=torch.bool, device=self._env.device)  # [E]
@@ -74,8 +77,10 @@ class VectorAdapter(gymnasium.vector.VectorEnv):
         return self._observe(self._env.reset()), {}
 
     def step(self, actions: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict]:
-        """Take the joint ``actions`` [E, n] where an episode is running, and start one where it is not."""
-        step = self._env.step(torch.as_tensor(actions, dtype=torch.int64, device=self._env.device))
+        """Take the joint ``actions`` where an episode is running, and start one where it is not: [E, n] integers, or
+        [E, n, D] numbers where the action space is a Box."""
+        spec = self._env.spec
+        step = self._env.step(spec.action.tensor(spec.name, actions, self._env.device))
         reward = step.reward.double().cpu().numpy()  # [E]; 0 in an environment that is reset now
         if self._finished.any():
             step = self._env.reset(self._finished)
@@ -87,8 +92,7 @@ class VectorAdapter(gymnasium.vector.VectorEnv):
 
     def _observe(self, step: Step) -> dict[str, np.ndarray]:
         self._finished = step.done
-        return {
-            "obs": step.obs.cpu().numpy(),
-            "state": step.state.cpu().numpy(),
-            "avail": step.avail.to(torch.int8).cpu().numpy(),
-        }
+        seen = {"obs": step.obs.cpu().numpy(), "state": step.state.cpu().numpy()}
+        if step.avail is not None:
+            seen["avail"] = step.avail.to(torch.int8).cpu().numpy()
+        return seen

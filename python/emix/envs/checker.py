@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from emix.envs.core import Env, EnvSpec, Step
+from emix.data import Action, Box, Discrete, Field, fields
+from emix.envs.core import Env, Step
 
 _MAX_STEPS = 1000  # longer episodes are checked this far
-_TENSORS = ("obs", "state", "avail", "reward", "terminated", "truncated")
+_FLAGS = ("terminated", "truncated")
 
 
-def check_env(env: Env, make_env: Callable[[int], Env] | None = None) -> None:
+def check_env(env: Env, make_env: Callable[..., Env] | None = None) -> None:
     """Play episodes with random available actions; raise AssertionError where ``env`` breaks the contract of ``Env``.
 
     Checked: sizes, shapes, dtypes, devices and flags of every step; that finished environments wait; ``reset(where)``;
     that ``episode`` counts, and that assigning it plays the same episode again whatever the other environments do; that
-    returned tensors stay as they are. ``make_env(num_envs)``, which must build the same environment with the same seed,
-    adds: independence of the size of the batch. Give ``env`` 3 or more environments. It is left open, in mid-episode.
+    returned tensors stay as they are. ``make_env(num_envs=, first_env=)``, which must build the same environment with
+    the same seed (``env`` is ``make_env(num_envs=env.num_envs, first_env=0)``), adds: that an episode depends neither
+    on the size of the batch nor on how all of them are divided. Give ``env`` 3 or more environments. It is left open,
+    in mid-episode.
 
-    >>> env = emix.make("matrix/msteps-5", num_envs=3)
-    >>> emix.envs.check_env(env, lambda num_envs: emix.make("matrix/msteps-5", num_envs=num_envs))
+    >>> make_env = functools.partial(emix.make, "matrix/msteps-5", seed=1)
+    >>> emix.envs.check_env(make_env(num_envs=3), make_env)
     """
     _check_attributes(env)
     first = env.episode.clone()
@@ -35,17 +38,16 @@ def check_env(env: Env, make_env: Callable[[int], Env] | None = None) -> None:
     if env.num_envs > 1:
         _check_neighbours(env, first, script, whole)
     if make_env is not None:
-        _check_batch_size(env, make_env, first, script, whole)
+        _check_division(env, make_env, first, script, whole)
 
 
 def _check_attributes(env: Env) -> None:
     spec = env.spec
-    for field in fields(EnvSpec):
-        value = getattr(spec, field.name)
-        if field.name == "name":
-            _expect(isinstance(value, str) and value != "", "spec.name", "a name", repr(value))
-        else:
-            _expect(isinstance(value, int) and value > 0, f"spec.{field.name}", "a positive int", repr(value))
+    _expect(isinstance(spec.name, str) and spec.name != "", "spec.name", "a name", repr(spec.name))
+    _expect(isinstance(spec.action, Action), "spec.action", "Discrete or Box", repr(spec.action))
+    for name in ("n_agents", "obs_dim", "state_dim", "episode_limit"):
+        value = getattr(spec, name)
+        _expect(isinstance(value, int) and value > 0, f"spec.{name}", "a positive int", repr(value))
     _expect(isinstance(env.num_envs, int) and env.num_envs > 0, "num_envs", "a positive int", repr(env.num_envs))
     _expect(isinstance(env.device, torch.device), "device", "a torch.device", repr(env.device))
     _check_tensor("episode", env.episode, (env.num_envs,), torch.int64, torch.device("cpu"))
@@ -60,17 +62,19 @@ def _check_play(env: Env) -> None:
     _expect(not step.reward.any(), "reward after reset()", "0 everywhere", step.reward.tolist())
     _expect(not step.done.any(), "terminated and truncated after reset()", "False everywhere", step.done.tolist())
     script = _script(env, seed=0)
-    kept, copies = [step], [_copy(step)]
+    kept, copies = [step], [_rows(step, slice(None))]
     for t in range(min(env.spec.episode_limit, _MAX_STEPS)):
-        last, step = step, env.step(_choose(step, script[t]))
+        last, step = step, env.step(choose(env.spec.action, step, script[t]))
         _check_step(env, step, f"step {t + 1}")
         _check_finished(last, step, f"step {t + 1}")
         kept.append(step)
-        copies.append(_copy(step))
+        copies.append(_rows(step, slice(None)))
     _check_same(copies, kept, env.num_envs, "the episode, looked at again after its end,")
     if env.spec.episode_limit <= _MAX_STEPS:
         _expect(step.done.all(), "done after spec.episode_limit steps", "True everywhere", step.done.tolist())
-        nonsense = torch.full_like(_choose(step, script[0]), env.spec.n_actions)
+        action = env.spec.action
+        wrong = action.n if isinstance(action, Discrete) else action.high + 1
+        nonsense = torch.full_like(choose(action, step, script[0]), wrong)
         _check_finished(step, env.step(nonsense), "a step after the end, whose actions must be ignored,")
 
 
@@ -78,7 +82,7 @@ def _check_partial_reset(env: Env) -> None:
     """Reset every other environment: the others must stay as they are."""
     script = _script(env, seed=2)
     before = env.reset()
-    before = env.step(_choose(before, script[0]))
+    before = env.step(choose(env.spec.action, before, script[0]))
     numbers = env.episode.clone()
     where = torch.arange(env.num_envs, device=env.device) % 2 == 0  # [E]
     after = env.reset(where)
@@ -87,7 +91,7 @@ def _check_partial_reset(env: Env) -> None:
     _expect(torch.equal(env.episode, counted), "episode after reset(where)", counted.tolist(), env.episode.tolist())
     _expect(not after.reward.any(), "reward after reset(where)", "0 everywhere", after.reward.tolist())
     _expect(not after.done[where].any(), "terminated and truncated where reset", "False", after.done[where].tolist())
-    for name in ("obs", "state", "avail", "terminated", "truncated"):
+    for name in [field.name for field in _seen(env) if field.name != "reward"]:
         same = torch.equal(getattr(before, name)[~where], getattr(after, name)[~where])
         _expect(same, f"{name} where reset(where) was False", "as it was", "another value")
     env.reset(torch.zeros_like(where))
@@ -99,36 +103,44 @@ def _check_neighbours(env: Env, first: Tensor, script: Tensor, whole: list[Step]
     for later in (5, 6, 7):
         others = first + later
         others[0] = first[0]
-        other_script = _script(env, seed=later)  # [T, E, n]
+        other_script = _script(env, seed=later)  # [T, E, n, ...]
         other_script[:, 0] = script[:, 0]
         _check_same(whole, _play_episodes(env, others, other_script), 1, "an episode whose neighbours play other ones")
 
 
-def _check_batch_size(
-    env: Env, make_env: Callable[[int], Env], first: Tensor, script: Tensor, whole: list[Step]
-) -> None:
-    for num_envs in (1, env.num_envs + 2):
-        other = make_env(num_envs)
+def _check_division(env: Env, make_env: Callable[..., Env], first: Tensor, script: Tensor, whole: list[Step]) -> None:
+    """The same episodes in a batch of one, in a larger batch, and in a batch that is the end of that one."""
+    count = env.num_envs
+    numbers = torch.cat([first, first.new_zeros(2)])  # [E + 2]
+    wide = torch.cat([script, script[:, :1].expand(-1, 2, *script.shape[2:])], dim=1)  # [T, E + 2, n, ...]
+
+    def play(num_envs: int, first_env: int) -> list[Step]:
+        other = make_env(num_envs=num_envs, first_env=first_env)
+        chosen = slice(first_env, first_env + num_envs)
         try:
-            shared = min(num_envs, env.num_envs)
-            numbers = torch.zeros(num_envs, dtype=torch.int64)
-            numbers[:shared] = first[:shared]
-            wide = torch.zeros(script.shape[0], num_envs, script.shape[2], device=script.device)  # [T, E', n]
-            wide[:, :shared] = script[:, :shared]
-            what = f"the same episodes in a batch of {num_envs} instead of {env.num_envs}"
-            _check_same(whole, _play_episodes(other, numbers, wide), shared, what)
+            return _play_episodes(other, numbers[chosen], wide[:, chosen])
         finally:
             other.close()
 
+    what = f"the same episodes in a batch of {{}} instead of {count}"
+    _check_same(whole, play(1, 0), 1, what.format(1))
+    larger = play(count + 2, 0)
+    _check_same(whole, larger, count, what.format(count + 2))
+    what = f"what environments 2 to {count + 1} of a batch play, in a batch with first_env=2,"
+    _check_same([_rows(step, slice(2, None)) for step in larger], play(count, 2), count, what)
+
 
 def _script(env: Env, seed: int) -> Tensor:
-    """[T, E, n] uniform numbers: which of the available actions is taken."""
-    shape = (min(env.spec.episode_limit, _MAX_STEPS), env.num_envs, env.spec.n_agents)
+    """[T, E, n] or [T, E, n, D] uniform numbers that say which actions are taken."""
+    shape = (min(env.spec.episode_limit, _MAX_STEPS), env.num_envs, env.spec.n_agents, *env.spec.action.shape)
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(env.device)
 
 
-def _choose(step: Step, uniform: Tensor) -> Tensor:
-    """[E, n] available actions, picked by ``uniform`` [E, n]."""
+def choose(action: Action, step: Step, uniform: Tensor) -> Tensor:
+    """Available actions [E, n] or [E, n, D], picked by ``uniform`` numbers of that shape."""
+    if isinstance(action, Box):
+        return action.nearest(action.low + (action.high - action.low) * uniform)
+    assert step.avail is not None
     count = step.avail.sum(2)  # [E, n]
     rank = (uniform * count).long().clamp(max=count - 1)
     return (step.avail.cumsum(2) > rank[:, :, None]).long().argmax(2)
@@ -138,28 +150,29 @@ def _play_episodes(env: Env, numbers: Tensor, script: Tensor) -> list[Step]:
     env.episode = numbers.clone()
     steps = [env.reset()]
     for uniform in script:
-        steps.append(env.step(_choose(steps[-1], uniform)))
+        steps.append(env.step(choose(env.spec.action, steps[-1], uniform)))
     return steps
 
 
+def _seen(env: Env) -> list[Field]:
+    """What a step has of an episode's fields."""
+    return [field for field in fields(env.spec) if field.name != "actions"]
+
+
 def _check_step(env: Env, step: Step, when: str) -> None:
-    spec, envs = env.spec, env.num_envs
-    wanted = {
-        "obs": ((envs, spec.n_agents, spec.obs_dim), torch.float32),
-        "state": ((envs, spec.state_dim), torch.float32),
-        "avail": ((envs, spec.n_agents, spec.n_actions), torch.bool),
-        "reward": ((envs,), torch.float32),
-        "terminated": ((envs,), torch.bool),
-        "truncated": ((envs,), torch.bool),
-    }
-    for name, (shape, dtype) in wanted.items():
-        tensor = getattr(step, name)
-        _check_tensor(f"{name} of {when}", tensor, shape, dtype, env.device)
-        _expect(bool(torch.isfinite(tensor).all()), f"{name} of {when}", "finite numbers", "NaN or infinity")
+    envs = env.num_envs
+    for field in _seen(env):
+        what, tensor = f"{field.name} of {when}", getattr(step, field.name)
+        _check_tensor(what, tensor, (envs, *field.shape), getattr(torch, field.dtype), env.device)
+        _expect(bool(torch.isfinite(tensor).all()), what, "finite numbers", "NaN or infinity")
     for name, tensor in step.info.items():
         _expect(tensor.shape[:1] == (envs,), f"info[{name!r}] of {when}", f"{envs} rows", f"shape {list(tensor.shape)}")
     both = step.terminated & step.truncated
     _expect(not both.any(), f"terminated and truncated of {when}", "never both True", both.tolist())
+    if isinstance(env.spec.action, Box):
+        _expect(step.avail is None, f"avail of {when}", "None, where actions are a Box", type(step.avail).__name__)
+    if step.avail is None:
+        return
     stuck = ~step.avail.any(2).all(1) & ~step.done  # [E]
     what = "an available action for every agent of a running environment"
     _expect(not stuck.any(), f"avail of {when}", what, f"none in {stuck.tolist()}")
@@ -167,7 +180,7 @@ def _check_step(env: Env, step: Step, when: str) -> None:
 
 def _check_finished(last: Step, step: Step, when: str) -> None:
     done = last.done
-    for name in ("terminated", "truncated"):
+    for name in _FLAGS:
         kept = torch.equal(getattr(last, name)[done], getattr(step, name)[done])
         _expect(kept, f"{name} of finished environments at {when}", "as it was", "another value")
     _expect(not step.reward[done].any(), f"reward of finished environments at {when}", "0", step.reward[done].tolist())
@@ -177,8 +190,8 @@ def _check_same(expected: list[Step], came: list[Step], num_envs: int, what: str
     """The first ``num_envs`` environments of two recordings, up to the end of their episodes."""
     playing = torch.ones_like(expected[0].done[:num_envs])  # what a finished environment shows is its own matter
     for t, (one, other) in enumerate(zip(expected, came, strict=True)):
-        for name in _TENSORS:
-            a, b = getattr(one, name)[:num_envs][playing], getattr(other, name)[:num_envs][playing]
+        for name, value in _tensors(one).items():
+            a, b = value[:num_envs][playing], getattr(other, name)[:num_envs][playing]
             _expect(torch.equal(a, b), f"{name} at step {t} of {what}", "exactly the same values", "others")
         playing = ~one.done[:num_envs]
 
@@ -190,8 +203,15 @@ def _check_tensor(what: str, tensor: Tensor, shape: tuple[int, ...], dtype: torc
     _expect(tensor.device == device, what, f"device {device}", tensor.device)
 
 
-def _copy(step: Step) -> Step:
-    return Step(**{name: getattr(step, name).clone() for name in _TENSORS})
+def _tensors(step: Step) -> dict[str, Tensor]:
+    names = ("obs", "state", "avail", "reward", *_FLAGS)
+    return {name: getattr(step, name) for name in names if getattr(step, name) is not None}
+
+
+def _rows(step: Step, rows: slice) -> Step:
+    """A copy of some environments' part of a step."""
+    values: dict[str, Any] = {name: tensor[rows].clone() for name, tensor in _tensors(step).items()}
+    return Step(**{"avail": None, **values})
 
 
 def _expect(holds: bool | Tensor, what: str, expected: object, came: object) -> None:

@@ -21,13 +21,16 @@ class Env(Protocol):
     - ``reset(where)`` starts an episode in every environment (``where=None``) or where the bool ``[E]`` is True and
       leaves the others as they are. The reward of the returned step is 0, and its flags are False where an episode
       started.
-    - ``step(actions)`` takes ``[E, n]`` int64 on ``device``. A finished environment stays finished until it is reset:
-      its reward is 0, its flags stay, its actions are ignored and its observations are whatever they were.
+    - ``step(actions)`` takes what ``spec.action`` says, on ``device``: ``[E, n]`` int64 where it is ``Discrete``, of
+      which ``Step.avail`` says what may be taken; ``[E, n, D]`` float32 where it is a ``Box``, and ``Step.avail`` None.
+      A finished environment stays finished until it is reset: its reward is 0, its flags stay, its actions are ignored
+      and its observations are whatever they were.
     - A time limit sets ``truncated``, the rules' own end sets ``terminated``; never both.
     - ``episode[e]`` (int64 ``[E]``, on the CPU) is the number of the episode that the next reset of environment ``e``
-      starts; that reset adds 1. All randomness of an episode derives from (seed, e, number), by ``episode_seed`` or on
-      the device, so that it depends neither on the size of the batch nor on what was played before. To resume a run,
-      assign the saved numbers to ``episode`` and reset.
+      starts; that reset adds 1. All randomness of an episode derives from (seed, first_env + e, number), by
+      ``episode_seed`` or on the device, where ``first_env`` is the number that the batch's first environment has among
+      all of a run's: an episode depends neither on how they are divided into batches nor on what was played before. To
+      resume a run, assign the saved numbers to ``episode`` and reset.
     - ``close()`` frees processes and files; it may be called twice.
     """
 
@@ -41,7 +44,7 @@ class Env(Protocol):
         ...
 
     def step(self, actions: torch.Tensor) -> Step:
-        """Take the joint ``actions`` [E, n]."""
+        """Take the joint ``actions``, ``[E, n]`` or ``[E, n, D]``."""
         ...
 
     def close(self) -> None:
@@ -62,10 +65,11 @@ def capturable(env: Env) -> bool:
     return getattr(env, "capturable", False)
 
 
-def episode_seed(seed: int, index: int, episode: int) -> int:
-    """Return the 63-bit seed of episode number ``episode`` in environment ``index`` of a run with ``seed`` (all >= 0).
+def episode_seed(seed: int, number: int, episode: int) -> int:
+    """Return the 63-bit seed of an episode: number ``episode`` of environment ``number`` of a run with ``seed``, all at
+    least 0.
 
     numpy's ``SeedSequence`` hashes the three, so that neighbouring runs, environments and episodes share no numbers.
     """
-    state = np.random.SeedSequence(seed, spawn_key=(index, episode)).generate_state(1, np.uint64)
+    state = np.random.SeedSequence(seed, spawn_key=(number, episode)).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(1))

@@ -15,12 +15,15 @@ from types import ModuleType
 from typing import Any
 
 import gymnasium
+import numpy as np
 import torch
+from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from torch import Tensor
 
+from emix.data import Action, Box, Discrete, EnvSpec, Step
 from emix.envs import batch
-from emix.envs.core import EnvSpec, Step, episode_seed
+from emix.envs.core import episode_seed
 from emix.envs.worker import EnvGroup, Failure, serve
 from emix.errors import UsageError
 
@@ -34,12 +37,14 @@ class EnvWorkerError(RuntimeError):
 class HostEnv:
     """``num_envs`` copies of a host environment in at most one worker process per core.
 
-    ``make_env()`` builds one copy: a ``gymnasium.Env`` whose observation is a dict of ``obs`` [n, O], ``state`` [S]
-    and ``avail`` [n, A] (0 or 1), whose action is a list of n integers (``MultiDiscrete``), and all of whose
-    randomness comes from ``reset(seed=...)``. It is called once here, to read the sizes, and in the workers, where it
-    arrives by cloudpickle. ``episode_limit`` is the most steps of an episode, which the environment itself must keep.
+    ``make_env()`` builds one copy: a ``gymnasium.Env`` all of whose randomness comes from ``reset(seed=...)``. Its
+    action space is a ``MultiDiscrete`` of n equal numbers A, and it gets a list of n integers, or a ``Box`` [n, D] with
+    one lower and one upper bound, and it gets such an array of float32. Its observation is a dict of ``obs`` [n, O],
+    ``state`` [S] and, of a ``MultiDiscrete``, ``avail`` [n, A] (0 or 1). It is called once here, to read the sizes, and
+    in the workers, where it arrives by cloudpickle. ``episode_limit`` is the most steps of an episode, which the
+    environment itself must keep. ``first_env`` is the number of the first of these copies among all of a run's.
 
-    An exception in a copy, and the death of a worker, raise EnvWorkerError.
+    An exception in a copy, and the death of a worker, raise EnvWorkerError; spaces of another kind raise UsageError.
     """
 
     def __init__(
@@ -51,11 +56,12 @@ class HostEnv:
         num_envs: int = 1,
         device: torch.device | str = "cpu",
         seed: int = 0,
+        first_env: int = 0,
     ) -> None:
         self.spec = _read_spec(name, make_env, episode_limit)
         self.num_envs, self.device = num_envs, torch.empty(0, device=device).device  # "cuda" becomes "cuda:0"
         self.episode = torch.zeros(num_envs, dtype=torch.int64)  # [E]
-        self._seed = seed
+        self._seed, self._first_env = seed, first_env
         self._done: Tensor | None = None  # [E], on the CPU
         self._size = math.ceil(num_envs / _cores())  # G, environments of a worker; the last may have unused places
         starts = range(0, num_envs, self._size)
@@ -78,22 +84,26 @@ class HostEnv:
         mask = batch.reset_mask(self.spec, where, self._done is not None, self.num_envs).cpu()
         batch.check_episode(self.spec, self.episode, self.num_envs)
         seeds = [
-            episode_seed(self._seed, index, episode) if started else None
-            for index, (episode, started) in enumerate(zip(self.episode.tolist(), mask.tolist(), strict=True))
+            episode_seed(self._seed, number, episode) if started else None
+            for number, (episode, started) in enumerate(
+                zip(self.episode.tolist(), mask.tolist(), strict=True), start=self._first_env
+            )
         ]
         self._ask(self._vector.reset, options={"seeds": seeds + [None] * (self._places - self.num_envs)})
         self.episode = self.episode + mask
         return self._step()
 
     def step(self, actions: Tensor) -> Step:
-        """Take the joint ``actions`` [E, n]. Raises UsageError for one that is not available."""
+        """Take the joint ``actions``, [E, n] or [E, n, D]. Raises UsageError for one that is not available, or out of
+        bounds."""
         self._check_open()
         if self._done is None:
             raise UsageError(f"{self.spec.name}: step was called before reset: call reset() first")
-        batch.check_actions(self.spec, actions, self.num_envs, self.device)
+        name, action, size = self.spec.name, self.spec.action, self._size
+        action.check(name, actions, (self.num_envs, self.spec.n_agents), self.device)
         actions = actions.cpu()
-        batch.check_available(self.spec, actions, self._out["avail"].view(torch.bool), self._done)
-        rows, size = actions.tolist(), self._size
+        action.check_values(name, actions, self._avail(), self._done)
+        rows: Any = actions.tolist() if isinstance(action, Discrete) else actions.numpy()
         self._ask(self._vector.step, [rows[first : first + size] for first in range(0, self.num_envs, size)])
         return self._step()
 
@@ -142,6 +152,10 @@ class HostEnv:
         hint = " (is the machine out of memory?)" if -code == signal.SIGKILL else ""
         return f"the worker process of {whose} was killed by {signal.Signals(-code).name}{hint}"
 
+    def _avail(self) -> Tensor | None:
+        avail = self._out.get("avail")  # [E, n, A] int8
+        return None if avail is None else avail.view(torch.bool)
+
     def _step(self) -> Step:
         flags = self._out["flags"].to(torch.bool)  # [E, 2]: terminated, truncated
         self._done = flags.any(1)
@@ -149,10 +163,11 @@ class HostEnv:
         def out(tensor: Tensor) -> Tensor:
             return tensor.to(self.device, copy=True)
 
+        avail = self._avail()
         return Step(
             obs=out(self._out["obs"]),  # [E, n, O]
             state=out(self._out["state"]),  # [E, S]
-            avail=out(self._out["avail"].view(torch.bool)),  # [E, n, A]
+            avail=None if avail is None else out(avail),  # [E, n, A]
             reward=out(self._out["reward"]),  # [E]
             terminated=out(flags[:, 0]),
             truncated=out(flags[:, 1]),
@@ -165,11 +180,37 @@ class HostEnv:
 
 def _read_spec(name: str, make_env: Callable[[], gymnasium.Env], episode_limit: int) -> EnvSpec:
     env = make_env()
-    sizes: Any = env.observation_space
-    n_agents, obs_dim = sizes["obs"].shape
-    spec = EnvSpec(name, n_agents, sizes["avail"].shape[1], obs_dim, sizes["state"].shape[0], episode_limit)
-    env.close()
-    return spec
+    seen: Any = env.observation_space
+    try:
+        n_agents, obs_dim = seen["obs"].shape
+        action = _read_action(name, env.action_space, n_agents)
+        wanted = (n_agents, action.n) if isinstance(action, Discrete) else None
+        avail = tuple(seen["avail"].shape) if "avail" in seen.spaces else None
+        if avail != wanted:
+            raise UsageError(
+                f"{name}: observation_space expects {f'avail of shape {list(wanted)}' if wanted else 'no avail'} where "
+                f"action_space is {env.action_space}, got {f'shape {list(avail)}' if avail else 'none'}"
+            )
+        return EnvSpec(name, n_agents, action, obs_dim, seen["state"].shape[0], episode_limit)
+    finally:
+        env.close()
+
+
+def _read_action(name: str, space: spaces.Space, n_agents: int) -> Action:
+    """What each of the agents does, of the space of all of them."""
+    if isinstance(space, spaces.MultiDiscrete) and space.shape == (n_agents,):
+        sizes = {int(size) for size in space.nvec}
+        if len(sizes) == 1 and not space.start.any():
+            return Discrete(sizes.pop())
+    if isinstance(space, spaces.Box) and len(space.shape) == 2 and space.shape[0] == n_agents:
+        # The shortest number that is this float32: 0.4, not 0.4000000059604645.
+        lows, highs = ({float(str(bound)) for bound in np.unique(bounds)} for bounds in (space.low, space.high))
+        if len(lows) == 1 and len(highs) == 1 and space.is_bounded():
+            return Box(space.shape[1], lows.pop(), highs.pop())
+    raise UsageError(
+        f"{name}: action_space expects MultiDiscrete of {n_agents} equal numbers, or Box of shape [{n_agents}, D] with "
+        f"one finite lower and upper bound, got {space}: pad the choices (avail says which there are), or rescale"
+    )
 
 
 def _cores() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,6 @@ from emix.envs.registry import unknown_name
 from emix.errors import UsageError
 
 if TYPE_CHECKING:
-    import torch
-
     from emix.envs.host import HostEnv
 
 EPISODE_LIMIT = 50
@@ -105,9 +104,8 @@ def foraging_settings(name: str) -> dict[str, Any]:
     }
 
 
-def make_foraging(name: str, *, num_envs: int, device: torch.device, seed: int) -> HostEnv:
-    """Build the environments ``name`` in worker processes."""
+def make_foraging(name: str, options: Mapping[str, Any], **batch: Any) -> HostEnv:
+    """Build the environments ``name``, which have no options, in worker processes."""
     from emix.envs.host import HostEnv
 
-    make_env = partial(Foraging, **foraging_settings(name))
-    return HostEnv(name, make_env, episode_limit=EPISODE_LIMIT, num_envs=num_envs, device=device, seed=seed)
+    return HostEnv(name, partial(Foraging, **foraging_settings(name)), episode_limit=EPISODE_LIMIT, **batch)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from emix.envs.core import EnvSpec
-from emix.envs.random import episode_keys, splitmix64, uniform
+from emix.data import Discrete, EnvSpec
+from emix.envs.random import splitmix64, uniform
 from emix.envs.tensor import TensorEnv
 
 NAME = "prey/macf"
@@ -34,10 +37,9 @@ class CarFollowing(TensorEnv):
     this is the one is an inference from the class that its authors' code imports.
     """
 
-    def __init__(self, *, num_envs: int, device: torch.device, seed: int) -> None:
-        spec = EnvSpec(NAME, CARS, ACTIONS, obs_dim=2 * CARS, state_dim=2 * CARS, episode_limit=LIMIT)
-        super().__init__(spec, num_envs=num_envs, device=device)
-        self._seed = seed
+    def __init__(self, *, num_envs: int, device: torch.device, seed: int, first_env: int = 0) -> None:
+        spec = EnvSpec(NAME, CARS, Discrete(ACTIONS), obs_dim=2 * CARS, state_dim=2 * CARS, episode_limit=LIMIT)
+        super().__init__(spec, num_envs=num_envs, device=device, seed=seed, first_env=first_env)
         self._keys = torch.zeros(num_envs, dtype=torch.int64, device=device)  # [E]
         self._place = torch.zeros(num_envs, CARS, device=device)  # [E, n]
         self._speed = torch.zeros_like(self._place)  # [E, n]
@@ -46,8 +48,7 @@ class CarFollowing(TensorEnv):
         self._counters = torch.arange(CARS, device=device)  # [n]
 
     def _start(self, where: Tensor, started: Tensor) -> None:
-        keys = episode_keys(self._seed, self.episode, started).to(self.device)
-        self._keys = torch.where(where, keys, self._keys)
+        self._keys = torch.where(where, self._episode_keys(started), self._keys)
         self._crashes = torch.where(where, 0, self._crashes)
         self._place = torch.where(where[:, None], 0.0, self._place)
         self._speed = torch.where(where[:, None], 0.0, self._speed)
@@ -89,3 +90,8 @@ class CarFollowing(TensorEnv):
 
     def _info(self) -> dict[str, Tensor]:
         return {"arrived": self._arrived.sum(1), "crashes": self._crashes}
+
+
+def make_car_following(name: str, options: Mapping[str, Any], **batch: Any) -> CarFollowing:
+    """Build ``prey/macf``, which has no options."""
+    return CarFollowing(**batch)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from emix.envs.core import EnvSpec
+from emix.data import Discrete, EnvSpec
+from emix.envs.registry import unknown_name
 from emix.envs.tensor import TensorEnv
 from emix.errors import UsageError
 
@@ -42,7 +46,7 @@ class StepsGame(MatrixGame):
         if steps < 2:
             raise UsageError(f"{name}: the game needs at least 2 steps (the first chooses the branch), got {steps}")
         size = steps + 1 + 4
-        spec = EnvSpec(name, n_agents=2, n_actions=2, obs_dim=size, state_dim=size, episode_limit=steps)
+        spec = EnvSpec(name, n_agents=2, action=Discrete(2), obs_dim=size, state_dim=size, episode_limit=steps)
         super().__init__(spec, num_envs=num_envs, device=device)
         self._branch = torch.zeros_like(self._time)  # [E]; 0 until it is chosen, as in MAVEN
         self._times = torch.arange(steps + 1, device=device)  # [m+1]
@@ -78,7 +82,7 @@ class PenaltyGame(MatrixGame):
         name = f"matrix/penalty-{n_agents}x{n_actions}"
         if n_agents < 2 or n_actions < 2:
             raise UsageError(f"{name}: the game needs at least 2 agents and 2 actions, got {n_agents} and {n_actions}")
-        spec = EnvSpec(name, n_agents=n_agents, n_actions=n_actions, obs_dim=5, state_dim=5, episode_limit=1)
+        spec = EnvSpec(name, n_agents=n_agents, action=Discrete(n_actions), obs_dim=5, state_dim=5, episode_limit=1)
         super().__init__(spec, num_envs=num_envs, device=device)
 
     def _start(self, where: Tensor, started: Tensor) -> None:
@@ -91,3 +95,24 @@ class PenaltyGame(MatrixGame):
 
     def _state(self) -> Tensor:
         return torch.ones(self.num_envs, self.spec.state_dim, dtype=torch.float32, device=self.device)
+
+
+def make_steps_game(
+    name: str, options: Mapping[str, Any], *, num_envs: int, device: torch.device, seed: int, first_env: int
+) -> StepsGame:
+    """Build ``matrix/msteps-<m>``, which has no options and no chance: ``seed`` and ``first_env`` change nothing."""
+    return StepsGame(*_numbers(name, r"matrix/msteps-(\d+)"), num_envs=num_envs, device=device)
+
+
+def make_penalty_game(
+    name: str, options: Mapping[str, Any], *, num_envs: int, device: torch.device, seed: int, first_env: int
+) -> PenaltyGame:
+    """Build ``matrix/penalty-<n>x<A>``, which has no options and no chance, either."""
+    return PenaltyGame(*_numbers(name, r"matrix/penalty-(\d+)x(\d+)"), num_envs=num_envs, device=device)
+
+
+def _numbers(name: str, pattern: str) -> list[int]:
+    match = re.fullmatch(pattern, name, re.ASCII)
+    if match is None:
+        raise unknown_name(name)
+    return [int(number) for number in match.groups()]

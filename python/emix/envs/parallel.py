@@ -10,7 +10,8 @@ import torch
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
-from emix.envs.core import Env, Step
+from emix.data import Discrete, Step
+from emix.envs.core import Env
 from emix.envs.registry import make
 
 
@@ -23,25 +24,24 @@ class ParallelAdapter(ParallelEnv):
     def __init__(self, name: str, seed: int, options: dict[str, Any]) -> None:
         self._make = partial(make, name, **options)
         self._env: Env = self._make(seed=seed)
-        sizes = self._env.spec
+        spec = self._env.spec
         self.metadata = {"name": name, "render_modes": []}
         self.render_mode = None
-        self.possible_agents = [f"agent_{i}" for i in range(sizes.n_agents)]
+        self.possible_agents = [f"agent_{i}" for i in range(spec.n_agents)]
         self.agents: list[str] = []
-        self.state_space = spaces.Box(-np.inf, np.inf, (sizes.state_dim,), np.float32)
-        observation = {
-            "observation": spaces.Box(-np.inf, np.inf, (sizes.obs_dim,), np.float32),
-            "action_mask": spaces.MultiBinary(sizes.n_actions),
-        }
+        self.state_space = spaces.Box(-np.inf, np.inf, (spec.state_dim,), np.float32)
+        observation: dict[str, spaces.Space] = {"observation": spaces.Box(-np.inf, np.inf, (spec.obs_dim,), np.float32)}
+        if isinstance(spec.action, Discrete):
+            observation["action_mask"] = spaces.MultiBinary(spec.action.n)
         self._observation_spaces = {agent: spaces.Dict(observation) for agent in self.possible_agents}
-        self._action_spaces = {agent: spaces.Discrete(sizes.n_actions) for agent in self.possible_agents}
-        self._state = np.zeros(sizes.state_dim, np.float32)
+        self._action_spaces = {agent: spec.action.space() for agent in self.possible_agents}
+        self._state = np.zeros(spec.state_dim, np.float32)
 
     def observation_space(self, agent: str) -> spaces.Dict:
         """Return the space of ``agent``'s observations."""
         return self._observation_spaces[agent]
 
-    def action_space(self, agent: str) -> spaces.Discrete:
+    def action_space(self, agent: str) -> spaces.Space:
         """Return the space of ``agent``'s actions."""
         return self._action_spaces[agent]
 
@@ -53,10 +53,11 @@ class ParallelAdapter(ParallelEnv):
         self.agents = list(self.possible_agents)
         return self._observe(self._env.reset()), {agent: {} for agent in self.agents}
 
-    def step(self, actions: dict[str, int]) -> tuple[dict[str, Any], ...]:
+    def step(self, actions: dict[str, Any]) -> tuple[dict[str, Any], ...]:
         """Take one action per agent: observations, rewards, terminations, truncations and infos by agent."""
-        agents = self.agents
-        step = self._env.step(torch.tensor([[int(actions[agent]) for agent in agents]]))
+        agents, spec = self.agents, self._env.spec
+        joint = np.stack([actions[agent] for agent in agents])[None]  # [1, n] or [1, n, D]
+        step = self._env.step(spec.action.tensor(spec.name, joint, self._env.device))
         observations = self._observe(step)
         reward, terminated, truncated = float(step.reward), bool(step.terminated), bool(step.truncated)
         if terminated or truncated:
@@ -78,6 +79,8 @@ class ParallelAdapter(ParallelEnv):
         self._env.close()
 
     def _observe(self, step: Step) -> dict[str, Any]:
-        obs, avail = step.obs[0].numpy(), step.avail[0].to(torch.int8).numpy()  # [n, O], [n, A]
-        self._state = step.state[0].numpy()  # [S]
-        return {agent: {"observation": obs[i], "action_mask": avail[i]} for i, agent in enumerate(self.possible_agents)}
+        seen = {"observation": step.obs[0].cpu().numpy()}  # [n, O]
+        if step.avail is not None:
+            seen["action_mask"] = step.avail[0].to(torch.int8).cpu().numpy()  # [n, A]
+        self._state = step.state[0].cpu().numpy()  # [S]
+        return {agent: {key: value[i] for key, value in seen.items()} for i, agent in enumerate(self.possible_agents)}

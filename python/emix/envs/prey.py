@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from emix.envs.core import EnvSpec
-from emix.envs.random import episode_keys, shift_right, splitmix64
+from emix.data import Discrete, EnvSpec
+from emix.envs.options import StagHuntOptions, read_options
+from emix.envs.random import shift_right, splitmix64
 from emix.envs.tensor import TensorEnv
-from emix.errors import UsageError
 
 NAME = "prey/stag-hunt"
 FIELD, AGENTS, STAGS, SIGHT, LIMIT = 10, 8, 8, 2, 200
@@ -47,11 +46,13 @@ class StagHunt(TensorEnv):
     limit is ``truncated`` here.
     """
 
-    def __init__(self, *, num_envs: int, device: torch.device, seed: int, punishment: float = 0.0) -> None:
+    def __init__(
+        self, *, num_envs: int, device: torch.device, seed: int, first_env: int = 0, punishment: float = 0.0
+    ) -> None:
         window = 2 * SIGHT + 1
-        spec = EnvSpec(NAME, AGENTS, CATCH + 1, 3 * window**2, 3 * FIELD**2, LIMIT)
-        super().__init__(spec, num_envs=num_envs, device=device)
-        self.punishment, self._seed = punishment, seed
+        spec = EnvSpec(NAME, AGENTS, Discrete(CATCH + 1), 3 * window**2, 3 * FIELD**2, LIMIT)
+        super().__init__(spec, num_envs=num_envs, device=device, seed=seed, first_env=first_env)
+        self.punishment = punishment
         square = torch.arange(SIDE * SIDE).view(SIDE, SIDE)
         inside = slice(SIGHT, SIGHT + FIELD)
         self._cells = square[inside, inside].flatten().to(device)  # [100] of the field
@@ -69,7 +70,7 @@ class StagHunt(TensorEnv):
         self._stags = torch.full((num_envs, STAGS), LEFT, device=device)  # [E, m] cells, in any order: stags are alike
 
     def _start(self, where: Tensor, started: Tensor) -> None:
-        keys = episode_keys(self._seed, self.episode, started).to(self.device)
+        keys = self._episode_keys(started)
         self._keys = torch.where(where, keys, self._keys)
         shuffled = splitmix64(keys[:, None], self._counters[:_PLACE_DRAWS]).argsort(dim=1)  # [E, 100]
         cells = self._cells[shuffled[:, : AGENTS + STAGS]]  # [E, n + m]
@@ -143,15 +144,7 @@ class StagHunt(TensorEnv):
         return {"stags_caught": (self._stags == LEFT).sum(1)}
 
 
-def make_stag_hunt(options: Mapping[str, Any], *, num_envs: int, device: torch.device, seed: int) -> StagHunt:
+def make_stag_hunt(name: str, options: Mapping[str, Any], **batch: Any) -> StagHunt:
     """Build ``prey/stag-hunt``. Raises UsageError for an unknown option or a punishment above 0."""
-    for name in options:
-        if name != "punishment":
-            raise UsageError(f"{NAME}: unknown option {name!r}, the only one is punishment")
-    value = options.get("punishment", 0.0)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not -math.inf < value <= 0:
-        raise UsageError(
-            f"{NAME}: punishment is added to the reward when one agent alone tries to catch: "
-            f"expected a number of at most 0, got {value!r}"
-        )
-    return StagHunt(num_envs=num_envs, device=device, seed=seed, punishment=float(value))
+    chosen = read_options(name, StagHuntOptions, options)
+    return StagHunt(punishment=float(chosen.punishment), **batch)

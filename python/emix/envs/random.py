@@ -15,10 +15,10 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
-def episode_keys(seed: int, episode: Tensor, where: Tensor) -> Tensor:
-    """``episode_seed(seed, e, episode[e])`` where ``where`` [E], else 0: int64 [E]; all on the CPU."""
+def episode_keys(seed: int, first_env: int, episode: Tensor, where: Tensor) -> Tensor:
+    """``episode_seed(seed, first_env + e, episode[e])`` where ``where`` [E], else 0: int64 [E]; all on the CPU."""
     numbers = zip(episode.tolist(), where.tolist(), strict=True)
-    return torch.tensor([episode_seed(seed, e, k) if starts else 0 for e, (k, starts) in enumerate(numbers)])
+    return torch.tensor([episode_seed(seed, e, k) if starts else 0 for e, (k, starts) in enumerate(numbers, first_env)])
 
 
 def splitmix64(key: Tensor, counter: Tensor) -> Tensor:

@@ -1,21 +1,25 @@
-"""The names of the environments, and ``make``, which turns a name into an environment."""
+"""The names of the environments, ``make``, which turns a name into an environment, and ``register_env``."""
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib.util import find_spec
-from itertools import product
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from emix.envs.core import Env
+from emix.envs.families import Family, built_in
+from emix.envs.options import refuse_unknown
 from emix.errors import UsageError
+from emix.plugins import load_entry_points
 
 if TYPE_CHECKING:
     import torch
 
-_FORAGING_INSTALL = 'pip install "emix[lbf]"'
+_built_in = cache(built_in)
+_registered: dict[str, Family] = {}  # by pattern
 
 
 @dataclass(frozen=True)
@@ -26,86 +30,118 @@ class EnvInfo:
     installed: bool
     install: str  # the command that installs what is missing; empty where nothing is
     description: str
+    options: tuple[str, ...]  # names of those that ``make`` takes
 
 
 def list_envs() -> list[EnvInfo]:
     """List the families of environments: whether each is installed, and the command that installs what is missing."""
-    foraging = find_spec("lbforaging") is not None
+    rows = ((family, family.installed) for family in _families())
     return [
-        EnvInfo("matrix/msteps-<m>", True, "", "m-step matrix game (SMIX, fig. 3): 2 agents, best return m + 3"),
-        EnvInfo("matrix/penalty-<n>x<A>", True, "", "one-step penalty game (PERLA, table 1): n agents, A actions each"),
-        EnvInfo("battle/<map>", True, "", f"SMAC on tensors: {', '.join(_battle_maps())}, or a .yaml file of yours"),
-        EnvInfo("prey/stag-hunt", True, "", "predator-prey (Ensemble-MIX): 8 agents must catch stags in pairs"),
-        EnvInfo("prey/macf", True, "", "multi-agent car following (Ensemble-MIX): 2 cars, speed against crashes"),
-        EnvInfo(
-            "lbf/Foraging[-<k>s]-<s>x<s>-<p>p-<f>f[-coop]-v3",
-            foraging,
-            "" if foraging else _FORAGING_INSTALL,
-            "level-based foraging (lbforaging 2): p players and f foods on an s x s field, sight k",
-        ),
+        EnvInfo(family.pattern, installed, "" if installed else family.install, family.description, family.options)
+        for family, installed in rows
     ]
 
 
+def register_env(
+    pattern: str,
+    maker: Callable[..., Env],
+    *,
+    description: str,
+    options: Iterable[str] = (),
+    examples: Iterable[str] = (),
+    requires: str = "",
+    install: str = "",
+) -> None:
+    """Let ``emix.make``, training and the commands find environments of your own.
+
+    >>> def make_mine(name, options, *, num_envs, device, seed, first_env):
+    ...     size = int(name.removeprefix("mine/"))
+    ...     return Mine(size, **options, num_envs=num_envs, device=device, seed=seed, first_env=first_env)
+    >>> emix.register_env("mine/<size>", make_mine, description="a ring of places", options=["prize"])
+    >>> env = emix.make("mine/7", num_envs=64, prize=2.0)
+
+    Args:
+        pattern: the names, such as ``"mine/ring"`` or ``"mine/<size>"``, where ``<size>`` stands for any text.
+        maker: gets the whole name, which goes into ``EnvSpec.name``, and a dict of those ``options`` that the caller
+            gave; by keyword ``num_envs``, ``device`` (a ``torch.device`` that is there), ``seed`` and ``first_env``
+            (see ``make``). It returns what keeps the contract of ``emix.envs.Env``, such as a ``HostEnv``:
+            ``check_env`` looks whether it does. It raises UsageError for a name or an option that makes no sense.
+        description: one line, for ``emix envs``.
+        options: names of what ``make`` takes besides its own arguments; others are refused with a sentence.
+        examples: names that are offered to somebody who mistypes one; the pattern, where there are none.
+        requires: a package that the environment imports, such as ``"lbforaging"``.
+        install: the command that installs it; ``pip install`` and its name where not given.
+
+    Raises:
+        UsageError: a name could fit both this pattern and that of another family, or the pattern is none. Registering
+            the same maker again, as a notebook does that is run twice, is fine.
+    """
+    if not re.fullmatch(r"([^<>\s]|<[^<>\s]+>)+", pattern):
+        raise UsageError(f"register_env: pattern expects a name without spaces, such as 'mine/<size>', got {pattern!r}")
+    if requires and not install:
+        install = f"pip install {requires}"
+    new = Family(pattern, description, maker, tuple(options), tuple(examples), requires, install)
+    for known in (*_built_in(), *_registered.values()):
+        if known.meets(new) and not (known.pattern == pattern and _source(known) == _source(new)):
+            raise UsageError(
+                f"register_env: {pattern!r} clashes with the environments {known.pattern!r}, "
+                f"which some of its names would mean, too: choose other names"
+            )
+    _registered[pattern] = new
+
+
 def make(
-    name: str, *, num_envs: int = 1, device: str | torch.device = "cpu", seed: int = 0, **family_options: Any
+    name: str,
+    *,
+    num_envs: int = 1,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    first_env: int = 0,
+    **options: Any,
 ) -> Env:
     """Build ``num_envs`` copies of environment ``name`` whose tensors live on ``device``.
 
-    ``seed`` fixes every random draw: episode number ``k`` of copy ``e`` is the same whatever ``num_envs`` is and
-    whatever was played before. ``battle/<map>`` takes the options of ``emix.envs.battle.BattleOptions``, such as
-    ``reward="sparse"``, and ``prey/stag-hunt`` takes ``punishment``; the others have none. Raises UsageError for an
-    unknown name or option (with the closest ones), a parameter out of range, a device that is not there, or a package
-    that is not installed.
+    ``seed`` fixes every random draw: episode number ``k`` of copy ``e`` depends on (``seed``, ``first_env`` + ``e``,
+    ``k``) alone, whatever ``num_envs`` is and whatever was played before. So a batch can be divided: two of 32 with
+    ``first_env`` 0 and 32 play what one of 64 plays. The other ``options`` are the family's: those of ``battle/<map>``
+    are ``emix.envs.battle.BattleOptions``, such as ``reward="sparse"``; ``list_envs`` names them all.
+
+    Raises:
+        UsageError: an unknown name or option (with the closest ones), a parameter out of range, a device that is not
+            there, or a package that is not installed.
     """
-    _check_integer(name, "num_envs", num_envs, least=1)
-    _check_integer(name, "seed", seed, least=0)
-    options: dict[str, Any] = {"num_envs": num_envs, "device": _usable_device(name, device)}
-    if name.startswith("battle/"):
-        if name.removeprefix("battle/") not in _battle_maps() and not name.endswith((".yaml", ".yml")):
-            raise unknown_name(name)
-        from emix.envs.battle.env import make_battle
-
-        return make_battle(name, family_options, seed=seed, **options)
-    if name == "prey/stag-hunt":
-        from emix.envs.prey import make_stag_hunt
-
-        return make_stag_hunt(family_options, seed=seed, **options)
-    if family_options:
-        raise UsageError(
-            f"{name}: unknown option {next(iter(family_options))!r}: only battle/<map> and prey/stag-hunt have options"
-        )
-    if match := re.fullmatch(r"matrix/msteps-(\d+)", name):
-        from emix.envs.matrix import StepsGame
-
-        return StepsGame(int(match[1]), **options)
-    if match := re.fullmatch(r"matrix/penalty-(\d+)x(\d+)", name):
-        from emix.envs.matrix import PenaltyGame
-
-        return PenaltyGame(int(match[1]), int(match[2]), **options)
-    if name == "prey/macf":
-        from emix.envs.macf import CarFollowing
-
-        return CarFollowing(seed=seed, **options)
-    if name.startswith("lbf/"):
-        from emix.envs.lbf import make_foraging
-
-        if find_spec("lbforaging") is None:
-            raise UsageError(f"{name} needs the package lbforaging, which is not installed: {_FORAGING_INSTALL}")
-        return make_foraging(name, seed=seed, **options)
-    raise unknown_name(name)
+    for what, value, least in (("num_envs", num_envs, 1), ("seed", seed, 0), ("first_env", first_env, 0)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UsageError(f"{name}: {what} must be an integer of at least {least}, got {value!r}")
+    if first_env + num_envs > 1 << 32:
+        raise UsageError(f"{name}: first_env + num_envs must be at most 2^32, got {first_env} + {num_envs}")
+    family = next((family for family in _families() if family.fits(name)), None)
+    if family is None:
+        raise unknown_name(name)
+    if not family.installed:
+        raise UsageError(f"{name} needs the package {family.requires}, which is not installed: {family.install}")
+    refuse_unknown(name, options, family.options)
+    place = _usable_device(name, device)
+    return family.maker(name, options, num_envs=num_envs, device=place, seed=seed, first_env=first_env)
 
 
 def unknown_name(name: str) -> UsageError:
     """Return the error for a name that no family knows, with the closest names."""
-    closest = difflib.get_close_matches(name, _concrete_names(), n=3)
-    known = ", ".join(family.name for family in list_envs())
-    hint = f"did you mean {' or '.join(closest)}?" if closest else f"the names are {known}"
+    families = _families()
+    closest = difflib.get_close_matches(name, [known for family in families for known in family.suggestions])
+    names = ", ".join(family.pattern for family in families)
+    hint = f"did you mean {' or '.join(closest)}?" if closest else f"the names are {names}"
     return UsageError(f"unknown environment {name!r}: {hint}")
 
 
-def _check_integer(name: str, what: str, value: int, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UsageError(f"{name}: {what} must be an integer of at least {least}, got {value!r}")
+def _families() -> list[Family]:
+    load_entry_points("emix.envs")
+    return [*_built_in(), *_registered.values()]
+
+
+def _source(family: Family) -> tuple[Any, Any]:
+    """Where a maker comes from: importing its module anew must not clash with itself."""
+    return getattr(family.maker, "__module__", None), getattr(family.maker, "__qualname__", family.maker)
 
 
 def _usable_device(name: str, device: str | torch.device) -> torch.device:
@@ -116,22 +152,3 @@ def _usable_device(name: str, device: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         cause = str(error).splitlines()[0]
         raise UsageError(f"{name}: device {str(device)!r} cannot be used ({cause}); device='cpu' always can") from error
-
-
-def _battle_maps() -> list[str]:
-    from emix.envs.battle.maps import list_maps
-
-    return list_maps()
-
-
-def _concrete_names() -> list[str]:
-    perla_sizes = product((2, 3, 4, 5, 6, 10, 15, 20), (3, 6, 9, 12, 15))
-    lbforaging_ids = product(("", "-2s"), range(5, 20), range(2, 10), range(1, 5), ("", "-coop"))  # those it registers
-    return [
-        *(f"matrix/msteps-{m}" for m in range(2, 11)),
-        *(f"matrix/penalty-{n}x{a}" for n, a in perla_sizes),
-        *(f"battle/{name}" for name in _battle_maps()),
-        "prey/stag-hunt",
-        "prey/macf",
-        *(f"lbf/Foraging{sight}-{s}x{s}-{p}p-{f}f{coop}-v3" for sight, s, p, f, coop in lbforaging_ids),
-    ]

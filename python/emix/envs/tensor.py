@@ -9,6 +9,7 @@ from torch import Tensor
 
 from emix.envs import batch
 from emix.envs.core import EnvSpec, Step
+from emix.envs.random import episode_keys
 from emix.errors import UsageError
 
 
@@ -17,11 +18,15 @@ class TensorEnv(ABC):
 
     A game says how an episode starts (``_start``), what a joint action does (``_play``) and what is seen
     (``_observe``). It also plays on where an environment has finished: what comes of it is thrown away here. ``step``
-    never waits for a GPU.
+    never waits for a GPU. A game of chance draws from ``_episode_keys``, for which it hands on ``seed`` and
+    ``first_env``.
     """
 
-    def __init__(self, spec: EnvSpec, *, num_envs: int, device: torch.device) -> None:
+    def __init__(
+        self, spec: EnvSpec, *, num_envs: int, device: torch.device, seed: int = 0, first_env: int = 0
+    ) -> None:
         self.spec, self.num_envs, self.device = spec, num_envs, device
+        self._seed, self._first_env = seed, first_env
         self.episode = torch.zeros(num_envs, dtype=torch.int64)  # [E]
         self._time = torch.zeros(num_envs, dtype=torch.int64, device=device)  # [E] steps played
         self._last: Step | None = None
@@ -41,15 +46,16 @@ class TensorEnv(ABC):
         return self._step(torch.zeros(self.num_envs, device=self.device), terminated, truncated)
 
     def step(self, actions: Tensor) -> Step:
-        """Play the joint ``actions`` [E, n]. Raises UsageError for one that is not available (on the CPU only; on a GPU
-        an action out of range counts as the nearest)."""
+        """Play the joint ``actions``, [E, n] or [E, n, D]. Raises UsageError for one that is not available or out of
+        bounds (on the CPU only; on a GPU an action out of range counts as the nearest)."""
         if self._last is None:
             raise UsageError(f"{self.spec.name}: step was called before reset: call reset() first")
-        batch.check_actions(self.spec, actions, self.num_envs, self.device)
+        name, action = self.spec.name, self.spec.action
+        action.check(name, actions, (self.num_envs, self.spec.n_agents), self.device)
         if self.device.type == "cpu":
-            batch.check_available(self.spec, actions, self._last.avail, self._last.done)
+            action.check_values(name, actions, self._last.avail, self._last.done)
         running = ~self._last.done
-        reward, ended = self._play(actions.clamp(0, self.spec.n_actions - 1))
+        reward, ended = self._play(action.nearest(actions))
         self._time = self._time + running
         late = self._time >= self.spec.episode_limit
         return self._step(
@@ -62,6 +68,10 @@ class TensorEnv(ABC):
         """Do nothing: tensors free themselves."""
         return
 
+    def _episode_keys(self, started: Tensor) -> Tensor:
+        """Keys of the episodes that start where ``started`` [E] on the CPU, else 0: int64 [E] on the device."""
+        return episode_keys(self._seed, self._first_env, self.episode, started).to(self.device)
+
     def _step(self, reward: Tensor, terminated: Tensor, truncated: Tensor) -> Step:
         obs, state, avail = self._observe()
         self._last = Step(obs, state, avail, reward, terminated, truncated, self._info())
@@ -73,11 +83,12 @@ class TensorEnv(ABC):
 
     @abstractmethod
     def _play(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Play ``actions`` [E, n]: the reward [E] float32, and where the rules end the episode [E] bool."""
+        """Play ``actions``, which are in range, [E, n] or [E, n, D]: the reward [E] float32, and where the rules end
+        the episode [E] bool."""
 
     @abstractmethod
-    def _observe(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Observations [E, n, O], state [E, S] and available actions [E, n, A]: new tensors."""
+    def _observe(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Observations [E, n, O], state [E, S] and available actions [E, n, A] (None of a Box): new tensors."""
 
     def _info(self) -> dict[str, Tensor]:
         """What else a step reports, [E] each."""

@@ -12,9 +12,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector.utils import read_from_shared_memory
+from gymnasium.vector.utils import batch_space, read_from_shared_memory
 
-from emix.envs.core import EnvSpec
+from emix.data import EnvSpec, fields
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,14 @@ class EnvGroup(gymnasium.Env):
         self._make_env, self._first = make_env, first
         self._envs: list[gymnasium.Env] = []  # built at the first reset, so that workers start together
         self._finished = [True] * size
-        shape = (size, spec.n_agents)
+        shapes = {field.name: (size, *field.shape) for field in fields(spec)}
+        self._seen = [name for name in ("obs", "state", "avail") if name in shapes]
         self.observation_space = spaces.Dict(
-            obs=spaces.Box(-np.inf, np.inf, (*shape, spec.obs_dim), np.float32),
-            state=spaces.Box(-np.inf, np.inf, (size, spec.state_dim), np.float32),
-            avail=spaces.MultiBinary((*shape, spec.n_actions)),
-            reward=spaces.Box(-np.inf, np.inf, (size,), np.float32),
-            flags=spaces.MultiBinary((size, 2)),  # terminated, truncated
+            {name: _space(shapes[name], name == "avail") for name in self._seen},
+            reward=_space(shapes["reward"], False),
+            flags=_space((size, 2), True),  # terminated, truncated
         )
-        self.action_space = spaces.MultiDiscrete(np.full(shape, spec.n_actions))
+        self.action_space = batch_space(spec.action.joint_space(spec.n_agents), size)
         self.out: dict[str, np.ndarray] = {}  # the observation; the worker sets it to its place in shared memory
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, np.ndarray], dict]:
@@ -65,7 +64,7 @@ class EnvGroup(gymnasium.Env):
                 info["failure"] = Failure(index, traceback.format_exc())
         return self.out, info
 
-    def step(self, action: list[list[int]]) -> tuple[dict[str, np.ndarray], float, bool, bool, dict]:
+    def step(self, action: list[Any]) -> tuple[dict[str, np.ndarray], float, bool, bool, dict]:
         """Step every unfinished environment; rewards and flags are in the observation, not in gymnasium's scalars."""
         info: dict[str, Failure] = {}
         self.out["reward"][:] = 0
@@ -85,11 +84,15 @@ class EnvGroup(gymnasium.Env):
             env.close()
 
     def _write(self, i: int, observation: dict[str, Any], reward: float, terminated: bool, truncated: bool) -> None:
-        for key in ("obs", "state", "avail"):
-            self.out[key][i] = observation[key]
+        for name in self._seen:
+            self.out[name][i] = observation[name]
         self.out["reward"][i] = reward
         self.out["flags"][i] = terminated, truncated and not terminated
         self._finished[i] = bool(terminated or truncated)
+
+
+def _space(shape: tuple[int, ...], flags: bool) -> spaces.Space:
+    return spaces.MultiBinary(shape) if flags else spaces.Box(-np.inf, np.inf, shape, np.float32)
 
 
 def serve(

@@ -5,7 +5,7 @@ collisions), then reward, end, observations, state and available actions. ``csrc
 ``emix.envs.battle`` makes the tensors of a map and is what most users want.
 
 CPU and GPU play the same battle bit for bit: every operation is exactly rounded, all sums have a fixed order, and the
-random numbers are Philox4x32-10 at (seed, index of the battle, number of the episode).
+random numbers are Philox4x32-10 at (seed, number of the battle, number of the episode).
 
 Errors: ValueError that names the argument, what was expected and what came.
 
@@ -84,15 +84,15 @@ def battle_step(state: BattleState, actions: Tensor, scenario: BattleTables) -> 
 
 
 def battle_reset(
-    state: BattleState, where: Tensor, scenario: BattleTables, *, seed: int, closed: bool = False
+    state: BattleState, where: Tensor, scenario: BattleTables, *, seed: int, first: int = 0, closed: bool = False
 ) -> BattleStep:
     """Start the next episode where ``where`` [B] bool; the other battles are only observed.
 
     Battle b starts episode number ``clock.episode`` and adds 1 to it; everything random in it is a function of (seed,
-    b, number). ``closed``: with the map's closed terrain.
+    ``first`` + b, number). ``closed``: with the map's closed terrain.
     """
     try:
-        return BattleStep(*_reset(*state, where, *scenario, seed, closed))
+        return BattleStep(*_reset(*state, where, *scenario, seed, first, closed))
     except (RuntimeError, AttributeError, TypeError) as error:
         raise explained(error, _NO_NAMES) from None
 
@@ -133,5 +133,5 @@ def _(units, minds, clock, actions, stats, traits, rules, terrain, waypoints, la
 
 
 @torch.library.register_fake("emix::battle_reset")
-def _(units, minds, clock, where, stats, traits, rules, terrain, waypoints, layout, seed, closed):  # type: ignore[no-untyped-def]
+def _(units, minds, clock, where, stats, traits, rules, terrain, waypoints, layout, seed, first, closed):  # type: ignore[no-untyped-def]
     return _fake(units, layout)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import gymnasium
 import pytest
@@ -18,10 +19,8 @@ from tests.envs.battle.test_maps import MAP
 
 @pytest.mark.parametrize("name", ["3m", "MMM2", "2s3z", "so_many_baneling", "2m_vs_1z", "corridor"])
 def test_the_contract(name, device):
-    def make(num_envs):
-        return emix.make(f"battle/{name}", num_envs=num_envs, device=device, seed=3, episode_limit=40)
-
-    check_env(make(3), make)
+    make = partial(emix.make, f"battle/{name}", device=device, seed=3, episode_limit=40)
+    check_env(make(num_envs=3), make)
 
 
 @pytest.mark.parametrize(
@@ -29,10 +28,8 @@ def test_the_contract(name, device):
     [{"obs_instead_of_state": True}, {"enemy_order": "sorted"}, {"checked": False}, {"obs_last_action": True}],
 )
 def test_the_contract_with_options(options):
-    check_env(
-        emix.make("battle/2s3z", num_envs=3, **options),
-        lambda num_envs: emix.make("battle/2s3z", num_envs=num_envs, **options),
-    )
+    make = partial(emix.make, "battle/2s3z", **options)
+    check_env(make(num_envs=3), make)
 
 
 def starts(env, steps=0):
@@ -172,7 +169,7 @@ def test_a_map_of_ones_own(tmp_path):
     file.write_text(yaml.safe_dump(MAP))
     env = emix.make(f"battle/{file}", num_envs=3)
     assert (env.spec.name, env.spec.n_agents, env.spec.n_actions) == (f"battle/{file}", 2, 7)
-    check_env(env, lambda num_envs: emix.make(f"battle/{file}", num_envs=num_envs))
+    check_env(env, partial(emix.make, f"battle/{file}"))
 
 
 def test_balances_play_differently():

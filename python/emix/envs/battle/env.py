@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,12 @@ from torch import Tensor
 
 from emix.envs import batch
 from emix.envs.battle.fields import CLOCK, MIND, STATUS, UNIT
-from emix.envs.battle.options import battle_options
+from emix.envs.battle.maps import list_maps
+from emix.envs.battle.options import BattleOptions
 from emix.envs.battle.scenario import Scenario, make_scenario
 from emix.envs.core import Step
+from emix.envs.options import read_options
+from emix.envs.registry import unknown_name
 from emix.errors import UsageError
 from emix.ops.battle import BattleState, BattleStep, BattleTables, battle_reset, battle_step
 
@@ -34,7 +38,9 @@ class BattleEnv:
     actions would wait for the device.
     """
 
-    def __init__(self, scenario: Scenario, *, num_envs: int, device: torch.device, seed: int) -> None:
+    def __init__(
+        self, scenario: Scenario, *, num_envs: int, device: torch.device, seed: int, first_env: int = 0
+    ) -> None:
         self.scenario, self.spec, self.num_envs, self.device = scenario, scenario.spec, num_envs, device
         self.closed = False
         slots, checked = scenario.slots, scenario.options.checked
@@ -51,7 +57,7 @@ class BattleEnv:
             waypoints=_tensor(scenario.waypoints, device),
             layout=list(scenario.layout),
         )
-        self._seed = seed
+        self._seed, self._first_env = seed, first_env
         self._checked = device.type == "cpu" if checked is None else checked
         self._last: Step | None = None
 
@@ -73,16 +79,18 @@ class BattleEnv:
     def reset(self, where: Tensor | None = None) -> Step:
         """Start the next episode everywhere, or where ``where`` [B] is True."""
         where = batch.reset_mask(self.spec, where, self._last is not None, self.num_envs).to(self.device).contiguous()
-        return self._step(battle_reset(self.battles, where, self.tables, seed=self._seed, closed=self.closed))
+        seed, first = self._seed, self._first_env
+        return self._step(battle_reset(self.battles, where, self.tables, seed=seed, first=first, closed=self.closed))
 
     def step(self, actions: Tensor) -> Step:
         """Play the joint ``actions`` [B, n] for 8 game loops. Raises UsageError for one that is not available, if
         ``checked``."""
         if self._last is None:
             raise UsageError(f"{self.spec.name}: step was called before reset: call reset() first")
-        batch.check_actions(self.spec, actions, self.num_envs, self.device)
+        name, action = self.spec.name, self.spec.action
+        action.check(name, actions, (self.num_envs, self.spec.n_agents), self.device)
         if self._checked:
-            batch.check_available(self.spec, actions, self._last.avail, self._last.done)
+            action.check_values(name, actions, self._last.avail, self._last.done)
         return self._step(battle_step(self.battles, actions.contiguous(), self.tables))
 
     def check(self) -> None:
@@ -127,18 +135,17 @@ class BattleEnv:
         return self._last
 
 
-def make_battle(name: str, options: dict[str, Any], *, num_envs: int, device: torch.device, seed: int) -> BattleEnv:
+def make_battle(name: str, options: Mapping[str, Any], **batch: Any) -> BattleEnv:
     """Build ``battle/<map>``; the map is a name or the path of a YAML file.
 
     Raises:
         UsageError: an unknown map or option, or a mistake in a file.
     """
-    try:
-        chosen = battle_options(options)
-    except UsageError as error:
-        raise UsageError(f"{name}: {error}") from None
-    scenario = make_scenario(name, name.removeprefix("battle/"), chosen)
-    return BattleEnv(scenario, num_envs=num_envs, device=device, seed=seed)
+    map_name = name.removeprefix("battle/")
+    if map_name not in list_maps() and not map_name.endswith((".yaml", ".yml")):
+        raise unknown_name(name)
+    scenario = make_scenario(name, map_name, read_options(name, BattleOptions, options))
+    return BattleEnv(scenario, **batch)
 
 
 def _tensor(table: np.ndarray, device: torch.device) -> Tensor:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from emix.envs.battle import fields as rows
-from emix.envs.battle.reading import closest
+from emix.envs.options import check_types, closest
 from emix.errors import UsageError
 
 
@@ -69,8 +68,7 @@ class BattleOptions:
     state_timestep_number: bool = False
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            _check_type(field.name, str(field.type), getattr(self, field.name))
+        check_types(self)
         _check_choice("enemy_order", self.enemy_order, rows.ENEMY_ORDER)
         _check_choice("reward", self.reward, rows.REWARD)
         for name, least in (("spawn_jitter", 0.0), ("reward_scale_rate", 1e-6), ("move_amount", 0.1)):
@@ -98,29 +96,6 @@ class BattleOptions:
         return sum(rows.FEATURE[name] for name, on in chosen.items() if on)
 
 
-def battle_options(values: Mapping[str, Any]) -> BattleOptions:
-    """The options with ``values`` set. Raises UsageError for one that is unknown or out of range."""
-    known = [field.name for field in fields(BattleOptions)]
-    for name in values:
-        if name not in known:
-            raise UsageError(f"unknown option {name!r}, {closest(name, known)}")
-    return BattleOptions(**values)
-
-
 def _check_choice(name: str, value: str, known: Mapping[str, int]) -> None:
     if value not in known:
         raise UsageError(f"unknown {name} {value!r}, {closest(value, known)}")
-
-
-def _check_type(name: str, wanted: str, value: Any) -> None:
-    """Raise UsageError unless ``value`` has the type that a field of ``BattleOptions`` was declared with."""
-    kinds = wanted.split(" | ")
-    fits = (
-        ("None" in kinds and value is None)
-        or ("bool" in kinds and isinstance(value, bool))
-        or ("str" in kinds and isinstance(value, str))
-        or ("int" in kinds and isinstance(value, int) and not isinstance(value, bool))
-        or ("float" in kinds and isinstance(value, int | float) and not isinstance(value, bool))
-    )
-    if not fits:
-        raise UsageError(f"{name} expects {' or '.join(kinds)}, got {value!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Collection, Iterable
 from importlib import resources
@@ -11,14 +10,8 @@ from typing import Any
 
 import yaml
 
+from emix.envs.options import closest
 from emix.errors import UsageError
-
-
-def closest(name: object, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest known ones, or all."""
-    known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(known)}"
 
 
 def packaged(folder: str) -> list[str]:

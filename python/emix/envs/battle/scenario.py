@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from emix.data import Discrete, EnvSpec
 from emix.envs.battle import fields as rows
 from emix.envs.battle.maps import BattleMap, load_map
 from emix.envs.battle.options import BattleOptions
 from emix.envs.battle.spawn import Start, place_units
 from emix.envs.battle.terrain import waypoints
 from emix.envs.battle.units import Balance, load_balance
-from emix.envs.core import EnvSpec
 from emix.errors import UsageError
 
 SIGHT, SHOOT_RANGE = 9.0, 6.0  # SMAC's, of every unit
@@ -112,7 +112,8 @@ def _sizes(
     obs += own_health + types + options.obs_timestep_number
     state = allies * (4 + shields[0] + types) + enemies * (3 + shields[1] + types)
     state += allies * actions * options.state_last_action + options.state_timestep_number
-    return EnvSpec(name, allies, actions, obs, allies * obs if options.obs_instead_of_state else state, limit)
+    state_dim = allies * obs if options.obs_instead_of_state else state
+    return EnvSpec(name, allies, Discrete(actions), obs, state_dim, limit)
 
 
 def _stats(allies: list[Start], enemies: list[Start]) -> NDArray[np.float32]:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from emix.envs.battle.fields import CELLS, LAYER
 from emix.envs.battle.maps import BattleMap, Group
-from emix.envs.battle.reading import closest
 from emix.envs.battle.units import Balance, UnitType
+from emix.envs.options import closest
 from emix.errors import UsageError
 
 _STEP = 0.125  # cells between places that are tried

@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from emix.envs.battle.env import make_battle
+from emix.envs.battle.env import BattleEnv
 from emix.envs.battle.fields import LOOPS, MIND
 from emix.envs.battle.frame import Frame, follow, snapshot
 from emix.envs.battle.heuristic import Heuristic, positions, unit_in, unit_slots
-from emix.envs.battle.scenario import SIGHT
+from emix.envs.battle.options import BattleOptions
+from emix.envs.battle.scenario import SIGHT, make_scenario
 from emix.envs.core import Step
+from emix.envs.options import read_options
 from emix.errors import UsageError
 
 
@@ -95,9 +98,10 @@ class StarCraft2Env:
             "reward_scale_rate": reward_scale_rate,
             "checked": False,  # an AssertionError says it instead
         }
-        name, device = f"battle/{map_name}", torch.device("cpu")
-        self._env = make_battle(name, chosen | options, num_envs=1, device=device, seed=self._seed)
-        scenario, spec = self._env.scenario, self._env.spec
+        name = f"battle/{map_name}"
+        scenario = make_scenario(name, map_name, read_options(name, BattleOptions, chosen | options))
+        self._env = BattleEnv(scenario, num_envs=1, device=torch.device("cpu"), seed=self._seed)
+        spec = scenario.spec
         self.n_agents, self.n_enemies = spec.n_agents, len(scenario.enemies)
         self.n_actions, self.episode_limit = spec.n_actions, spec.episode_limit
         self.max_reward = scenario.max_reward
@@ -131,7 +135,7 @@ class StarCraft2Env:
         else:
             sent = chosen = [int(action) for action in actions]
             for agent, action in enumerate(chosen):
-                allowed = 0 <= action < self.n_actions and bool(before.avail[0, agent, action])
+                allowed = 0 <= action < self.n_actions and bool(self._avail()[agent, action])
                 assert allowed, f"Agent {agent} cannot perform action {action}"
         self._step = step = self._env.step(torch.tensor([sent]))
         if sent != chosen:
@@ -187,7 +191,7 @@ class StarCraft2Env:
 
     def get_avail_agent_actions(self, agent_id: int) -> list[int]:
         """Of one agent, 1 for each action that it may take and 0 for the others."""
-        return self._current().avail[0, agent_id].int().tolist()
+        return self._avail()[agent_id].int().tolist()
 
     def get_total_actions(self) -> int:
         """Actions of an agent."""
@@ -264,6 +268,11 @@ class StarCraft2Env:
         if self._step is None:
             raise UsageError(f"battle/{self.map_name}: call reset() first")
         return self._step
+
+    def _avail(self) -> Tensor:
+        avail = self._current().avail
+        assert avail is not None  # its actions are discrete
+        return avail[0]  # [n, A]
 
     def _info(self, step: Step) -> dict[str, Any]:
         info: dict[str, Any] = {

@@ -1,0 +1,137 @@
+"""The families of environments that emix brings, a row each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from emix.envs.battle.maps import list_maps
+from emix.envs.battle.options import BattleOptions
+from emix.envs.options import ContinuousOptions, StagHuntOptions, names_of
+
+if TYPE_CHECKING:
+    from emix.envs.core import Env
+
+_PARAMETER = re.compile("<[^<>]+>")
+
+
+@dataclass(frozen=True)
+class Family:
+    """Environments whose names fit one pattern, in which ``<m>`` stands for any text."""
+
+    pattern: str
+    description: str
+    maker: Callable[..., Env]  # (name, options, *, num_envs, device, seed, first_env)
+    options: tuple[str, ...] = ()  # names of those it takes
+    examples: tuple[str, ...] = ()  # some of its names
+    requires: str = ""  # a package that it imports
+    install: str = ""  # the command that installs it
+
+    def fits(self, name: str) -> bool:
+        """Whether ``name`` is one of its names."""
+        return re.fullmatch(".+".join(map(re.escape, _PARAMETER.split(self.pattern))), name) is not None
+
+    def meets(self, other: Family) -> bool:
+        """Whether some name fits both patterns."""
+        return _meet(_letters(self.pattern), _letters(other.pattern))
+
+    @property
+    def suggestions(self) -> tuple[str, ...]:
+        """What is offered to somebody who mistypes a name."""
+        return self.examples or (self.pattern,)
+
+    @property
+    def installed(self) -> bool:
+        """Whether what it requires is there."""
+        return not self.requires or find_spec(self.requires) is not None
+
+
+_ANY, _MANY = "any letter", "any letters, or none"
+
+
+def _letters(pattern: str) -> tuple[str, ...]:
+    letters: list[str] = []
+    for k, text in enumerate(_PARAMETER.split(pattern)):
+        letters += [_ANY, _MANY] * (k > 0) + list(text)
+    return tuple(letters)
+
+
+def _meet(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    if one[:1] == (_MANY,):
+        return _meet(one[1:], other) or (bool(other) and _meet(one, other[1:]))
+    if other[:1] == (_MANY,):
+        return _meet(other, one)
+    if not one or not other:
+        return not one and not other
+    return (one[0] == other[0] or _ANY in (one[0], other[0])) and _meet(one[1:], other[1:])
+
+
+def built_in() -> tuple[Family, ...]:
+    """The rows."""
+    perla_sizes = product((2, 3, 4, 5, 6, 10, 15, 20), (3, 6, 9, 12, 15))
+    lbforaging_ids = product(("", "-2s"), range(5, 20), range(2, 10), range(1, 5), ("", "-coop"))  # those it registers
+    return (
+        Family(
+            "matrix/msteps-<m>",
+            "m-step matrix game (SMIX, fig. 3): 2 agents, best return m + 3",
+            _late("emix.envs.matrix", "make_steps_game"),
+            examples=_all("matrix/msteps-{}", ((m,) for m in range(2, 11))),
+        ),
+        Family(
+            "matrix/penalty-<n>x<A>",
+            "one-step penalty game (PERLA, table 1): n agents, A actions each",
+            _late("emix.envs.matrix", "make_penalty_game"),
+            examples=_all("matrix/penalty-{}x{}", perla_sizes),
+        ),
+        Family(
+            "matrix/continuous",
+            "one-step game with continuous actions (ADER, fig. 1): 2 agents, a narrow path to the goal",
+            _late("emix.envs.continuous", "make_continuous_game"),
+            options=names_of(ContinuousOptions),
+        ),
+        Family(
+            "battle/<map>",
+            f"SMAC on tensors: {', '.join(list_maps())}, or a .yaml file of yours",
+            _late("emix.envs.battle.env", "make_battle"),
+            options=names_of(BattleOptions),
+            examples=_all("battle/{}", ((name,) for name in list_maps())),
+        ),
+        Family(
+            "prey/stag-hunt",
+            "predator-prey (Ensemble-MIX): 8 agents must catch stags in pairs",
+            _late("emix.envs.prey", "make_stag_hunt"),
+            options=names_of(StagHuntOptions),
+        ),
+        Family(
+            "prey/macf",
+            "multi-agent car following (Ensemble-MIX): 2 cars, speed against crashes",
+            _late("emix.envs.macf", "make_car_following"),
+        ),
+        Family(
+            "lbf/<id>",
+            "level-based foraging (lbforaging 2): Foraging[-<k>s]-<s>x<s>-<p>p-<f>f[-coop]-v3, "
+            "p players and f foods on an s x s field, sight k",
+            _late("emix.envs.lbf", "make_foraging"),
+            examples=_all("lbf/Foraging{0}-{1}x{1}-{2}p-{3}f{4}-v3", lbforaging_ids),
+            requires="lbforaging",
+            install='pip install "emix[lbf]"',
+        ),
+    )
+
+
+def _late(module: str, maker: str) -> Callable[..., Env]:
+    """A maker whose module is imported when it is called: many need torch, or a simulator."""
+
+    def make(*args: Any, **kwargs: Any) -> Env:
+        return getattr(import_module(module), maker)(*args, **kwargs)
+
+    return make
+
+
+def _all(pattern: str, values: Iterable[tuple[Any, ...]]) -> tuple[str, ...]:
+    return tuple(pattern.format(*row) for row in values)
