@@ -20,6 +20,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from torch import Tensor
 
 from emix.envs import batch
+from emix.data import Discrete
 from emix.envs.core import EnvSpec, Step, episode_seed
 from emix.envs.worker import EnvGroup, Failure, serve
 from emix.errors import UsageError
@@ -167,7 +168,7 @@ def _read_spec(name: str, make_env: Callable[[], gymnasium.Env], episode_limit: 
     env = make_env()
     sizes: Any = env.observation_space
     n_agents, obs_dim = sizes["obs"].shape
-    spec = EnvSpec(name, n_agents, sizes["avail"].shape[1], obs_dim, sizes["state"].shape[0], episode_limit)
+    spec = EnvSpec(name, n_agents, Discrete(int(sizes["avail"].shape[1])), obs_dim, sizes["state"].shape[0], episode_limit)
     env.close()
     return spec
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from emix.data import Discrete
 from emix.envs.core import EnvSpec
 from emix.envs.random import episode_keys, splitmix64, uniform
 from emix.envs.tensor import TensorEnv
@@ -35,7 +36,7 @@ class CarFollowing(TensorEnv):
     """
 
     def __init__(self, *, num_envs: int, device: torch.device, seed: int) -> None:
-        spec = EnvSpec(NAME, CARS, ACTIONS, obs_dim=2 * CARS, state_dim=2 * CARS, episode_limit=LIMIT)
+        spec = EnvSpec(NAME, CARS, Discrete(ACTIONS), obs_dim=2 * CARS, state_dim=2 * CARS, episode_limit=LIMIT)
         super().__init__(spec, num_envs=num_envs, device=device)
         self._seed = seed
         self._keys = torch.zeros(num_envs, dtype=torch.int64, device=device)  # [E]

@@ -7,6 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from emix.data import Discrete
 from emix.envs.core import EnvSpec
 from emix.envs.tensor import TensorEnv
 from emix.errors import UsageError
@@ -42,7 +43,7 @@ class StepsGame(MatrixGame):
         if steps < 2:
             raise UsageError(f"{name}: the game needs at least 2 steps (the first chooses the branch), got {steps}")
         size = steps + 1 + 4
-        spec = EnvSpec(name, n_agents=2, n_actions=2, obs_dim=size, state_dim=size, episode_limit=steps)
+        spec = EnvSpec(name, n_agents=2, action=Discrete(2), obs_dim=size, state_dim=size, episode_limit=steps)
         super().__init__(spec, num_envs=num_envs, device=device)
         self._branch = torch.zeros_like(self._time)  # [E]; 0 until it is chosen, as in MAVEN
         self._times = torch.arange(steps + 1, device=device)  # [m+1]
@@ -78,7 +79,7 @@ class PenaltyGame(MatrixGame):
         name = f"matrix/penalty-{n_agents}x{n_actions}"
         if n_agents < 2 or n_actions < 2:
             raise UsageError(f"{name}: the game needs at least 2 agents and 2 actions, got {n_agents} and {n_actions}")
-        spec = EnvSpec(name, n_agents=n_agents, n_actions=n_actions, obs_dim=5, state_dim=5, episode_limit=1)
+        spec = EnvSpec(name, n_agents=n_agents, action=Discrete(n_actions), obs_dim=5, state_dim=5, episode_limit=1)
         super().__init__(spec, num_envs=num_envs, device=device)
 
     def _start(self, where: Tensor, started: Tensor) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from emix.data import Discrete
 from emix.envs.core import EnvSpec
 from emix.envs.random import episode_keys, shift_right, splitmix64
 from emix.envs.tensor import TensorEnv
@@ -49,7 +50,7 @@ class StagHunt(TensorEnv):
 
     def __init__(self, *, num_envs: int, device: torch.device, seed: int, punishment: float = 0.0) -> None:
         window = 2 * SIGHT + 1
-        spec = EnvSpec(NAME, AGENTS, CATCH + 1, 3 * window**2, 3 * FIELD**2, LIMIT)
+        spec = EnvSpec(NAME, AGENTS, Discrete(CATCH + 1), 3 * window**2, 3 * FIELD**2, LIMIT)
         super().__init__(spec, num_envs=num_envs, device=device)
         self.punishment, self._seed = punishment, seed
         square = torch.arange(SIDE * SIDE).view(SIDE, SIDE)

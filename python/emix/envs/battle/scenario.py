@@ -13,6 +13,7 @@ from emix.envs.battle.options import BattleOptions
 from emix.envs.battle.spawn import Start, place_units
 from emix.envs.battle.terrain import waypoints
 from emix.envs.battle.units import Balance, load_balance
+from emix.data import Discrete
 from emix.envs.core import EnvSpec
 from emix.errors import UsageError
 
@@ -112,7 +113,7 @@ def _sizes(
     obs += own_health + types + options.obs_timestep_number
     state = allies * (4 + shields[0] + types) + enemies * (3 + shields[1] + types)
     state += allies * actions * options.state_last_action + options.state_timestep_number
-    return EnvSpec(name, allies, actions, obs, allies * obs if options.obs_instead_of_state else state, limit)
+    return EnvSpec(name, allies, Discrete(actions), obs, allies * obs if options.obs_instead_of_state else state, limit)
 
 
 def _stats(allies: list[Start], enemies: list[Start]) -> NDArray[np.float32]:
