@@ -17,7 +17,7 @@ from emix.bench.battle import NUM_ENVS, BattleRow, measure_battle
 from emix.bench.ops import Row, cases, measure
 from emix.bench.update import BATCH, SPECS, UpdateRow, measure_update
 from emix.errors import UsageError
-from emix.training.state import resolve_device
+from emix.training.building import resolve_device
 
 
 @dataclass(frozen=True)
