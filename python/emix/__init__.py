@@ -1,8 +1,8 @@
 """emix: fused CPU and CUDA ops, environments and learners for multi-agent reinforcement learning.
 
-``emix.ops`` are the fused ops; ``emix.make`` builds an environment, ``emix.list_envs`` lists all of them; ``emix.train``
-trains a learner on one, and ``emix.load`` gives a trained policy back. What is heavy is imported when it is first used:
-the worker processes of an environment import this package without torch.
+``emix.ops`` are the fused ops; ``emix.make`` builds an environment, ``emix.list_envs`` lists all of them;
+``emix.train`` trains a learner on one, and ``emix.load`` gives a trained policy back. What is heavy is imported when it
+is first used: the worker processes of an environment import this package without torch.
 """
 
 from __future__ import annotations

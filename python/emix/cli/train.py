@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
@@ -58,7 +59,9 @@ class Request(NamedTuple):
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     request = parse(arguments)
-    return carry_out(Run.create(request.folder, request.settings), request.folder, lambda run: introduction(run, request))
+    return carry_out(
+        Run.create(request.folder, request.settings), request.folder, lambda run: introduction(run, request)
+    )
 
 
 def parse(arguments: Sequence[str]) -> Request:
@@ -98,7 +101,7 @@ def parse(arguments: Sequence[str]) -> Request:
 
 def values_of(option: str, arguments: Sequence[str]) -> list[str]:
     """What an option that may be repeated is given, as ``--name VALUE`` or ``--name=VALUE``."""
-    found = [after for name, after in zip(arguments, arguments[1:], strict=False) if name == option]
+    found = [after for name, after in pairwise(arguments) if name == option]
     return found + [word.partition("=")[2] for word in arguments if word.startswith(f"{option}=")]
 
 
@@ -112,12 +115,12 @@ def introduction(run: Run, request: Request) -> str:
         if name not in theirs or value != theirs[name]
     ]
     limit, data = run.state.source.spec.episode_limit, run.state.data
-    when = f"where episodes last the full {limit} steps"
+    steps = f"{1 / settings.updates_per_step(limit):g} environment steps"
     return "\n".join(
         [
             f"{title(settings)}, in {run.folder}",
             f"changed from the recipe: {', '.join(changes) or 'nothing'}",
-            f"updates: {_updates(settings)}, that is 1 per {1 / settings.updates_per_step(limit):g} environment steps {when}",
+            f"updates: {_updates(settings)}, that is 1 per {steps} where episodes last the full {limit} steps",
             f"replay: {data.capacity} {data.unit}s, {data.bytes / 2**20:,.0f} MiB at full length",
         ]
     )

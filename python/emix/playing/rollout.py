@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from emix.data import Episodes, EnvSpec, Field, Step, fields
+from emix.data import EnvSpec, Episodes, Field, Step, fields
 from emix.envs.core import Env
 from emix.errors import UsageError
 from emix.learners.learner import Acted
@@ -20,7 +20,10 @@ Entry = Mapping[str, Tensor]  # the fields of ``emix.data.fields`` at one time, 
 class Policy(Protocol):
     """The half of an actor that acts."""
 
-    record: tuple[Field, ...]  # what each step of it adds to an episode
+    @property
+    def record(self) -> tuple[Field, ...]:
+        """What each step of it adds to an episode."""
+        ...
 
     def initial_memory(self, num_envs: int) -> Any:
         """What is carried from step to step, at the start of an episode in each of E environments."""
@@ -134,7 +137,7 @@ def stacked(entries: Sequence[Entry]) -> dict[str, Tensor]:
 
 
 def as_rollout(entries: Mapping[str, Tensor], spec: EnvSpec, record: Sequence[Field]) -> Rollout:
-    """Clear what lies beyond each episode's end, partly in place, in T+1 entries of E environments ``[E, T+1, ...]``."""
+    """Clear what lies beyond each episode's end, partly in place, in T+1 entries of E environments: [E, T+1, ...]."""
     over = entries["terminated"] | entries["truncated"]  # [E, T+1], True from the end on
     valid = ~over[:, :-1]  # [E, T]: step t was played if the episode had not ended before it
     beyond = torch.nn.functional.pad(~valid, (1, 0))  # [E, T+1]: entry L_b, the last observation, is kept

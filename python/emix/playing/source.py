@@ -111,9 +111,7 @@ class Local:
         self.test_env.close()
 
 
-def _player(
-    env: Env, actor: Policy, *, explore: bool, capture: Callable[..., Any] | None
-) -> Callable[..., Rollout]:
+def _player(env: Env, actor: Policy, *, explore: bool, capture: Callable[..., Any] | None) -> Callable[..., Rollout]:
     """What plays an episode in every environment."""
     if capture is not None and capturable(env):
         return capture(env, actor, explore=explore)

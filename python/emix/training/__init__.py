@@ -1,4 +1,4 @@
-"""Training: ``train`` makes a run in one call and ``load`` gives its policy back; below them the loop and a run's files.
+"""Training: ``train`` makes a run in one call, ``load`` gives its policy back; below them the loop and a run's files.
 
 ``docs/training.md`` shows how the pieces work alone.
 """

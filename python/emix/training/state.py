@@ -71,7 +71,7 @@ class TrainingState:
         return cls(source, learner, data, captured, group)
 
     def add(self, rollout: Rollout) -> tuple[int, int]:
-        """Store a rollout and count it, and those of the group's other processes: their environment steps and episodes."""
+        """Store a rollout; count its environment steps and episodes, and those of the group's other processes."""
         self.data.add(rollout.episodes, rollout.lengths)
         self.statistics.episodes.add(rollout)
         played = torch.stack([rollout.lengths.sum(), torch.tensor(len(rollout.lengths))])

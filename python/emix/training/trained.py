@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from emix.data import EnvSpec, Field, Step
 from emix.envs.core import Env, advance
 from emix.errors import UsageError
@@ -66,8 +64,7 @@ def load(run: Path | str, *, device: str = "cpu", imports: Sequence[str] = ()) -
     Args:
         run: a run's folder.
         device: where it acts, and where its environments live.
-        imports: modules or ``.py`` files that the run needs; those of its ``config.yaml`` need not be named again on the
-            account that made it.
+        imports: modules or ``.py`` files that the run needs, where this account has not imported them yet.
 
     Raises:
         UsageError: there is no run or no checkpoint, or one is damaged or of other settings.
@@ -83,5 +80,7 @@ def load(run: Path | str, *, device: str = "cpu", imports: Sequence[str] = ()) -
     env = settings.make_env(num_envs=1, device=device, seed=0)  # for its sizes
     env.close()
     learner = make_learner(settings, env.spec, where, seed=0)
-    learner.parts.load_state_dict(checkpoint.load(checkpoints, manifest, "learner"), f"{settings.name} on {settings.env}")
+    learner.parts.load_state_dict(
+        checkpoint.load(checkpoints, manifest, "learner"), f"{settings.name} on {settings.env}"
+    )
     return Trained(learner.actor, settings, env.spec, manifest["counters"]["env_steps"], device)
