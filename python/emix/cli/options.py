@@ -6,5 +6,7 @@ from typing import Annotated, TypeAlias
 
 import tyro
 
-Imports: TypeAlias = Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(name="import")]
+Imports: TypeAlias = Annotated[
+    tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(name="import", metavar="MODULE")
+]
 """``--import MODULE``, which may be repeated."""
