@@ -70,7 +70,7 @@ class Run:
             if manifest is None:
                 _refuse_lost_checkpoint(folder, settings)
             done = manifest["counters"]["env_steps"] if manifest else 0
-            if steps is not None:
+            if steps is not None and steps != settings.training.steps:
                 if steps < done:
                     raise UsageError(
                         f"steps expects at least the {done:,} environment steps that {folder} has done, got {steps:,}"
