@@ -1,7 +1,7 @@
 """An environment and a learner of one's own: a game of cues, and IPPO, which learns it.
 
-    emix train ippo cues/4 --import examples/own_learner.py --steps 20000 --seed 1
-    emix eval runs/ippo/cues/4/1       emix plot runs/ippo/cues/4/*       emix resume RUN       emix sweep ippo cues/4 ...
+emix train ippo cues/4 --import examples/own_learner.py --steps 20000 --seed 1
+emix eval runs/ippo/cues/4/1       emix plot runs/ippo/cues/4/*       emix resume RUN       emix sweep ippo cues/4 ...
 """
 
 from dataclasses import dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -13,16 +14,15 @@ OVERRIDE = "EMIX_LIBRARY"
 
 def library_path() -> Path:
     """Where libemix.so lies: beside this package, or where the environment variable EMIX_LIBRARY says."""
-    import emix
-
     if OVERRIDE in os.environ:
         return Path(os.environ[OVERRIDE])
-    for folder in emix.__path__:  # an editable install has two: the sources and the compiled files
+    folders = list(sys.modules["emix"].__path__)
+    for folder in folders:  # an editable install has two: the sources and the compiled files
         path = Path(folder) / "libemix.so"
         if path.exists():
             return path
     raise ImportError(
-        f"emix's compiled library libemix.so is not in {' or '.join(emix.__path__)}: the package was not installed, "
+        f"emix's compiled library libemix.so is not in {' or '.join(folders)}: the package was not installed, "
         "only found. Run `pip install .` in its folder (or `make setup`)."
     )
 

@@ -4,17 +4,18 @@ import pytest
 import yaml
 
 from emix.cli import main
-from emix.training import make_settings, read_rows, read_settings, write_config
+from emix.training import make_settings, read_rows, read_settings
+from emix.training.settings import write_config
 
 OPTIONS = {"closing_step": 300, "obs_closed": True, "reward": "sparse", "episode_limit": 20, "spawn_jitter": 0.0}
 
 
 def settings(**options):
     training = {
-        "steps": 600, "batch_episodes": 4, "buffer_episodes": 50, "test_interval": 200, "test_episodes": 4,
-        "log_interval": 100, "checkpoint_interval": 100,
+        "steps": 600, "test_interval": 200, "test_episodes": 4, "log_interval": 100, "checkpoint_interval": 100,
     }  # fmt: skip
-    return make_settings("vdn", "battle/2_corridors", training=training, env_options=OPTIONS | options)
+    plan = {"batch_size": 4, "buffer_size": 50}
+    return make_settings("vdn", "battle/2_corridors", plan=plan, training=training, env_options=OPTIONS | options)
 
 
 def test_options_are_written_and_read(tmp_path):
@@ -26,17 +27,18 @@ def test_options_are_written_and_read(tmp_path):
 def test_a_run_from_before_there_were_options(tmp_path):
     write_config(tmp_path, make_settings("vdn", "matrix/msteps-5"), episode_limit=5)
     content = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    del content["env_options"]
+    for name in ("env_options", "imports", "changes"):
+        del content[name]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
     assert read_settings(tmp_path) == make_settings("vdn", "matrix/msteps-5")
 
 
 def test_the_corridor_closes_for_training_and_tests_and_after_a_resume(run, killed, tmp_path):
     state = run(tmp_path / "whole", settings())
-    assert state.env.spec.obs_dim == 17
-    assert state.env.spec.episode_limit == 20
-    assert state.env.closed
-    assert state.test_env.closed
+    assert state.source.env.spec.obs_dim == 17
+    assert state.source.env.spec.episode_limit == 20
+    assert state.source.env.closed
+    assert state.source.test_env.closed
 
     def kill(env_steps):
         if env_steps > 400:
@@ -44,15 +46,15 @@ def test_the_corridor_closes_for_training_and_tests_and_after_a_resume(run, kill
 
     with pytest.raises(killed):
         run(tmp_path / "killed", settings(), hook=kill)
-    assert run(tmp_path / "killed", settings()).env.closed
+    assert run(tmp_path / "killed", settings()).source.env.closed
     assert read_rows(tmp_path / "killed") == read_rows(tmp_path / "whole")
-    assert not run(tmp_path / "open", settings(closing_step=10_000)).env.closed
+    assert not run(tmp_path / "open", settings(closing_step=10_000)).source.env.closed
 
 
 def test_the_command_line(tmp_path, capsys):
     folder = str(tmp_path / "run")
     options = [part for name, value in OPTIONS.items() for part in ("--env-option", f"{name}={value}")]
-    arguments = ["--steps", "100", "--batch-episodes", "4", "--test-interval", "100", "--run-dir", folder]
+    arguments = ["--steps", "100", "--plan.batch-size", "4", "--test-interval", "100", "--run-dir", folder]
     assert main(["train", "vdn", "battle/2_corridors", *arguments, *options]) == 0
     assert "battle/2_corridors (closing_step 300, obs_closed True, reward sparse, " in capsys.readouterr().out
     assert read_settings(tmp_path / "run").env_options == OPTIONS

@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch.utils import _pytree as trees
 
-from emix.envs.core import EnvSpec
+from emix.data import Discrete, EnvSpec, Episodes, Field, Replay
+from emix.data.episodes import joined
 from emix.errors import UsageError
 from emix.learners.ensemble_mix import Batch, EnsembleMix
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
-from emix.learners.episodes import Episodes, joined
 from emix.learners.loop import run_loop
 from emix.learners.value import ValueConfig, ValueLearner
-from emix.training import Replay
 from emix.training.captured import CapturedUpdate
 from emix.training.state import LENGTHS
 
-SPEC = EnvSpec("test", n_agents=2, n_actions=3, obs_dim=4, state_dim=5, episode_limit=8)
+RECORD = (Field("probability", (2,), "float32", "observation"),)
+SPEC = EnvSpec("test", n_agents=2, action=Discrete(3), obs_dim=4, state_dim=5, episode_limit=8)
 
 
 class Recorder:
@@ -55,7 +55,7 @@ def learner():
 def batch(steps, seed):
     g = torch.Generator().manual_seed(seed)
     valid = torch.arange(steps) < torch.tensor([[steps], [2]])
-    return Episodes(
+    values = dict(
         obs=torch.randn(2, steps + 1, 2, 4, generator=g),
         state=torch.randn(2, steps + 1, 5, generator=g),
         avail=torch.ones(2, steps + 1, 2, 3, dtype=torch.bool),
@@ -63,10 +63,9 @@ def batch(steps, seed):
         reward=torch.randn(2, steps, generator=g) * valid,
         terminated=torch.zeros(2, steps, dtype=torch.bool),
         truncated=torch.zeros(2, steps, dtype=torch.bool),
-        valid=valid,
         probability=torch.zeros(2, steps + 1, 2),
-        batch_size=[2],
     )
+    return Episodes.of(values, valid)
 
 
 def test_the_numbers_are_those_of_ordinary_updates():
@@ -87,7 +86,7 @@ def test_the_numbers_are_those_of_ordinary_updates():
 def test_padding_to_a_multiple_leaves_the_numbers():
     """To the rounding of float32: a padded batch may be summed in another order."""
     exact, padded = learner(), learner()
-    sources = [Replay(6, SPEC, device="cpu", seed=0, multiple=multiple) for multiple in (1, 4)]
+    sources = [Replay(6, SPEC, RECORD, device="cpu", seed=0, multiple=multiple) for multiple in (1, 4)]
     for seed, steps in enumerate([3, 2, 5]):
         for source in sources:
             source.add(batch(steps, seed), torch.tensor([steps, 2]))
@@ -204,17 +203,10 @@ def train(name, device, capture):
         one.critic.skips_padding = False  # as on a GPU
     update, metrics = capture(one), []
     for seed, steps in enumerate([4, 8, 4, 4, 8, 4, 8, 4]):
-        on, off = (padded(batch(steps - seed % 3, each), steps).to(device) for each in (seed, seed + 10))
+        on, off = (batch(steps - seed % 3, each).padded(steps).to(device) for each in (seed, seed + 10))
         metrics.append({key: float(each) for key, each in update(on if value else Batch(joined(on, off), on)).items()})
         one.advance(env_steps=100, episodes=1)
-    return metrics, {key: each.cpu() for key, each in one.state_dict().items()}
-
-
-def padded(episodes, steps):
-    longer = batch(steps, 0)
-    for name, field in longer.items():
-        field.zero_()[:, : getattr(episodes, name).shape[1]] = getattr(episodes, name)
-    return longer
+    return metrics, {key: each.cpu() for key, each in one.parts.state_dict().items()}
 
 
 def assert_same(found, expected):

@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 import emix
+import emix.playing.source as source
 import emix.training.captured as captured
-import emix.training.loop as loop
+from emix.data.episodes import joined
 from emix.errors import UsageError
 from emix.learners.ensemble_mix import Batch, EnsembleMix
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
-from emix.learners.episodes import joined
-from emix.learners.value import ValueConfig, ValueLearner
-from emix.training import CapturedRollout, CapturedUpdate, collect, evaluate
-from emix.training.stopwatch import Stopwatch
+from emix.learners.learner import Acted
+from emix.learners.value import EpsilonGreedyActor, ValueConfig, ValueLearner
+from emix.playing import Stopwatch, collect, evaluate
+from emix.training import CapturedRollout, CapturedUpdate
 
 SMALL = {"critic_dim": 16, "hidden_dim": 8, "critic_update": "batched", "epsilon_anneal_time": 300}
 CONFIGS = {
@@ -33,7 +34,7 @@ CASES += [(name, 20) for name in ("gate over all", "variance", "dop")]
 @pytest.fixture(autouse=True)
 def _blocks(monkeypatch):
     """Blocks as on a GPU."""
-    monkeypatch.setattr("emix.training.rollout.ask_every", lambda device: 8)
+    monkeypatch.setattr("emix.playing.rollout.ask_every", lambda device: 8)
 
 
 def battle(limit=20, *, num_envs=3, seed=0, device="cpu", name="battle/3m", **options):
@@ -67,14 +68,15 @@ def play(name, limit, player, *, device="cpu", updater=lambda one: one.update):
     """
     env, test_env = battle(limit, device=device), battle(limit, num_envs=2, seed=1, device=device)
     one = learner(name, env.spec, device)
-    rollout, test, update = player(env, one, explore=True), player(test_env, one, explore=False), updater(one)
+    rollout, test = player(env, one.actor, explore=True), player(test_env, one.actor, explore=False)
+    update = updater(one)
     found = []
     for _ in range(4):
         found += [rollout(), test()]
         on, lengths = found[-2].episodes, found[-2].lengths
         update(on if name == "smix" else Batch(joined(on, on), on))
         one.advance(env_steps=int(lengths.sum()), episodes=3)
-    state = one.state_dict()
+    state = dict(one.parts.state_dict())
     for which, each in (("env", env), ("test", test_env)):
         state |= {f"{which}.{key}": value for key, value in each.battles._asdict().items()}
     return found, {key: value.cpu() for key, value in state.items()}
@@ -82,8 +84,9 @@ def play(name, limit, player, *, device="cpu", updater=lambda one: one.update):
 
 def assert_same(found, expected):
     for ours, theirs in zip(found[0], expected[0], strict=True):  # at the end: a result outlives the replays after it
-        for field, value in theirs.episodes.items():
-            assert torch.equal(ours.episodes.get(field), value), field
+        for field, value in theirs.episodes.by_name().items():
+            assert torch.equal(ours.episodes.by_name()[field], value), field
+        assert torch.equal(ours.episodes.valid, theirs.episodes.valid)
         assert torch.equal(ours.lengths, theirs.lengths)
         assert torch.equal(ours.returns, theirs.returns)
         assert list(ours.info) == list(theirs.info)
@@ -114,7 +117,7 @@ def test_on_a_gpu_that_is_not_the_current_one():
 
 def test_python_runs_twice_for_blocks_of_one_length(tape):
     env = battle(20, spawn_jitter=0.0)
-    one, calls, act = learner("smix", env.spec), [], ValueLearner.act
+    one, calls, act = learner("smix", env.spec).actor, [], EpsilonGreedyActor.act
     one.act = lambda *args, **options: calls.append(1) or act(one, *args, **options)
     rollout, acted = CapturedRollout(env, one, explore=True, recorder=tape()), []
     for _ in range(4):
@@ -128,7 +131,7 @@ def test_observations_in_place_of_the_state(tape):
     spec = battle(obs_instead_of_state=True).spec
     assert spec.state_dim == spec.n_agents * spec.obs_dim
     env, same = (battle(obs_instead_of_state=True) for _ in range(2))
-    one, other = learner("smix", spec), learner("smix", spec)
+    one, other = learner("smix", spec).actor, learner("smix", spec).actor
     rollout = CapturedRollout(env, one, explore=True, recorder=tape())
     for _ in range(3):
         assert torch.equal(rollout().episodes.state, collect(same, other, explore=True).episodes.state)
@@ -137,7 +140,7 @@ def test_observations_in_place_of_the_state(tape):
 def test_a_map_that_closes_between_rollouts(tape):
     options = {"name": "battle/2_corridors", "closing_step": 10, "obs_closed": True}
     env, same = battle(**options), battle(**options)
-    one, other = learner("smix", env.spec), learner("smix", env.spec)
+    one, other = learner("smix", env.spec).actor, learner("smix", env.spec).actor
     rollout = CapturedRollout(env, one, explore=True, recorder=tape())
     for env_steps in (0, 0, 0, 20, 20):
         for each in (env, same):
@@ -147,7 +150,7 @@ def test_a_map_that_closes_between_rollouts(tape):
 
 def test_tests_and_time(tape):
     env, same = battle(num_envs=2), battle(num_envs=2)
-    one, watch = learner("smix", env.spec), Stopwatch()
+    one, watch = learner("smix", env.spec).actor, Stopwatch()
     rollout = CapturedRollout(env, one, explore=False, recorder=tape())
     assert evaluate(env, one, 6, rollout) == evaluate(same, one, 6)
     rollout(stopwatch=watch)
@@ -166,13 +169,15 @@ def test_tests_and_time(tape):
 def test_which_environments_are_captured(env, allowed, tape, monkeypatch):
     env = env()
     monkeypatch.setattr(captured, "CudaGraphs", lambda learner, device: tape())
-    one = learner("smix", env.spec)
-    players = [loop._player(env, one, explore=True, captured=each) for each in (False, True)]
+    one = learner("smix", env.spec).actor
+    players = [source._player(env, one, explore=True, capture=each) for each in (None, CapturedRollout)]
     assert [isinstance(each, CapturedRollout) for each in players] == [False, allowed]
     for player in players:
         assert player(stopwatch=Stopwatch()).lengths.min() > 0
     if not allowed:
-        message = f"A rollout of ValueLearner in {env.spec.name} cannot be captured .* expected an environment whose"
+        message = (
+            f"A rollout of EpsilonGreedyActor in {env.spec.name} cannot be captured .* expected an environment whose"
+        )
         with pytest.raises(UsageError, match=message):
             CapturedRollout(env, one, explore=True)
 
@@ -184,11 +189,13 @@ class Memory(NamedTuple):
 class Stopping:
     """Takes the first action that is available; what stands in the way of a capture is for others to add."""
 
+    record = ()
+
     def initial_memory(self, num_envs):
         return Memory(torch.zeros(()))
 
     def act(self, step, memory, *, explore):
-        return step.avail.int().argmax(-1), memory
+        return Acted(step.avail.int().argmax(-1), memory)
 
 
 def test_what_waits_for_the_device_is_named(tape):
@@ -205,7 +212,7 @@ def test_what_waits_for_the_device_is_named(tape):
 def test_a_memory_that_a_replay_would_not_change_is_named(tape):
     class Counting(Stopping):
         def act(self, step, memory, *, explore):
-            return super().act(step, memory, explore=explore)[0], Memory(3)
+            return Acted(super().act(step, memory, explore=explore).actions, Memory(3))
 
     rollout = CapturedRollout(battle(), Counting(), explore=True, recorder=tape())
     with pytest.raises(UsageError, match=r"Counting in battle/3m cannot be captured .* the memory has the int 3,"):

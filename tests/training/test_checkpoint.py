@@ -134,7 +134,7 @@ def test_a_full_disk_keeps_the_old_one(tmp_path):
     assert same(contents(tmp_path)[1], OLD)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', '{"format": 2, "parts": {"a": 3}}', "\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 3}', '{"format": 3, "parts": {"a": 3}}', "\xff"])
 def test_damaged_manifest(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text, encoding="latin-1")
     with pytest.raises(UsageError, match=r"manifest\.json is not the manifest of an emix checkpoint"):
@@ -144,8 +144,8 @@ def test_damaged_manifest(tmp_path, text):
 def test_format_of_another_version(tmp_path):
     checkpoint.save(tmp_path, {}, OLD)
     path = tmp_path / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 3}))
-    with pytest.raises(UsageError, match=r"has format 3, this emix .* reads format 2"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    with pytest.raises(UsageError, match=r"has format 2, this emix .* reads 3: use the emix that wrote it"):
         checkpoint.read_manifest(tmp_path)
 
 

@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 from emix.errors import UsageError
-from emix.training import TrainingConfig, make_settings, read_settings, run_folder, write_config
+from emix.training import TrainingConfig, make_settings, read_settings, run_folder
 from emix.training.config import spawn_seeds, training_config
+from emix.training.settings import write_config
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,7 @@ from emix.training.config import spawn_seeds, training_config
         ({"device": 3}, "device expects str, got 3"),
         ({"graphs": 1}, "graphs expects bool, got 1"),
         ({"test_episodes": 10, "test_envs": 4}, "multiple of test_envs.*got 10 and 4"),
-        ({"buffer_episodes": 31}, "buffer_episodes expects at least batch_episodes .32. and num_envs .4., got 31"),
+        ({"batch_episodes": 5}, "unknown training settings batch_episodes: expected some of steps"),
         ({"stesp": 5}, "unknown training settings stesp: expected some of steps"),
     ],
 )
@@ -44,7 +45,8 @@ def test_settings_are_the_recipe_with_changes(tmp_path):
     assert settings.learner.lr == 1e-3
     assert settings.learner.td_lambda == 0.8
     assert settings.training == TrainingConfig(seed=4)
-    assert run_folder(settings, tmp_path) == tmp_path / "smix" / "matrix" / "msteps-5" / "4"
+    assert settings.changes == {"lr": 1e-3}
+    assert run_folder(settings, tmp_path) == tmp_path / "smix,lr=0.001" / "matrix" / "msteps-5" / "4"
 
 
 def test_config_yaml_round_trip(tmp_path):

@@ -13,7 +13,11 @@ import torch
 import emix.training.loop as loop
 from emix.errors import UsageError
 from emix.learners.value import ValueLearner
-from emix.training import DivergenceError, Progress, StopRequest, read_rows
+from emix.training import DivergenceError, read_rows
+from emix.training.loop import StopRequest
+from emix.training.progress import Progress
+from emix.training.running import stop_on_signals
+from emix.training.settings import write_config
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +112,7 @@ def test_killed_and_resumed_with_actors_and_critics(run, tmp_path, killed, algor
     assert (tmp_path / "killed" / "metrics.jsonl").read_bytes() == rows
 
 
-@pytest.mark.parametrize(("what", "call"), [("fsync", 2), ("replace", 3), ("replace", 5)])
+@pytest.mark.parametrize(("what", "call"), [("fsync", 2), ("replace", 4), ("replace", 6)])
 def test_killed_while_saving_gives_the_same_bytes(expected, run, tmp_path, killed, what, call):
     original, calls = getattr(os, what), 0
 
@@ -177,10 +181,11 @@ def test_a_checkpoint_of_other_settings_is_refused(run, tmp_path):
     run(tmp_path, run.settings(steps=250))
     metrics = (tmp_path / "metrics.jsonl").read_bytes()
     for settings, message in (
-        (run.settings(steps=250, num_envs=2), r"expected training\.num_envs 2 as in config\.yaml, got 4"),
+        (run.settings(steps=250, test_envs=2), r"expected training\.test_envs 2 as in config\.yaml, got 4"),
         (run.settings("vdn", steps=250), r"expected algorithm 'vdn' as in config\.yaml, got 'iql'"),
         (run.settings(env="matrix/msteps-4", steps=250), r"expected env 'matrix/msteps-4' as in config\.yaml"),
     ):
+        write_config(tmp_path, settings, episode_limit=5)
         with pytest.raises(UsageError, match=message):
             run(tmp_path, settings)
     assert (tmp_path / "metrics.jsonl").read_bytes() == metrics
@@ -222,7 +227,7 @@ def test_note_about_another_torch(run, tmp_path):
 def test_signals():
     out = io.StringIO()
     before = signal.getsignal(signal.SIGINT)
-    with loop.stop_on_signals(Progress(1, output=out)) as stop:
+    with stop_on_signals(Progress(1, output=out)) as stop:
         assert stop.signal is None
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.signal == signal.SIGTERM

@@ -4,7 +4,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from emix.training import collect, read_rows
+from emix.playing import collect
+from emix.training import read_rows
 from emix.training.metrics import MetricsWriter, TrainingStatistics
 
 

@@ -3,16 +3,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from emix.errors import UsageError
-from emix.training import make_settings, plot_runs, write_config
-from emix.training.plot import mean_and_deviation
+from emix.training import make_settings, plot_runs
+from emix.training.settings import write_config
 
 
-def make_run(folder: Path, algorithm: str, rows: list[dict], env: str = "matrix/msteps-5") -> Path:
+def make_run(folder: Path, algorithm: str, rows: list[dict], env: str = "matrix/msteps-5", **options) -> Path:
     folder.mkdir()
-    write_config(folder, make_settings(algorithm, env), episode_limit=5)
+    write_config(folder, make_settings(algorithm, env, **options), episode_limit=5)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
 
@@ -54,20 +55,32 @@ def test_a_panel_for_each_environment(runs, tmp_path):
     assert two[1] > 1.8 * one[1]
 
 
-def test_mean_and_deviation_of_different_grids():
-    up, flat = np.array([[0, 100, 200.0], [0, 10, 20]]), np.array([[50, 150.0], [4, 4]])
-    steps, mean, deviation = mean_and_deviation([up, flat])
-    assert (steps[0], steps[-1]) == (50, 150)  # where both are known
-    np.testing.assert_allclose(mean, (steps / 10 + 4) / 2)
-    np.testing.assert_allclose(deviation, np.abs(steps / 10 - 4) / 2, atol=1e-12)
+def test_configurations_are_lines_of_their_own(tmp_path, monkeypatch):
+    """lambda 0.8 and lambda 0, both seed 1, are not two seeds of one line."""
+    drawn = []
+    monkeypatch.setattr("emix.training.plot._draw", lambda panels, label, out: drawn.append(panels))
+    values = rows([0, 9], [1, 2])
+    folders = [
+        make_run(tmp_path / "a", "smix", values, training={"seed": 1}),
+        make_run(tmp_path / "b", "smix", values, training={"seed": 1}, learner={"td_lambda": 0.0}),
+        make_run(tmp_path / "c", "smix", values, training={"seed": 2, "steps": 7}),
+        make_run(tmp_path / "d", "smix@foraging", values, env_options={"sight": 2}),
+    ]
+    plot_runs(folders, tmp_path / "x.png")
+    (lines,) = (panels["matrix/msteps-5"] for panels in drawn)
+    assert {name: len(curves) for name, curves in lines.items()} == {
+        "smix": 2, "smix,td_lambda=0": 1, "smix@foraging,env.sight=2": 1
+    }  # fmt: skip
 
 
-def test_one_curve_keeps_its_points():
-    curve = np.array([[0, 7, 200.0], [0, 10, 20]])
-    steps, mean, deviation = mean_and_deviation([curve])
-    np.testing.assert_array_equal(steps, curve[0])
-    np.testing.assert_array_equal(mean, curve[1])
-    assert not deviation.any()
+def test_the_legend_says_what_the_band_is(runs, tmp_path, monkeypatch):
+    labels = []
+    original = Axes.plot
+    monkeypatch.setattr(
+        Axes, "plot", lambda self, *args, **options: labels.append(options["label"]) or original(self, *args, **options)
+    )
+    plot_runs(runs, tmp_path / "x.png")
+    assert labels == ["smix (mean, 95 % interval of 2 seeds)", "iql (1 seed)"]
 
 
 def test_win_rate_is_the_default_where_every_run_has_it(tmp_path, monkeypatch):

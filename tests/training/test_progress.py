@@ -2,8 +2,8 @@ import io
 
 import pytest
 
-from emix.training import Progress
 from emix.training import progress as module
+from emix.training.progress import Progress
 
 TIMING = {"steps_per_s": 1234.5, "frac_env": 0.5, "frac_inference": 0.25, "frac_update": 0.2}
 

@@ -6,36 +6,21 @@ from pathlib import Path
 import pytest
 
 from emix.errors import UsageError
-from emix.training import make_settings, write_config
-from emix.training.sweep import Job, default_jobs, results, statistics, write_results
+from emix.training import make_settings
+from emix.training.settings import write_config
+from emix.training.sweep import Job, default_jobs, results, write_results
 
 
-def finished(folder: Path, algorithm: str, env: str, seed: int, **metrics: float) -> Job:
+def finished(folder: Path, algorithm: str, env: str, seed: int, learner: dict | None = None, **metrics: float) -> Job:
     """A run of 100 steps that has ended with these metrics."""
-    settings = make_settings(algorithm, env, training={"seed": seed, "steps": 100})
-    folder = folder / algorithm / env / str(seed)
+    settings = make_settings(algorithm, env, learner=learner, training={"seed": seed, "steps": 100})
+    folder = folder / settings.name / env / str(seed)
     folder.mkdir(parents=True)
     write_config(folder, settings, episode_limit=5)
     (folder / "summary.json").write_text(json.dumps({"env_steps": 100, **metrics}))
     job = Job(settings, folder, [])
     job.inspect()
     return job
-
-
-@pytest.mark.parametrize(
-    ("values", "mean", "std", "median", "iqm"),
-    [
-        ([], None, None, None, None),
-        ([2.0], 2.0, None, 2.0, 2.0),
-        ([1.0, 2.0, 6.0], 3.0, 7**0.5, 2.0, 3.0),  # floor(3 / 4) = 0 are left out at either end
-        ([9.0, 0.0, 1.0, 2.0], 3.0, (50 / 3) ** 0.5, 1.5, 1.5),
-        ([0, 0, 1, 2, 3, 4, 5, 100], 14.375, 34.6449, 2.5, 2.5),
-    ],
-)
-def test_statistics(values, mean, std, median, iqm):
-    found = statistics(values)
-    for name, expected in (("mean", mean), ("std", std), ("median", median), ("iqm", iqm)):
-        assert found[name] == (None if expected is None else pytest.approx(expected, abs=1e-3)), name
 
 
 def test_results_by_environment_and_algorithm(tmp_path):
@@ -59,8 +44,24 @@ def test_results_by_environment_and_algorithm(tmp_path):
     assert stored["results"] == rows
     assert [run["state"] for run in stored["runs"]] == ["done", "done", "done", "waiting"]
     lines = (tmp_path / "sweep.csv").read_text().splitlines()
-    assert lines[0].startswith("env,algorithm,recipe,recipe_version,metric,runs,seeds,values,mean,std,median,iqm")
-    assert lines[1].startswith("matrix/msteps-5,vdn,vdn@paper,1,test_return_mean,2,1 2,5.0 8.0,6.5,2.12")
+    assert lines[0] == (
+        "env,algorithm,configuration,recipe,recipe_version,metric,runs,seeds,values,mean,std,ci95,median,iqm"
+    )
+    assert lines[1].startswith("matrix/msteps-5,vdn,,vdn@paper,1,test_return_mean,2,1 2,5.0 8.0,6.5,2.1213")
+    assert "2.1213203435596424,19.0593071042" in lines[1]  # t 12.706, std / sqrt(2) = 1.5
+
+
+def test_a_row_for_each_configuration(tmp_path):
+    jobs = [
+        finished(tmp_path, "vdn", "matrix/msteps-5", seed, learner={"gamma": gamma}, test_return_mean=gamma + seed)
+        for gamma in (0.5, 1.0)
+        for seed in (1, 2)
+    ]
+    rows = results(jobs)
+    assert [(row["algorithm"], row["configuration"], row["values"]) for row in rows] == [
+        ("vdn", "gamma=0.5", [1.5, 2.5]),
+        ("vdn", "gamma=1", [2.0, 3.0]),
+    ]
 
 
 def test_which_runs_are_finished(tmp_path):
@@ -74,10 +75,12 @@ def test_which_runs_are_finished(tmp_path):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"training": {"steps": 99}}, "holds a run of 100 steps, more than the sweep's 99: give the sweep another"),
-        ({"training": {"num_envs": 8}}, "holds a run with training num_envs 4, and the sweep asks for 8"),
-        ({"learner": {"lr": 1.0}}, "holds a run with learner lr 0.0005, and the sweep asks for 1.0"),
-        ({"env_options": {"punishment": -2}}, "holds a run with env_options punishment None, and .* -2"),
+        (
+            {"training": {"steps": 99}},
+            "holds a run of 100 steps, more than the 99 that are asked for: give the sweep another",
+        ),
+        ({"training": {"num_envs": 8}}, "holds a run with changes.num_envs None, not 8 as is asked for"),
+        ({"training": {"test_envs": 8}}, "holds a run with training.test_envs 4, not 8 as is asked for"),
     ],
 )
 def test_a_folder_with_another_run(tmp_path, change, text):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-import emix
 from emix import ops
 from emix.bench.measure import size_in_bytes
+from emix.envs.registry import make
 
 # Battles at once, by device: enough that a step is long beside a launch and a thread's waking.
 NUM_ENVS = {
@@ -36,8 +36,9 @@ def measure_battle(
 ) -> BattleRow:
     """Play ``map_name``: medians of ``rounds`` of ``seconds`` each, after one to warm up."""
     battles = num_envs or NUM_ENVS[device.type].get(map_name, 256)
-    env = emix.make(f"battle/{map_name}", num_envs=battles, device=device, seed=0, checked=False)
+    env = make(f"battle/{map_name}", num_envs=battles, device=device, seed=0, checked=False)
     step = env.reset()
+    assert step.avail is not None
     logits = torch.zeros(step.avail.shape, device=device)  # [B, n, A]
     rates: list[tuple[float, float]] = []
     ended, won = torch.zeros((), device=device), torch.zeros((), device=device)

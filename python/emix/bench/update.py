@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,15 +15,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from emix import learners
 from emix.bench.measure import copy_of, launches, median_times, size_in_bytes
-from emix.envs.core import EnvSpec
-from emix.learners.episodes import Episodes
+from emix.data import Discrete, EnvSpec, Episodes, Field, fields
 from emix.training.captured import CapturedUpdate
-
-BATCH = 32  # episodes
 
 # The sizes of the battle's maps, and so of SMAC's.
 SPECS = {
-    name: EnvSpec(f"battle/{name}", n_agents=n, n_actions=a, obs_dim=o, state_dim=s, episode_limit=t)
+    name: EnvSpec(f"battle/{name}", n_agents=n, action=Discrete(a), obs_dim=o, state_dim=s, episode_limit=t)
     for name, n, a, o, s, t in [
         ("3m", 3, 9, 30, 48, 60),
         ("2s3z", 5, 11, 80, 120, 120),
@@ -39,6 +36,7 @@ class UpdateRow:
 
     algorithm: str
     map: str
+    batch_size: int  # of the plan
     seconds: float
     graph_seconds: float | None  # on CUDA, of learners that can be captured
     launches: int
@@ -48,35 +46,54 @@ class UpdateRow:
 
 
 class RandomEpisodes:
-    """Stands for a replay: episodes of full length, random but available actions."""
+    """Stands for a learner's data: full length, random but available actions, and whatever its actor records.
 
-    def __init__(self, spec: EnvSpec, device: torch.device) -> None:
-        self.spec, self.device = spec, device
+    Args:
+        spec: the sizes.
+        record: what the actor adds to the fields of an episode.
+        unit: "episode", or "transition" for episodes of one step.
+        device: of the batches.
+    """
+
+    def __init__(
+        self, spec: EnvSpec, record: Sequence[Field] = (), *, unit: str = "episode", device: torch.device
+    ) -> None:
+        self.spec, self.device, self.table = spec, device, fields(spec, record)
+        self.steps = 1 if unit == "transition" else spec.episode_limit
 
     def sample(self, batch: int, *, newest: int | None = None) -> Episodes:
-        """``batch`` episodes, the same each time."""
-        spec, b, t, n = self.spec, batch, self.spec.episode_limit, self.spec.n_agents
-        g = torch.Generator().manual_seed(0)
-        avail = torch.rand(b, t + 1, n, spec.n_actions, generator=g) < 0.5
-        avail[..., 1] = True
-        no, last = torch.zeros(b, t, dtype=torch.bool), torch.arange(t).expand(b, t) == t - 1
-        episodes = Episodes(
-            obs=torch.randn(b, t + 1, n, spec.obs_dim, generator=g).clamp_(-1, 1),
-            state=torch.randn(b, t + 1, spec.state_dim, generator=g).clamp_(-1, 1),
-            avail=avail,
-            actions=(torch.rand(avail.shape, generator=g) * avail).argmax(-1),
-            reward=torch.rand(b, t, generator=g),
-            terminated=last,
-            truncated=no,
-            valid=~no,
-            probability=torch.full((b, t + 1, n), 1 / spec.n_actions),
-            batch_size=[b],
-        )
-        return episodes.to(self.device)
+        """``batch`` of them, the same each time."""
+        shape, g = (batch, self.steps), torch.Generator().manual_seed(0)
+        values: dict[str, Tensor] = {}
+        for field in self.table:
+            steps = self.steps + (field.at == "observation")
+            values[field.name] = self._random(field, (batch, steps), values.get("avail"), g)
+        valid = torch.ones(shape, dtype=torch.bool)
+        return Episodes.of(values, valid).to(self.device)
+
+    def take(self, count: int) -> Episodes:
+        """The same."""
+        return self.sample(count)
+
+    def _random(self, field: Field, lead: tuple[int, int], avail: Tensor | None, g: torch.Generator) -> Tensor:
+        """A field's numbers, ``[*lead, ...]``."""
+        shape, dtype = (*lead, *field.shape), getattr(torch, field.dtype)
+        if field.name == "avail":
+            some = torch.rand(shape, generator=g) < 0.5
+            some[..., 1] = True
+            return some
+        if field.name == "actions":
+            return self.spec.action.random((*lead, self.spec.n_agents), g, avail)
+        if field.name == "terminated":
+            return (torch.arange(lead[1]) == lead[1] - 1).expand(lead).clone()
+        if field.name in ("obs", "state"):
+            return torch.randn(shape, generator=g).clamp_(-1, 1)
+        # Between 0 and 1, so that a recorded probability is one; flags are not set.
+        return torch.rand(shape, generator=g).to(dtype) if dtype != torch.bool else torch.zeros(shape, dtype=dtype)
 
 
 def measure_update(algorithm: str, map_name: str, device: torch.device, *, rounds: int | None = None) -> UpdateRow:
-    """Time the update of ``algorithm``'s paper recipe on 32 episodes of full length.
+    """Time the update of ``algorithm``'s recipe on a batch of its plan's size, all episodes of full length.
 
     Without ``rounds`` there are 5, and fewer where an update takes seconds.
     """
@@ -84,14 +101,14 @@ def measure_update(algorithm: str, map_name: str, device: torch.device, *, round
     found = learners.get(algorithm)
     config = learners.make_config(algorithm, learners.load_recipe(algorithm).learner)
     learner: Any = found.learner(config, spec, device=device, seed=0)
-    batch = learner.draw(RandomEpisodes(spec, device), BATCH)
+    batch = learner.draw(RandomEpisodes(spec, learner.actor.record, unit=learner.plan.unit, device=device))
     eager = partial(learner.update, batch)
     eager()  # the optimiser's state is made
     if rounds is None:
         start = time.perf_counter()
         eager()
         rounds = max(1, min(5, round(2 / (time.perf_counter() - start))))
-    moved = size_in_bytes(list(_tensors(batch))) + 2 * size_in_bytes(learner.state_dict())
+    moved = size_in_bytes(list(_tensors(batch))) + 2 * size_in_bytes(learner.parts.state_dict())
     with FlopCounterMode(display=False, custom_mapping=_FLOPS) as counter:
         eager()
     flops = int(counter.get_total_flops())
@@ -103,13 +120,21 @@ def measure_update(algorithm: str, map_name: str, device: torch.device, *, round
     seconds = median_times(candidates, device, rounds=rounds)
     floor = max(median_times({"copy": copy_of(moved, device)}, device)["copy"], flops / _product_rate(device))
     return UpdateRow(
-        algorithm, map_name, seconds["eager"], seconds.get("graph"), launches(eager, device), moved, flops, floor
+        algorithm,
+        map_name,
+        learner.plan.batch_size,
+        seconds["eager"],
+        seconds.get("graph"),
+        launches(eager, device),
+        moved,
+        flops,
+        floor,
     )
 
 
 def _tensors(batch: Any) -> list[Tensor]:
     if isinstance(batch, Episodes):
-        return list(batch.values())
+        return [*batch.by_name().values(), batch.valid]
     return [tensor for part in batch for tensor in _tensors(part)]
 
 

@@ -15,9 +15,9 @@ from tyro.conf import Positional
 from emix import _host, learners
 from emix.bench.battle import NUM_ENVS, BattleRow, measure_battle
 from emix.bench.ops import Row, cases, measure
-from emix.bench.update import BATCH, SPECS, UpdateRow, measure_update
+from emix.bench.update import SPECS, UpdateRow, measure_update
 from emix.errors import UsageError
-from emix.training.state import resolve_device
+from emix.training.building import resolve_device
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,16 @@ def _bench_update(chosen: Bench, device: torch.device) -> Table:
         for name in chosen.map:
             rows.append(measure_update(algorithm, name, device))
             print(f"{algorithm} {name}: {rows[-1].seconds * 1e3:.2f} ms", flush=True)
-    table = Table(title=f"{_machine(device)}, torch {torch.__version__}: an update on {BATCH} episodes of full length")
-    columns = ("algorithm", "map", "ms", *(["graph ms"] if device.type == "cuda" else []))
+    table = Table(title=f"{_machine(device)}, torch {torch.__version__}: an update on episodes of full length")
+    columns = ("algorithm", "map", "batch", "ms", *(["graph ms"] if device.type == "cuda" else []))
     for column in (*columns, "launches", "MB", "GFLOP", "floor ms", "times the floor"):
         table.add_column(column, justify="left" if column in ("algorithm", "map") else "right")
     for row in rows:
         times = [row.seconds] if device.type == "cpu" else [row.seconds, row.graph_seconds]
         cells = [f"{seconds * 1e3:.3g}" if seconds is not None else "" for seconds in times]
-        floor = f"{row.bytes / 1e6:.3g}", f"{row.flops / 1e9:.3g}", f"{row.floor * 1e3:.3g}"
+        floor = str(row.launches), f"{row.bytes / 1e6:.3g}", f"{row.flops / 1e9:.3g}", f"{row.floor * 1e3:.3g}"
         best = min(seconds for seconds in times if seconds is not None)
-        table.add_row(row.algorithm, row.map, *cells, str(row.launches), *floor, f"{best / row.floor:.2g}")
+        table.add_row(row.algorithm, row.map, str(row.batch_size), *cells, *floor, f"{best / row.floor:.2g}")
     return table
 
 

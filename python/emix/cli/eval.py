@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +11,10 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from emix.cli.trained import load_learner, read_trained
-from emix.envs.core import advance
+from emix.cli.options import Imports
 from emix.errors import UsageError
-from emix.training.config import spawn_seeds
-from emix.training.evaluate import evaluate
-from emix.training.state import resolve_device
+from emix.playing.evaluate import evaluate
+from emix.training.trained import load
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,8 @@ class Eval:
     """Seed of the episodes; by default one that derives from the run's seed and that training has not seen."""
     device: str = "cpu"
     """Where to play."""
+    imports: Imports = ()
+    """Module or .py file that the run needs and this account has not imported yet; may be repeated."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -37,19 +38,12 @@ def main(arguments: Sequence[str]) -> int:
     chosen = tyro.cli(Eval, args=list(arguments), prog="emix eval")
     if chosen.episodes < 1:
         raise UsageError(f"--episodes expects at least 1, got {chosen.episodes}")
-    settings, manifest = read_trained(chosen.run)
-    device = resolve_device(chosen.device)
-    seed = spawn_seeds(settings.training.seed).eval_command if chosen.seed is None else chosen.seed
+    policy = load(chosen.run, device=chosen.device, imports=chosen.imports)
+    settings = policy.settings
     num_envs = max(n for n in range(1, settings.training.test_envs + 1) if chosen.episodes % n == 0)
-    env = settings.make_env(num_envs=num_envs, device=chosen.device, seed=seed)
-    advance(env, manifest["counters"]["env_steps"])
-    try:
-        learner = load_learner(chosen.run, settings, manifest, env.spec, device)
-        means = evaluate(env, learner, chosen.episodes)
-    finally:
-        env.close()
-    steps = manifest["counters"]["env_steps"]
-    print(f"{settings.algorithm} on {settings.env} after {steps:,} environment steps, {chosen.episodes} episodes")
+    with closing(policy.make_env(num_envs, seed=chosen.seed)) as env:
+        means = evaluate(env, policy, chosen.episodes)
+    print(f"{settings.name} on {settings.env} after {policy.env_steps:,} environment steps, {chosen.episodes} episodes")
     for name, value in means.items():
         print(f"{name:<24} {value:.4f}")
     return 0

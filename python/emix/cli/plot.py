@@ -10,13 +10,18 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
+from emix.cli.options import Imports
 from emix.errors import UsageError
+from emix.plugins import import_named
 from emix.training.plot import plot_runs
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Draw runs over environment steps: a line per algorithm with a band over its seeds, a panel per environment."""
+    """Draw runs over environment steps: a panel per environment, a line per configuration.
+
+    A line is the mean over its seeds, and the band the mean's 95 % interval (Student's t).
+    """
 
     runs: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN...")]
     """Folders of runs."""
@@ -24,6 +29,8 @@ class Plot:
     """The picture to write."""
     metric: str | None = None
     """A name of metrics.jsonl; by default the test win rate where there is one, else the test return."""
+    imports: Imports = ()
+    """Module or .py file that a run needs and this account has not imported yet; may be repeated."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,5 +40,6 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(
             "emix plot expects the folder of at least one run, such as `emix plot runs/smix/matrix/msteps-5/*`"
         )
+    import_named(chosen.imports)
     print(plot_runs(chosen.runs, chosen.out, metric=chosen.metric))
     return 0

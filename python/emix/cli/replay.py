@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import pairwise
@@ -16,11 +17,10 @@ import tyro
 from PIL import Image
 from tyro.conf import Positional
 
-from emix.cli.trained import load_learner, read_trained
+from emix.cli.options import Imports
 from emix.errors import UsageError
-from emix.training.config import spawn_seeds
-from emix.training.rollout import Policy
-from emix.training.state import resolve_device
+from emix.playing.rollout import Policy
+from emix.training.trained import load
 
 if TYPE_CHECKING:
     from emix.envs.battle.env import BattleEnv
@@ -53,6 +53,8 @@ class Replay:
     """Pictures for each environment step: more make it slower and smoother."""
     device: str = "cpu"
     """Where to play."""
+    imports: Imports = ()
+    """Module or .py file that the run needs and this account has not imported yet; may be repeated."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -62,27 +64,21 @@ def main(arguments: Sequence[str]) -> int:
         if (value := getattr(chosen, option)) < 1:
             raise UsageError(f"--{option.replace('_', '-')} expects at least 1, got {value}")
     _refuse_unwritable(chosen.out)
-    settings, manifest = read_trained(chosen.run)
+    policy = load(chosen.run, device=chosen.device, imports=chosen.imports)
+    settings = policy.settings
     if not settings.env.startswith("battle/"):
         raise UsageError(f"{chosen.run} plays {settings.env}: emix replay shows runs on battle/<map> only")
     from emix.envs.battle.env import BattleEnv  # loads the simulator
     from emix.envs.battle.render import RESULTS, Painter
 
-    device = resolve_device(chosen.device)
-    seed = spawn_seeds(settings.training.seed).eval_command if chosen.seed is None else chosen.seed
-    env = settings.make_env(num_envs=1, device=chosen.device, seed=seed)
-    assert isinstance(env, BattleEnv)
-    steps = manifest["counters"]["env_steps"]
-    env.advance(steps)
-    try:
-        learner = load_learner(chosen.run, settings, manifest, env.spec, device)
-        episodes = [play(env, learner, explore=chosen.explore) for _ in range(chosen.episodes)]
+    with closing(policy.make_env(seed=chosen.seed)) as env:
+        assert isinstance(env, BattleEnv)
+        episodes = [play(env, policy, explore=chosen.explore) for _ in range(chosen.episodes)]
         painter = Painter(env.scenario, ranges=chosen.ranges)
-    finally:
-        env.close()
     frames = [frame for episode in episodes for frame in _smooth(episode, chosen.pictures_per_step, chosen.fps)]
     write_film(chosen.out, painter, frames, chosen.fps)
-    print(f"{settings.algorithm} on {settings.env} after {steps:,} environment steps, {chosen.episodes} episodes")
+    steps = f"{policy.env_steps:,} environment steps"
+    print(f"{settings.name} on {settings.env} after {steps}, {chosen.episodes} episodes")
     for *_, last in episodes:
         print(f"{RESULTS[last.status]} after {last.step} steps, return {last.total:.2f}")
     print(chosen.out)
@@ -97,7 +93,7 @@ def play(env: BattleEnv, policy: Policy, *, explore: bool) -> list[Frame]:
     step, memory, total = env.reset(), policy.initial_memory(env.num_envs), 0.0
     frames = [snapshot(env, total=total)]
     while not step.done[0]:
-        actions, memory = policy.act(step, memory, explore=explore)
+        actions, memory, _ = policy.act(step, memory, explore=explore)
         step = env.step(actions)
         total += float(step.reward[0])
         frames.append(follow(frames[-1], snapshot(env, total=total)))

@@ -10,10 +10,11 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from emix.cli.running import built, run_training, title
-from emix.errors import UsageError
-from emix.training.checkpoint import read_manifest
-from emix.training.run import CHECKPOINT, SUMMARY, extend, locked, read_settings, refuse_lost_checkpoint
+from emix.cli.options import Imports
+from emix.cli.running import carry_out, title
+from emix.plugins import import_named
+from emix.training.run import Run, read_summary
+from emix.training.settings import read_settings
 
 
 @dataclass(frozen=True)
@@ -27,30 +28,23 @@ class Resume:
     """The run's folder."""
     steps: int | None = None
     """Train up to this many environment steps instead."""
+    imports: Imports = ()
+    """Module or .py file that the run needs and this account has not imported yet; may be repeated."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     chosen = tyro.cli(Resume, args=list(arguments), prog="emix resume")
-    folder = chosen.run
-    read_settings(folder)  # before the lock, which would make a folder that is not there
-    with locked(folder):
-        settings = read_settings(folder)
-        manifest = read_manifest(folder / CHECKPOINT)
-        if manifest is None:
-            refuse_lost_checkpoint(folder, settings)
-        done = manifest["counters"]["env_steps"] if manifest else 0
-        if chosen.steps is not None:
-            if chosen.steps < done:
-                raise UsageError(
-                    f"--steps expects at least the {done:,} environment steps that {folder} has done, "
-                    f"got {chosen.steps:,}"
-                )
-            settings = extend(folder, settings, chosen.steps)
-        if done >= settings.training.steps and (folder / SUMMARY).exists():
-            print(f"{folder} is finished ({done:,} environment steps); `emix resume {folder} --steps N` trains on")
-            return 0
-        with built(settings) as state:
-            print(f"resuming {folder} at {done:,} of {settings.training.steps:,} environment steps")
-            print(title(settings), flush=True)
-            return run_training(settings, state, folder)
+    import_named(chosen.imports)
+    folder, summary = chosen.run, read_summary(chosen.run)
+    steps = read_settings(folder).training.steps if chosen.steps is None else chosen.steps
+    if summary is not None and summary["env_steps"] >= steps and chosen.steps in (None, summary["env_steps"]):
+        done = summary["env_steps"]
+        print(f"{folder} is finished ({done:,} environment steps); `emix resume {folder} --steps N` trains on")
+        return 0
+    return carry_out(Run.resume(folder, steps=chosen.steps), folder, _introduction)
+
+
+def _introduction(run: Run) -> str:
+    done, steps = run.state.counters.env_steps, run.settings.training.steps
+    return f"resuming {run.folder} at {done:,} of {steps:,} environment steps\n{title(run.settings)}"

@@ -1,11 +1,13 @@
-"""``emix sweep ALGORITHMS ENVS``: every algorithm on every environment with every seed."""
+"""``emix sweep ALGORITHMS ENVS``: every algorithm and value of an option on every environment with every seed."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,10 +19,12 @@ from tyro.conf import Positional
 from emix.cli.sweep_display import Display
 from emix.cli.train import parse as parse_train
 from emix.errors import UsageError
-from emix.training.run import run_folder
-from emix.training.state import resolve_device
+from emix.training.building import resolve_device
+from emix.training.settings import difference, run_folder
 from emix.training.sweep import LOG, Job, default_jobs, pass_on_signals, results, run_jobs, write_results
 
+# Between values, not within a YAML list or dict.
+_COMMA = re.compile(r",(?![^\[{]*[\]}])")
 EXAMPLE = "`emix sweep smix,qmix battle/3m,battle/2s3z --seeds 1-3 --steps 100000`"
 
 
@@ -28,8 +32,9 @@ EXAMPLE = "`emix sweep smix,qmix battle/3m,battle/2s3z --seeds 1-3 --steps 10000
 class Sweep:
     """Train every algorithm of ALGORITHMS on every environment of ENVS with every seed, several runs at once.
 
-    Every other option is one of `emix train` and goes to each run. The same command again skips finished runs and
-    resumes the others.
+    Every other option is one of `emix train` and goes to each run. With several values, separated by commas, as in
+    --learner.td-lambda 0,0.4,0.8 or --env-option reward=sparse,dense, there are runs for each of them. The same command
+    again skips finished runs and resumes the others.
     """
 
     algorithms: Annotated[Positional[str], tyro.conf.arg(metavar="ALGORITHMS")]
@@ -41,7 +46,7 @@ class Sweep:
     jobs: int | None = None
     """Runs at once; by default this machine's cores / --threads. Runs on a GPU share it."""
     runs: Path = Path("runs")
-    """The runs' folders are <runs>/<algorithm>/<env>/<seed>; the results are <runs>/sweep.json and sweep.csv."""
+    """The runs' folders are <runs>/<algorithm[,changes]>/<env>/<seed>; results: <runs>/sweep.json and sweep.csv."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -70,20 +75,44 @@ def _plan(chosen: Sweep, options: Sequence[str]) -> list[Job]:
         if name in ("--seed", "--run-dir"):
             instead = "--seeds" if name == "--seed" else "--runs"
             raise UsageError(f"emix sweep has no {name}, because it makes several runs: use {instead}")
-    seeds, envs = _seeds(chosen.seeds), _names("ENVS", chosen.envs)
-    asked = [parse_train([name, envs[0], *options]).settings for name in _names("ALGORITHMS", chosen.algorithms)]
-    for settings in asked:
+    jobs: dict[Path, Job] = {}
+    checked = set()
+    for env, algorithm, each in product(
+        _names("ENVS", chosen.envs), _names("ALGORITHMS", chosen.algorithms), _combinations(options)
+    ):
+        settings = parse_train([algorithm, env, *each]).settings
         resolve_device(settings.training.device)
-    for env in envs:  # on the CPU: this process needs no place on the GPU that the runs share
-        replace(asked[0], env=env).make_env(num_envs=1, device="cpu", seed=0).close()
-    jobs = {}
-    for env in envs:
-        for settings in asked:
-            for seed in seeds:
-                run = replace(settings, env=env, training=replace(settings.training, seed=seed))
-                folder = run_folder(run, chosen.runs)
-                jobs[folder] = Job(run, folder, options)  # smix and smix@paper are the same run
+        if (made := (env, str(settings.env_options))) not in checked:
+            checked.add(made)  # on the CPU: this process needs no place on the GPU that the runs share
+            settings.make_env(num_envs=1, device="cpu", seed=0).close()
+        for seed in _seeds(chosen.seeds):
+            run = replace(settings, training=replace(settings.training, seed=seed))
+            folder = run_folder(run, chosen.runs)
+            if folder in jobs and jobs[folder].settings != run:  # smix and smix@paper are the same run
+                found = difference(jobs[folder].settings.as_dict(), run.as_dict())
+                raise UsageError(
+                    f"runs that differ in {found[0] if found else 'training.steps'} alone would share {folder}, "
+                    f"because a run is not called by it: make a sweep for each value, with another --runs"
+                )
+            jobs[folder] = Job(run, folder, each)
     return list(jobs.values())
+
+
+def _combinations(options: Sequence[str]) -> list[list[str]]:
+    """The options with one value of each list, in every combination: ``["--learner.lr", "1,2"]`` gives two."""
+    choices = []
+    for before, word in zip(["", *options], options, strict=False):
+        option, equals, value = word.partition("=") if word.startswith("--") else (before, "", word)
+        if word.startswith("--") and not equals:  # its values come next
+            choices.append([word])
+            continue
+        head = f"{option}{equals}" if equals else ""
+        if option == "--env-option":
+            name, equals, value = value.partition("=")
+            head += f"{name}{equals}"
+        values = [value] if option == "--import" else _COMMA.split(value)
+        choices.append([head + each for each in values])
+    return [list(each) for each in product(*choices)]
 
 
 def _names(what: str, text: str) -> list[str]:
@@ -122,7 +151,10 @@ def _finish(root: Path, command: Sequence[str], jobs: Sequence[Job], stopped: in
     write_results(root, command, jobs, rows)
     console = Console()
     Console(width=console.width if console.is_terminal else 160).print(_table(rows))
-    print("the last test of each run; std: of the sample (n - 1); IQM: without the n / 4 lowest and n / 4 highest")
+    print(
+        "the last test of each run; 95 %: half the width of the mean's interval (Student's t); "
+        "std: of the sample (n - 1); IQM: without the n / 4 lowest and n / 4 highest"
+    )
     print(f"results: {root / 'sweep.json'} and {root / 'sweep.csv'}")
     failed = [job for job in jobs if job.state == "failed"]
     for job in failed:
@@ -134,11 +166,13 @@ def _finish(root: Path, command: Sequence[str], jobs: Sequence[Job], stopped: in
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table()
-    for column in ("environment", "algorithm", "metric", "runs", "mean", "std", "median", "IQM"):
-        table.add_column(column, justify="right" if column not in ("environment", "algorithm", "metric") else "left")
+    texts, numbers = ("environment", "algorithm", "configuration", "metric"), ("mean", "95 %", "std", "median", "IQM")
+    for column in (*texts, "runs", *numbers):
+        table.add_column(column, justify="left" if column in texts else "right")
     for row in rows:
         done = f"{len(row['values'])} of {row['runs']}" if len(row["values"]) < row["runs"] else str(row["runs"])
-        numbers = ("-" if row[name] is None else f"{row[name]:.3f}" for name in ("mean", "std", "median", "iqm"))
+        values = (row[name] for name in ("mean", "ci95", "std", "median", "iqm"))
         metric = row["metric"].removesuffix("_mean").replace("_", " ")
-        table.add_row(row["env"], row["algorithm"], metric, done, *numbers)
+        cells = ("-" if value is None else f"{value:.3f}" for value in values)
+        table.add_row(row["env"], row["algorithm"], row["configuration"], metric, done, *cells)
     return table

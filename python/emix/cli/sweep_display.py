@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from emix.playing.stopwatch import clock
 from emix.training.sweep import Job
 
 REFRESH_SECONDS = 1.0
@@ -69,15 +70,15 @@ class Display:
             if job.state == "running":
                 settings, row = job.settings, job.last_row()
                 steps = f"{row.get('env_steps', 0) / settings.training.steps:.0%}"
-                name = (settings.algorithm, settings.env, str(settings.training.seed))
-                table.add_row(*name, steps, _score(row), _clock(time.monotonic() - job.started))
+                name = (settings.name, settings.env, str(settings.training.seed))
+                table.add_row(*name, steps, _score(row), clock(time.monotonic() - job.started))
         return table
 
 
 def _event(job: Job) -> str:
     if job.state == "running":
         return f"started {job}, in {job.folder}"
-    after = f"after {_clock(time.monotonic() - job.started)}"
+    after = f"after {clock(time.monotonic() - job.started)}"
     if job.state == "done":
         return f"done    {job}: {_score(job.summary())} {after}"
     return f"{job.state:<7} {job} {after}: {job.last_words()}"
@@ -88,8 +89,3 @@ def _score(row: dict[str, Any]) -> str:
         if row.get(name) is not None:
             return f"{label} {row[name]:.3f}"
     return ""
-
-
-def _clock(seconds: float) -> str:
-    minutes = int(seconds) // 60
-    return f"{minutes // 60}:{minutes % 60:02}:{int(seconds) % 60:02}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
@@ -12,11 +13,14 @@ import yaml
 from tyro.conf import OmitArgPrefixes, Positional
 
 from emix import learners
-from emix.cli.running import built, run_training, title
+from emix.cli.options import Imports
+from emix.cli.running import carry_out, title
 from emix.errors import UsageError
+from emix.learners.plan import Plan
+from emix.plugins import import_named
 from emix.training.config import TrainingConfig
-from emix.training.run import Settings, locked, make_settings, refuse_existing_run, run_folder, write_config
-from emix.training.state import TrainingState
+from emix.training.run import Run
+from emix.training.settings import Settings, flatten, make_settings, run_folder
 
 L = TypeVar("L")
 
@@ -31,12 +35,16 @@ class Train(Generic[L]):
     """Environment; `emix envs` lists them."""
     training: OmitArgPrefixes[TrainingConfig]
     learner: L
+    plan: Plan
+    """When the learner is updated, and what data it learns from."""
     runs: Path = Path("runs")
-    """The run's folder is <runs>/<algorithm>/<env>/<seed>."""
+    """The run's folder is <runs>/<algorithm[,changes]>/<env>/<seed>: changes are what differs from the recipe."""
     run_dir: Path | None = None
     """The run's folder itself."""
     env_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Option of the environment as NAME=VALUE, such as reward=sparse for battle/<map>; may be repeated."""
+    imports: Imports = ()
+    """Module or .py file that registers algorithms or environments of your own; may be repeated."""
 
 
 class Request(NamedTuple):
@@ -50,18 +58,15 @@ class Request(NamedTuple):
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    settings, recipe, folder = parse(arguments)
-    refuse_existing_run(folder)
-    # Built before the folder is made, so that an unknown environment leaves none behind.
-    with built(settings) as state, locked(folder):
-        refuse_existing_run(folder)  # once more, now that nobody else can make one
-        write_config(folder, settings, episode_limit=state.env.spec.episode_limit)
-        print(_introduction(settings, recipe, state, folder), flush=True)
-        return run_training(settings, state, folder)
+    request = parse(arguments)
+    return carry_out(
+        Run.create(request.folder, request.settings), request.folder, lambda run: introduction(run, request)
+    )
 
 
 def parse(arguments: Sequence[str]) -> Request:
     """Read the command line. Raises UsageError, or SystemExit where tyro has said what is wrong."""
+    imports = import_named(values_of("--import", arguments))  # before the algorithm is looked up
     algorithm = arguments[0] if arguments else ""
     if algorithm in ("-h", "--help"):
         algorithm = "smix"
@@ -71,12 +76,61 @@ def parse(arguments: Sequence[str]) -> Request:
             f"got {algorithm or 'nothing'!r}; algorithms: {', '.join(learners.list_algorithms())}"
         )
     recipe = make_settings(algorithm, env="")
-    default = Train(tyro.MISSING, tyro.MISSING, recipe.training, recipe.learner)
+    shown = _without_plan(recipe.learner)
+    default = Train(tyro.MISSING, tyro.MISSING, recipe.training, shown, recipe.plan)
     parse: Any = tyro.cli  # its overloads do not know a type that is only known here
-    chosen: Train[Any] = parse(Train[type(recipe.learner)], default=default, args=list(arguments), prog="emix train")  # type: ignore[misc]
-    options = _options(chosen.env_option)
-    settings = Settings(recipe.algorithm, chosen.env, recipe.recipe, chosen.learner, chosen.training, options)
-    return Request(settings, recipe, chosen.run_dir or run_folder(settings, chosen.runs))
+    hidden = (tyro.conf.SuppressFixed,)
+    chosen: Train[Any] = parse(
+        Train[type(shown)],  # type: ignore[misc]
+        default=default,
+        args=list(arguments),
+        prog="emix train",
+        config=hidden,
+    )
+    settings = make_settings(
+        algorithm,
+        chosen.env,
+        learner=asdict(chosen.learner) | {"plan": asdict(chosen.plan)},
+        training=asdict(chosen.training),
+        env_options=_options(chosen.env_option),
+        imports=imports,
+    )
+    folder = chosen.run_dir or run_folder(settings, chosen.runs)
+    return Request(settings, make_settings(algorithm, chosen.env), folder)
+
+
+def values_of(option: str, arguments: Sequence[str]) -> list[str]:
+    """What an option that may be repeated is given, as ``--name VALUE`` or ``--name=VALUE``."""
+    found = [after for name, after in pairwise(arguments) if name == option]
+    return found + [word.partition("=")[2] for word in arguments if word.startswith(f"{option}=")]
+
+
+def introduction(run: Run, request: Request) -> str:
+    """What decides a win rate, in four lines."""
+    settings, theirs = run.settings, flatten(request.recipe.as_dict())
+    changes = [
+        f"{name.removeprefix('training.').replace('learner.plan.', 'plan.')} {value} ({theirs.get(name)})"
+        for part in ("training", "learner", "env_options")
+        for name, value in flatten({part: settings.as_dict()[part]}).items()
+        if name not in theirs or value != theirs[name]
+    ]
+    limit, data = run.state.source.spec.episode_limit, run.state.data
+    steps = f"{1 / settings.updates_per_step(limit):g} environment steps"
+    return "\n".join(
+        [
+            f"{title(settings)}, in {run.folder}",
+            f"changed from the recipe: {', '.join(changes) or 'nothing'}",
+            f"updates: {_updates(settings)}, that is 1 per {steps} where episodes last the full {limit} steps",
+            f"replay: {data.capacity} {data.unit}s, {data.bytes / 2**20:,.0f} MiB at full length",
+        ]
+    )
+
+
+def _without_plan(config: Any) -> Any:
+    """The config with ``plan`` fixed, so that it is no option below ``--learner``: it has options of its own."""
+    kept = (("plan", Annotated[Plan, tyro.conf.Fixed], field(default=config.plan)),)
+    shown = make_dataclass(type(config).__name__, kept, bases=(type(config),), frozen=True)
+    return shown(**{each.name: getattr(config, each.name) for each in fields(config)})
 
 
 def _options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -95,26 +149,10 @@ def _options(pairs: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def _introduction(settings: Settings, recipe: Settings, state: TrainingState, folder: Path) -> str:
-    """What decides a win rate, in four lines."""
-    training, spec, replay = settings.training, state.env.spec, state.replay
-    pairs = [
-        ("", asdict(recipe.training), asdict(training)),
-        ("learner.", asdict(recipe.learner), asdict(settings.learner)),
-    ]
-    changes = [
-        f"{prefix}{name} {value} ({theirs[name]})"
-        for prefix, theirs, ours in pairs
-        for name, value in ours.items()
-        if value != theirs[name]
-    ]
-    steps_per_update = training.num_envs * spec.episode_limit / training.updates_per_rollout
-    return "\n".join(
-        [
-            f"{title(settings)}, in {folder}",
-            f"changed from the recipe: {', '.join(changes) or 'nothing'}",
-            f"updates: {training.updates_per_rollout} per {training.num_envs} episodes, that is 1 per "
-            f"{steps_per_update:g} environment steps where episodes last the full {spec.episode_limit} steps",
-            f"replay: {replay.capacity} episodes, {replay.bytes / 2**20:,.0f} MiB at full length",
-        ]
-    )
+def _updates(settings: Settings) -> str:
+    """When updates are made, in words."""
+    plan, num_envs = settings.plan, settings.training.num_envs
+    if plan.source == "fresh":
+        return f"1 per {plan.batch_size} new episodes"
+    parts = {f"per {num_envs} episodes": plan.updates_per_rollout, "per environment step": plan.updates_per_step}
+    return " and ".join(f"{count} {unit}" for unit, count in parts.items() if count)

@@ -1,40 +1,34 @@
-"""Training: the loop, what it needs, and the files of a run.
+"""Training: ``train`` makes a run in one call, ``load`` gives its policy back; below them the loop and a run's files.
 
-The pieces also work alone: ``collect`` plays episodes, ``Replay`` stores them, ``evaluate`` tests a learner,
-``plot_runs`` draws. ``docs/training.md`` shows how.
+``docs/training.md`` shows how the pieces work alone.
 """
 
 from emix.training.captured import CapturedRollout, CapturedUpdate
 from emix.training.config import TrainingConfig
-from emix.training.evaluate import evaluate
-from emix.training.loop import DivergenceError, StopRequest, train
+from emix.training.loop import DivergenceError
 from emix.training.metrics import read_rows
 from emix.training.plot import plot_runs
-from emix.training.progress import Progress
-from emix.training.replay import Replay
-from emix.training.rollout import Rollout, collect
-from emix.training.run import Settings, locked, make_settings, read_settings, run_folder, write_config
+from emix.training.run import Run
+from emix.training.running import Result, train
+from emix.training.settings import Settings, make_settings, read_settings, run_folder
 from emix.training.state import TrainingState
+from emix.training.trained import Trained, load
 
 __all__ = [
     "CapturedRollout",
     "CapturedUpdate",
     "DivergenceError",
-    "Progress",
-    "Replay",
-    "Rollout",
+    "Result",
+    "Run",
     "Settings",
-    "StopRequest",
+    "Trained",
     "TrainingConfig",
     "TrainingState",
-    "collect",
-    "evaluate",
-    "locked",
+    "load",
     "make_settings",
     "plot_runs",
     "read_rows",
     "read_settings",
     "run_folder",
     "train",
-    "write_config",
 ]

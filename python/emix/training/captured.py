@@ -14,9 +14,9 @@ from torch.utils import _pytree as trees
 
 from emix.envs.core import Env, capturable
 from emix.errors import UsageError
+from emix.playing.rollout import Play, Policy, Rollout, all_done, as_rollout, play_out, stacked
+from emix.playing.stopwatch import Stopwatch
 from emix.training.graphs import Call, CudaGraphs, Recorder
-from emix.training.rollout import Play, Policy, Rollout, all_done, as_rollout, play_out, stacked
-from emix.training.stopwatch import Stopwatch
 
 Metrics = Mapping[str, Tensor]
 
@@ -96,7 +96,7 @@ class CapturedRollout:
 
     Args:
         env: E environments whose ``step`` can be captured (``emix.envs.core.capturable``).
-        policy: a learner on their device.
+        policy: an actor on their device.
         explore: take the behaviour policy, else the greedy one.
         recorder: of CUDA graphs; tests have another.
 
@@ -143,9 +143,8 @@ class CapturedRollout:
                 return ended
 
             play_out(self.env, go_on)
-            return as_rollout(
-                {name: torch.cat([part[name] for part in parts if name in part], dim=1) for name in parts[-1]}
-            )
+            entries = {name: torch.cat([part[name] for part in parts if name in part], dim=1) for name in parts[-1]}
+            return as_rollout(entries, self.env.spec, self.policy.record)
 
     def _go_on(self, steps: int) -> dict[str, Tensor]:
         """What is captured: from what is carried to what is carried, and the entries ``[E, steps, ...]`` between."""

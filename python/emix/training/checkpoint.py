@@ -19,10 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import emix
+from emix._version import __version__
 from emix.errors import UsageError
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "manifest.json"
 
 
@@ -52,7 +52,7 @@ def save(
             raise OSError(str(error)) from error
         _force_to_disk(path)
         files[name] = {"file": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
-    versions = {"format": FORMAT, "emix": emix.__version__, "torch": str(torch.__version__)}
+    versions = {"format": FORMAT, "emix": __version__, "torch": str(torch.__version__)}
     manifest = {**versions, "save": number, **header, "parts": files}
     draft = folder / f"{MANIFEST}.new"
     draft.write_text(json.dumps(manifest, indent=1))
@@ -86,8 +86,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         ) from error
     if found != FORMAT:
         raise UsageError(
-            f"{path} has format {found!r}, this emix ({emix.__version__}) reads format {FORMAT}: "
-            f"use the emix that wrote it"
+            f"{path} has format {found!r}, this emix ({__version__}) reads {FORMAT}: use the emix that wrote it"
         )
     return manifest
 

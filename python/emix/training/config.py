@@ -1,4 +1,4 @@
-"""How a run is driven. What is learned, and how, stands in the learner's own configuration."""
+"""How a run is driven. What is learned, when and how, stands in the learner's own configuration."""
 
 from __future__ import annotations
 
@@ -31,12 +31,6 @@ class TrainingConfig:
     depend on it."""
     num_envs: int = 4
     """Environments that play at once; a rollout is an episode of each (SMIX section VI-B; PyMARL batch_size_run)."""
-    updates_per_rollout: int = 1
-    """Learner updates after each rollout (PyMARL: one per call of the parallel runner)."""
-    batch_episodes: int = 32
-    """Episodes in an update; updates begin when the replay holds that many (SMIX section VI-B)."""
-    buffer_episodes: int = 1500
-    """Episodes the replay holds (SMIX section VI-B; PyMARL's QMIX has 5000)."""
     test_interval: int = 20_000
     """Environment steps between two evaluations (SMIX repository, smix.yaml)."""
     test_episodes: int = 24
@@ -60,11 +54,6 @@ class TrainingConfig:
                 f"test_episodes expects a multiple of test_envs, so that every environment plays the same number: "
                 f"got {self.test_episodes} and {self.test_envs}"
             )
-        if self.buffer_episodes < max(self.batch_episodes, self.num_envs):
-            raise UsageError(
-                f"buffer_episodes expects at least batch_episodes ({self.batch_episodes}) and num_envs "
-                f"({self.num_envs}), got {self.buffer_episodes}"
-            )
 
 
 def training_config(values: Mapping[str, Any]) -> TrainingConfig:
@@ -83,6 +72,7 @@ class Seeds(NamedTuple):
     env: int
     test_env: int
     eval_command: int
+    random_actor: int
 
 
 def spawn_seeds(seed: int) -> Seeds:

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from functools import partial
-from pathlib import Path
-from types import FrameType
-from typing import Any
+from contextlib import closing
+from dataclasses import fields
 
 import torch
 
 from emix._host import keep_freed_memory
-from emix.envs.core import Env, capturable
-from emix.training import checkpoint
-from emix.training.captured import CapturedRollout, CapturedUpdate, Metrics
-from emix.training.config import TrainingConfig
-from emix.training.evaluate import evaluate
+from emix.training.captured import CapturedUpdate
+from emix.training.deterministic import deterministic
 from emix.training.journal import Journal
 from emix.training.progress import Progress
-from emix.training.rollout import Rollout, collect
-from emix.training.run import CHECKPOINT, Settings
-from emix.training.state import TrainingState
+from emix.training.run import Run
 
 
 class DivergenceError(RuntimeError):
-    """The loss is no longer a number, and the networks will not recover."""
+    """One of the learner's numbers is no longer one, and the networks will not recover."""
 
 
 class StopRequest:
@@ -37,137 +27,75 @@ class StopRequest:
     signal: signal.Signals | None = None
 
 
-def train(settings: Settings, state: TrainingState, folder: Path, progress: Progress, stop: StopRequest) -> None:
-    """Train until ``settings.training.steps`` or until ``stop``, from the checkpoint in ``folder`` where there is one.
+def train(run: Run, progress: Progress, stop: StopRequest) -> None:
+    """Train until ``settings.training.steps`` or until ``stop``, from where ``run.state`` is.
 
     ``metrics.jsonl`` depends on the settings alone: a run that was killed and resumed writes the same bytes as one that
-    was not. So that this holds, torch is set to deterministic algorithms for the whole process.
+    was not. So that this holds, torch is set to deterministic algorithms meanwhile.
 
     Args:
-        settings: of the run.
-        state: as ``TrainingState.create(settings)`` made it.
-        folder: the run's, which holds ``config.yaml``; the caller has it ``locked``.
+        run: made by ``Run.create`` or ``Run.resume``.
         progress: gets every number.
         stop: may be set from a signal handler.
 
     Raises:
-        UsageError: the checkpoint is damaged or of other settings.
-        DivergenceError: the loss became infinite or NaN.
+        DivergenceError: one of the learner's numbers became infinite or NaN.
         EnvWorkerError: an environment's process died.
         OSError: the folder cannot be written.
     """
-    config = settings.training
-    make_deterministic(config.threads)
+    config, state = run.settings.training, run.state
+    source, learner, counters, group = state.source, state.learner, state.counters, state.group
     if config.keep_memory:
         keep_freed_memory()
-    manifest = checkpoint.read_manifest(folder / CHECKPOINT)
-    if manifest is not None:
-        _restore(state, settings, folder, manifest, progress)
-    counters, learner = state.counters, state.learner
-    captured = config.graphs and learner.capturable and state.replay.device.type == "cuda"
-    update = CapturedUpdate(learner, longest=state.env.spec.episode_limit) if captured else learner.update
-    play = _player(state.env, learner, explore=True, captured=captured)
-    test = _player(state.test_env, learner, explore=False, captured=captured)
-    state.advance_envs()
+    _note_other_torch(run, progress)
+    update = CapturedUpdate(learner, longest=source.spec.episode_limit) if state.captured else learner.update
+    source.advance(counters.env_steps)
 
-    with closing(Journal(folder, counters, progress, offsets=manifest and manifest["offsets"])) as journal:
+    with deterministic(config.threads), closing(Journal(run, progress)) as journal:
         if counters.env_steps == 0:
             with journal.watch("test"):
-                row = evaluate(state.test_env, learner, config.test_episodes, test)
+                row = source.test(config.test_episodes)
             journal.write(row)
 
         while counters.env_steps < config.steps:
             before = counters.env_steps
 
             # Collect one episode in every environment, and store them.
-            rollout = play(stopwatch=journal.watch)
-            played = int(rollout.lengths.sum())
-            state.replay.add(rollout.episodes, rollout.lengths)
-            state.statistics.episodes.add(rollout)
-            counters.env_steps += played
-            counters.episodes += state.env.num_envs
-            state.advance_envs()
+            steps, episodes = state.add(source.collect(stopwatch=journal.watch))
 
             # Update.
             with journal.watch("update"):
-                _update(state, config, update)
-                learner.advance(env_steps=played, episodes=state.env.num_envs)
+                for _ in range(state.updates_due(steps)):
+                    state.statistics.updates.add(update(learner.draw(state.data)))
+                    counters.updates += 1
+                learner.advance(env_steps=steps, episodes=episodes)
 
             # Evaluate and log whenever a multiple of the interval was passed, and at the end.
             row = {}
             if _due(config.log_interval, before, counters.env_steps, config.steps):
-                row |= _statistics(state)
+                row |= _statistics(run)
             if _due(config.test_interval, before, counters.env_steps, config.steps):
                 with journal.watch("test"):
-                    row |= evaluate(state.test_env, learner, config.test_episodes, test)
+                    row |= source.test(config.test_episodes)
             if row:
                 journal.write(row)
             progress.advance(counters.env_steps)
 
             # Save everything: from here on the run can be killed and lose nothing of what was done so far.
-            stopping = stop.signal is not None
+            stopping = group.agree(stop.signal is not None)
             if stopping or _due(config.checkpoint_interval, before, counters.env_steps, config.steps):
                 with journal.watch("checkpoint"):
-                    state.save(folder / CHECKPOINT, settings, journal.sync())
+                    run.save(journal.sync())
             if stopping:
                 break
 
 
-def make_deterministic(threads: int) -> None:
-    """Let torch repeat its numbers from run to run, for the whole process."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once, before its first product
-    torch.use_deterministic_algorithms(True)
-    deterministic: Any = torch.utils.deterministic
-    deterministic.fill_uninitialized_memory = False  # it would write every new tensor twice
-    torch.backends.cudnn.benchmark = False
-    torch.set_num_threads(threads)
-
-
-@contextmanager
-def stop_on_signals(progress: Progress) -> Iterator[StopRequest]:
-    """Ctrl-C and SIGTERM set the request. A second Ctrl-C raises ``KeyboardInterrupt``: the last checkpoint counts."""
-    stop = StopRequest()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.signal = signal.Signals(number)
-        progress.say("stopping after these episodes, with a checkpoint (Ctrl-C again: at once, without)")
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _restore(
-    state: TrainingState, settings: Settings, folder: Path, manifest: dict[str, Any], progress: Progress
-) -> None:
-    state.restore(folder / CHECKPOINT, settings, manifest)
-    if manifest["torch"] != (version := str(torch.__version__)):
+def _note_other_torch(run: Run, progress: Progress) -> None:
+    if run.manifest is not None and run.manifest["torch"] != (version := str(torch.__version__)):
         progress.say(
-            f"note: the checkpoint was made under torch {manifest['torch']}, this is {version}: "
+            f"note: the checkpoint was made under torch {run.manifest['torch']}, this is {version}: "
             f"the numbers may differ from those of a run under one torch"
         )
-
-
-def _player(env: Env, learner: Any, *, explore: bool, captured: bool) -> Callable[..., Rollout]:
-    """What plays an episode in every environment: where ``captured``, by CUDA graphs if the environment allows it."""
-    if captured and capturable(env):
-        return CapturedRollout(env, learner, explore=explore)
-    return partial(collect, env, learner, explore=explore)
-
-
-def _update(state: TrainingState, config: TrainingConfig, update: Callable[[Any], Metrics]) -> None:
-    """The learner's updates after a rollout, once the replay holds a batch."""
-    if len(state.replay) < config.batch_episodes:
-        return
-    for _ in range(config.updates_per_rollout):
-        batch = state.learner.draw(state.replay, config.batch_episodes)
-        state.statistics.updates.add(update(batch))
-        state.counters.updates += 1
 
 
 def _due(interval: int, before: int, now: int, end: int) -> bool:
@@ -175,15 +103,19 @@ def _due(interval: int, before: int, now: int, end: int) -> bool:
     return now // interval > before // interval or now >= end
 
 
-def _statistics(state: TrainingState) -> dict[str, float]:
+def _statistics(run: Run) -> dict[str, float]:
     """The training's numbers since the last row."""
-    counters = state.counters
-    row = state.statistics.means()
-    row |= {"epsilon": state.learner.epsilon, "updates_per_env_step": counters.updates / counters.env_steps}
+    state, counters = run.state, run.state.counters
+    losses = state.statistics.updates.means()
+    row = state.statistics.episodes.means() | losses | state.learner.parts.values()
+    row["updates_per_env_step"] = counters.updates / counters.env_steps
     state.statistics.clear()
-    if not math.isfinite(row.get("loss", 0.0)):
+    lost = [name for name, value in losses.items() if not math.isfinite(value)]
+    if state.group.agree(bool(lost)):
+        options = [f.name.replace("_", "-") for f in fields(run.settings.learner) if f.name.endswith(("lr", "clip"))]
+        name = lost[0] if lost else "loss of another process"
         raise DivergenceError(
-            f"the loss became {row['loss']} before {counters.env_steps:,} environment steps: "
-            f"train again with a smaller --learner.lr or --learner.grad-norm-clip"
+            f"the {name} became {losses.get(name, 'no number')} before {counters.env_steps:,} environment steps: "
+            f"train again with a smaller {' or '.join(f'--learner.{option}' for option in options)}"
         )
     return row

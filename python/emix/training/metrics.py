@@ -13,35 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from emix.errors import UsageError
-from emix.training.rollout import Rollout
+from emix.playing.evaluate import EpisodeStatistics
 
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
-
-
-class EpisodeStatistics:
-    """Returns, lengths and the environment's own numbers of some episodes, reported in the order of their names."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, list[float]] = {}
-
-    def add(self, rollout: Rollout) -> None:
-        """Take in a rollout's episodes."""
-        columns = {"return": rollout.returns, "ep_length": rollout.lengths, **rollout.info}
-        for name, column in columns.items():
-            self.values.setdefault(name, []).extend(column.double().tolist())
-
-    def means(self) -> dict[str, float]:
-        """``return_mean``, ``return_std``, ``ep_length_mean`` and ``<info>_mean``; empty where there was no episode."""
-        means = {f"{name}_mean": float(np.mean(values)) for name, values in sorted(self.values.items())}
-        if "return" in self.values:
-            means["return_std"] = float(np.std(self.values["return"]))
-        return means
 
 
 class UpdateStatistics:

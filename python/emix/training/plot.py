@@ -1,4 +1,4 @@
-"""Learning curves: one line per algorithm, with a band over its seeds, one panel per environment."""
+"""Learning curves: one line per configuration, with a band over its seeds, one panel per environment."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from emix.errors import UsageError
 from emix.training.metrics import METRICS, read_rows
-from emix.training.run import read_settings
+from emix.training.settings import read_settings
+from emix.training.spread import mean_curve
 
-GRID_POINTS = 400
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LABELS = {
@@ -24,8 +24,8 @@ LABELS = {
 def plot_runs(folders: Sequence[Path], out: Path, *, metric: str | None = None) -> Path:
     """Draw a metric over environment steps, and return the path of the PNG.
 
-    Runs of one algorithm on one environment are one line: the mean over seeds, with a band of one standard deviation.
-    Runs that logged at different steps are interpolated linearly, up to where the shortest of them ends.
+    Runs of one ``Settings.name`` on one environment are one line: the mean over seeds, with the mean's 95 % interval as
+    a band. Runs that logged at different steps are interpolated linearly, up to where the shortest of them ends.
 
     Args:
         folders: of runs.
@@ -43,23 +43,8 @@ def plot_runs(folders: Sequence[Path], out: Path, *, metric: str | None = None) 
     panels: dict[str, dict[str, list[np.ndarray]]] = {}
     for folder in folders:
         settings = read_settings(folder)
-        panels.setdefault(settings.env, {}).setdefault(settings.algorithm, []).append(
-            _curve(folder, rows[folder], metric)
-        )
+        panels.setdefault(settings.env, {}).setdefault(settings.name, []).append(_curve(folder, rows[folder], metric))
     return _draw(panels, LABELS.get(metric, metric.replace("_", " ")), out)
-
-
-def mean_and_deviation(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps, mean and standard deviation ``[G]`` of curves ``[2, points]``: steps, which may differ, and values.
-
-    One curve keeps its own points. Several share a grid from the latest first step to the earliest last one.
-    """
-    if len(curves) == 1:
-        steps, values = curves[0]
-        return steps, values, np.zeros_like(values)
-    grid = np.linspace(max(curve[0, 0] for curve in curves), min(curve[0, -1] for curve in curves), GRID_POINTS)
-    values = np.stack([np.interp(grid, *curve) for curve in curves])  # [runs, G]
-    return grid, values.mean(axis=0), values.std(axis=0)
 
 
 def _rows(folder: Path) -> list[dict[str, float]]:
@@ -90,15 +75,14 @@ def _draw(panels: dict[str, dict[str, list[np.ndarray]]], label: str, out: Path)
         name: COLOURS[i % len(COLOURS)]
         for i, name in enumerate(sorted({name for panel in panels.values() for name in panel}))
     }
-    for axes, (env, algorithms) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for algorithm, curves in algorithms.items():
-            steps, mean, deviation = mean_and_deviation(curves)
-            seeds = f"mean ± std of {len(curves)} seeds" if len(curves) > 1 else "1 seed"
-            axes.plot(steps, mean, color=colours[algorithm], linewidth=1.8, label=f"{algorithm} ({seeds})")
+    for axes, (env, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for name, curves in lines.items():
+            steps, mean, width = mean_curve(curves)
+            seeds = f"mean, 95 % interval of {len(curves)} seeds" if len(curves) > 1 else "1 seed"
+            axes.plot(steps, mean, color=colours[name], linewidth=1.8, label=f"{name} ({seeds})")
             if len(curves) > 1:
-                axes.fill_between(
-                    steps, mean - deviation, mean + deviation, color=colours[algorithm], alpha=0.2, linewidth=0
-                )
+                axes.fill_between(steps, mean - width, mean + width, color=colours[name], alpha=0.2, linewidth=0)
+        axes.set_ylim(_limits([curve for curves in lines.values() for curve in curves]))
         axes.set_title(env, fontsize=11)
         axes.set_xlabel("environment steps")
         axes.set_ylabel(label)
@@ -113,3 +97,10 @@ def _draw(panels: dict[str, dict[str, list[np.ndarray]]], label: str, out: Path)
     except OSError as error:
         raise UsageError(f"cannot write {out}: {error.strerror}; choose another file with --out") from error
     return out
+
+
+def _limits(curves: Sequence[np.ndarray]) -> tuple[float, float]:
+    """What runs reached, and a little more: the interval of two or three is so wide that it would flatten the lines."""
+    low, high = min(curve[1].min() for curve in curves), max(curve[1].max() for curve in curves)
+    margin = 0.08 * (high - low) or 0.5
+    return low - margin, high + margin

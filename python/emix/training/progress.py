@@ -13,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
+from emix.playing.stopwatch import clock
+
 WINDOW = 30.0  # seconds over which the speed is measured; since the start, it would hide that a run became slower
 PHASES = ("env", "inference", "update", "test")
 
@@ -87,11 +89,8 @@ class Progress:
         return "  ".join([*values, " ".join(shares)])
 
     def _time_left(self, env_steps: int) -> str:
-        speed = self.speed()
-        if not speed or env_steps >= self.total:
-            return ""
-        minutes, seconds = divmod(round((self.total - env_steps) / speed), 60)
-        return f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left"
+        speed, left = self.speed(), self.total - env_steps
+        return f"{clock(left / speed)} left" if speed and left > 0 else ""
 
 
 def _make_bar(output: TextIO, total: int, start: int) -> Bar:

@@ -1,4 +1,4 @@
-"""A run and its folder: what was asked for (``config.yaml``), and who may write there."""
+"""A run and its folder: made, locked, continued; what lies in it beside the metrics."""
 
 from __future__ import annotations
 
@@ -6,78 +6,106 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
-
-import emix
-from emix import learners
-from emix.envs.core import Env
+from emix.distributed import Alone, Group
 from emix.errors import UsageError
-from emix.training.config import TrainingConfig, training_config
+from emix.training import checkpoint
 from emix.training.metrics import METRICS, read_rows
+from emix.training.settings import CONFIG, Settings, difference, read_settings, write_config, write_steps
+from emix.training.state import TrainingState
 
-CONFIG, SUMMARY, CHECKPOINT, CURVE, LOCK = "config.yaml", "summary.json", "checkpoint", "curve.png", "lock"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that decides a run's numbers, as ``config.yaml`` holds it."""
-
-    algorithm: str  # as the user names it: smix, smix@foraging
-    env: str
-    recipe: dict[str, Any]  # name, version, source
-    learner: Any  # the algorithm's own config dataclass
-    training: TrainingConfig
-    env_options: dict[str, Any] = field(default_factory=dict)  # of emix.make, such as {"reward": "sparse"}
-
-    def make_env(self, *, num_envs: int, device: str, seed: int) -> Env:
-        """The run's environment; training, evaluation and replays all build theirs here."""
-        return emix.make(self.env, num_envs=num_envs, device=device, seed=seed, **self.env_options)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for YAML and for the checkpoint's manifest."""
-        return json.loads(json.dumps(asdict(self)))
+SUMMARY, CHECKPOINT, LOCK = "summary.json", "checkpoint", "lock"
 
 
-def make_settings(
-    algorithm: str,
-    env: str,
-    *,
-    learner: dict[str, Any] | None = None,
-    training: dict[str, Any] | None = None,
-    env_options: dict[str, Any] | None = None,
-) -> Settings:
-    """The recipe of ``algorithm`` (``smix`` or ``smix@foraging``) with some of its values replaced.
+@dataclass
+class Run:
+    """A run that this process trains: made by ``create`` or ``resume``, whose ``with`` block it lasts for.
 
-    Args:
-        algorithm: a name of ``emix.learners.list_algorithms()``.
-        env: a name of ``emix.list_envs()``.
-        learner: fields of the algorithm's configuration, such as ``{"lr": 1e-3}``.
-        training: fields of ``TrainingConfig``, such as ``{"steps": 100_000}``.
-        env_options: options of the environment, such as ``{"reward": "sparse"}`` of ``battle/<map>``.
-
-    Raises:
-        UsageError: an unknown algorithm, recipe or field, or a value out of range.
+    All processes of a group have one; the first of them has the lock, and is the only one that writes.
     """
-    recipe = learners.load_recipe(algorithm)
-    return Settings(
-        algorithm=recipe.name.removesuffix("@paper"),
-        env=env,
-        recipe={"name": recipe.name, "version": recipe.version, "source": recipe.source},
-        learner=learners.make_config(algorithm, recipe.learner | (learner or {})),
-        training=training_config(recipe.training | (training or {})),
-        env_options=env_options or {},
-    )
+
+    folder: Path
+    settings: Settings
+    state: TrainingState
+    manifest: dict[str, Any] | None = None  # of the checkpoint that it continues
+
+    @classmethod
+    @contextmanager
+    def create(cls, folder: Path, settings: Settings, group: Group | None = None) -> Iterator[Run]:
+        """A new run, of which ``folder`` holds ``config.yaml`` from here on.
+
+        Raises:
+            UsageError: the folder holds a run already, cannot be written or is in use, or the settings make no sense.
+        """
+        refuse_existing_run(folder)
+        # Built before the folder is made, so that an unknown environment leaves none behind.
+        with closing(TrainingState.create(settings, group)) as state, _locked(folder, state.group):
+            if state.group.first:
+                refuse_existing_run(folder)  # once more, now that nobody else can make one
+                write_config(folder, settings, episode_limit=state.source.spec.episode_limit)
+            yield cls(folder, settings, state)
+
+    @classmethod
+    @contextmanager
+    def resume(cls, folder: Path, *, steps: int | None = None, group: Group | None = None) -> Iterator[Run]:
+        """The run in ``folder`` as its last checkpoint has it, or from the start where there was none yet.
+
+        Args:
+            folder: of the run.
+            steps: train up to so many environment steps, in place of those in ``config.yaml``.
+            group: of processes; alone where not given.
+
+        Raises:
+            UsageError: there is no run, it is in use, damaged or has lost its checkpoint, or has done more steps.
+        """
+        group = group or Alone()
+        read_settings(folder)  # before the lock, which would make a folder that is not there
+        with _locked(folder, group):
+            settings = read_settings(folder)
+            manifest = checkpoint.read_manifest(folder / CHECKPOINT)
+            if manifest is None:
+                _refuse_lost_checkpoint(folder, settings)
+            done = manifest["counters"]["env_steps"] if manifest else 0
+            if steps is not None and steps != settings.training.steps:
+                if steps < done:
+                    raise UsageError(
+                        f"steps expects at least the {done:,} environment steps that {folder} has done, got {steps:,}"
+                    )
+                settings = replace(settings, training=replace(settings.training, steps=steps))
+                if group.first:
+                    write_steps(folder, steps)
+            with closing(TrainingState.create(settings, group)) as state:
+                if manifest is not None:
+                    state.restore(folder / CHECKPOINT, settings, manifest)
+                yield cls(folder, settings, state, manifest)
+
+    def save(self, offsets: dict[str, int]) -> None:
+        """Write a checkpoint; ``offsets`` are the bytes of the metrics files."""
+        if self.state.group.first:
+            self.state.save(self.folder / CHECKPOINT, self.settings, offsets)
 
 
-def run_folder(settings: Settings, root: Path) -> Path:
-    """``<root>/<algorithm>/<env>/<seed>``."""
-    return root / settings.algorithm / settings.env / str(settings.training.seed)
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """``summary.json`` of a run that has come to an end, which may have been extended since; None where it has not."""
+    path = folder / SUMMARY
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def refuse_other_run(folder: Path, asked: Settings, advice: str) -> None:
+    """Raise UsageError unless the run in ``folder`` can become the one that is asked for: fewer steps at most."""
+    theirs = read_settings(folder)
+    if found := difference(theirs.as_dict(), asked.as_dict()):
+        name, other, ours = found
+        raise UsageError(f"{folder} holds a run with {name} {other!r}, not {ours!r} as is asked for: {advice}")
+    if theirs.training.steps > asked.training.steps:
+        raise UsageError(
+            f"{folder} holds a run of {theirs.training.steps:,} steps, more than the {asked.training.steps:,} "
+            f"that are asked for: {advice}"
+        )
 
 
 def refuse_existing_run(folder: Path) -> None:
@@ -89,42 +117,7 @@ def refuse_existing_run(folder: Path) -> None:
         )
 
 
-def write_config(folder: Path, settings: Settings, *, episode_limit: int) -> None:
-    """Write ``config.yaml``: the settings, the updates per environment step they amount to, and the versions."""
-    training = settings.training
-    per_episode = training.updates_per_rollout / training.num_envs
-    content = settings.as_dict() | {
-        "updates_per_episode": per_episode,
-        "updates_per_env_step_at_full_length": per_episode / episode_limit,
-        "versions": {"emix": emix.__version__, "torch": str(torch.__version__)},
-    }
-    _write_atomically(folder / CONFIG, yaml.safe_dump(content, sort_keys=False, width=120))
-
-
-def read_settings(folder: Path) -> Settings:
-    """The settings in ``folder``'s ``config.yaml``.
-
-    Raises:
-        UsageError: there is no run, or the file is damaged.
-    """
-    path = folder / CONFIG
-    if not path.is_file():
-        raise UsageError(f"{folder} holds no run: expected a folder with {CONFIG}, as `emix train` makes it")
-    try:
-        content = yaml.safe_load(path.read_text())
-        return Settings(
-            algorithm=content["algorithm"],
-            env=content["env"],
-            recipe=content["recipe"],
-            learner=learners.make_config(content["algorithm"], content["learner"]),
-            training=training_config(content["training"]),
-            env_options=dict(content.get("env_options", {})),
-        )
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path} is not the configuration of an emix run: {' '.join(str(error).split())}") from error
-
-
-def refuse_lost_checkpoint(folder: Path, settings: Settings) -> None:
+def _refuse_lost_checkpoint(folder: Path, settings: Settings) -> None:
     """Raise ``UsageError`` where a run without checkpoint must have had one: starting again would wipe its metrics."""
     rows = read_rows(folder) if (folder / METRICS).is_file() else []
     if (folder / SUMMARY).exists() or (rows and rows[-1]["env_steps"] >= 2 * settings.training.checkpoint_interval):
@@ -134,22 +127,12 @@ def refuse_lost_checkpoint(folder: Path, settings: Settings) -> None:
         )
 
 
-def extend(folder: Path, settings: Settings, steps: int) -> Settings:
-    """Set ``steps`` in ``folder``'s ``config.yaml`` and return the new settings."""
-    settings = replace(settings, training=replace(settings.training, steps=steps))
-    content = yaml.safe_load((folder / CONFIG).read_text())
-    content["training"]["steps"] = steps
-    _write_atomically(folder / CONFIG, yaml.safe_dump(content, sort_keys=False, width=120))
-    return settings
-
-
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make ``folder`` where missing and be the only process that writes there.
-
-    Raises:
-        UsageError: it cannot be written, or another process has it.
-    """
+def _locked(folder: Path, group: Group) -> Iterator[None]:
+    """Make ``folder`` where missing and be the only process, or group, that writes there."""
+    if not group.first:
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+")
@@ -171,9 +154,3 @@ def locked(folder: Path) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {os.uname().nodename}")
         file.flush()
         yield
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    draft = path.with_name(f"{path.name}.new")
-    draft.write_text(text)
-    os.replace(draft, path)

@@ -16,13 +16,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-import numpy as np
-
-import emix
-from emix.errors import UsageError
+from emix._version import __version__
 from emix.training.loop import StopRequest
 from emix.training.metrics import METRICS, read_rows
-from emix.training.run import CONFIG, SUMMARY, Settings, read_settings
+from emix.training.run import read_summary, refuse_other_run
+from emix.training.settings import CONFIG, Settings
+from emix.training.spread import statistics
 
 LOG = "log.txt"
 POLL_SECONDS = 0.2
@@ -42,14 +41,13 @@ class Job:
     started: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.settings.algorithm} on {self.settings.env}, seed {self.settings.training.seed}"
+        return f"{self.settings.name} on {self.settings.env}, seed {self.settings.training.seed}"
 
     def inspect(self) -> None:
         """Set ``done`` where the folder holds this run, finished. Raises UsageError where it holds another one."""
         if (self.folder / CONFIG).exists():
-            _refuse_other_run(self.folder, read_settings(self.folder), self.settings)
-            steps = self.summary()["env_steps"] if (self.folder / SUMMARY).exists() else 0
-            if steps >= self.settings.training.steps:
+            refuse_other_run(self.folder, self.settings, "give the sweep another folder with --runs")
+            if (summary := read_summary(self.folder)) and summary["env_steps"] >= self.settings.training.steps:
                 self.state = "done"
 
     def start(self) -> None:
@@ -86,8 +84,10 @@ class Job:
         return True
 
     def summary(self) -> dict[str, Any]:
-        """The run's ``summary.json``."""
-        return json.loads((self.folder / SUMMARY).read_text())
+        """The finished run's ``summary.json``."""
+        summary = read_summary(self.folder)
+        assert summary is not None
+        return summary
 
     def last_row(self) -> dict[str, Any]:
         """The newest value of each metric; empty before the first row."""
@@ -149,7 +149,7 @@ def default_jobs(threads: int) -> int:
 
 
 def results(jobs: Sequence[Job]) -> list[dict[str, Any]]:
-    """A row for each environment and algorithm: statistics of the last test of its finished runs.
+    """A row for each environment and configuration: statistics of the last test of its finished runs.
 
     The metric is the test win rate where every finished run on the environment has one, else the test return.
     """
@@ -159,16 +159,17 @@ def results(jobs: Sequence[Job]) -> list[dict[str, Any]]:
         summaries = {id(job): job.summary() for job in here if job.state == "done"}
         won = all("test_battle_won_mean" in summary for summary in summaries.values())
         metric = "test_battle_won_mean" if won and summaries else "test_return_mean"
-        for algorithm in dict.fromkeys(job.settings.algorithm for job in here):
-            mine = [job for job in here if job.settings.algorithm == algorithm]
-            done = [job for job in mine if job.state == "done"]
+        for name in dict.fromkeys(job.settings.name for job in here):
+            mine = [job for job in here if job.settings.name == name]
+            done, settings = [job for job in mine if job.state == "done"], mine[0].settings
             values = [summaries[id(job)][metric] for job in done]
             rows.append(
                 {
                     "env": env,
-                    "algorithm": algorithm,
-                    "recipe": mine[0].settings.recipe["name"],
-                    "recipe_version": mine[0].settings.recipe["version"],
+                    "algorithm": settings.algorithm,
+                    "configuration": settings.configuration,
+                    "recipe": settings.recipe["name"],
+                    "recipe_version": settings.recipe["version"],
                     "metric": metric,
                     "runs": len(mine),
                     "seeds": [job.settings.training.seed for job in done],
@@ -179,29 +180,13 @@ def results(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     return rows
 
 
-def statistics(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean, standard deviation of the sample (n - 1), median and interquartile mean; None where there are too few.
-
-    The interquartile mean leaves out the floor(n / 4) lowest and as many highest values, as rliable does (Agarwal et
-    al., "Deep reinforcement learning at the edge of the statistical precipice", 2021): of fewer than 4 it is the mean.
-    """
-    if not values:
-        return dict.fromkeys(("mean", "std", "median", "iqm"))
-    ordered, cut = np.sort(np.array(values, dtype=float)), len(values) // 4
-    return {
-        "mean": float(ordered.mean()),
-        "std": float(ordered.std(ddof=1)) if len(values) > 1 else None,
-        "median": float(np.median(ordered)),
-        "iqm": float(ordered[cut : len(values) - cut].mean()),
-    }
-
-
 def write_results(root: Path, command: Sequence[str], jobs: Sequence[Job], rows: Sequence[dict[str, Any]]) -> None:
     """Write ``sweep.json`` (everything) and ``sweep.csv`` (the table) into ``root``."""
     runs = [
         {
             "folder": str(job.folder),
             "algorithm": job.settings.algorithm,
+            "configuration": job.settings.configuration,
             "recipe": job.settings.recipe,
             "env": job.settings.env,
             "env_options": job.settings.env_options,
@@ -211,7 +196,7 @@ def write_results(root: Path, command: Sequence[str], jobs: Sequence[Job], rows:
         }
         for job in jobs
     ]
-    content = {"command": list(command), "emix": emix.__version__, "results": list(rows), "runs": runs}
+    content = {"command": list(command), "emix": __version__, "results": list(rows), "runs": runs}
     root.mkdir(parents=True, exist_ok=True)
     (root / "sweep.json").write_text(json.dumps(content, indent=1) + "\n")
     with (root / "sweep.csv").open("w", newline="") as file:
@@ -219,21 +204,3 @@ def write_results(root: Path, command: Sequence[str], jobs: Sequence[Job], rows:
         writer.writeheader()
         for row in rows:
             writer.writerow(row | {name: " ".join(map(str, row[name])) for name in ("seeds", "values")})
-
-
-def _refuse_other_run(folder: Path, theirs: Settings, ours: Settings) -> None:
-    """Raise UsageError unless the run in ``folder`` can become the one that is asked for: fewer steps at most."""
-    other = "give the sweep another folder with --runs"
-    found, asked = theirs.as_dict(), ours.as_dict()
-    for part in ("recipe", "env_options", "learner", "training"):
-        for name in sorted(found[part].keys() | asked[part].keys()):
-            if found[part].get(name) != asked[part].get(name) and (part, name) != ("training", "steps"):
-                raise UsageError(
-                    f"{folder} holds a run with {part} {name} {found[part].get(name)!r}, "
-                    f"and the sweep asks for {asked[part].get(name)!r}: {other}"
-                )
-    if theirs.training.steps > ours.training.steps:
-        raise UsageError(
-            f"{folder} holds a run of {theirs.training.steps:,} steps, more than the sweep's "
-            f"{ours.training.steps:,}: {other}"
-        )

@@ -8,24 +8,30 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from emix.envs.core import Env, Step
-from emix.learners.episodes import Episodes
-from emix.training.stopwatch import Stopwatch
+from emix.data import EnvSpec, Episodes, Field, Step, fields
+from emix.envs.core import Env
+from emix.errors import UsageError
+from emix.learners.learner import Acted
+from emix.playing.stopwatch import Stopwatch
 
-Entry = Mapping[str, Tensor]  # Episodes' fields at one time, [E, ...] each, and ``info.<name>``, [E] each
+Entry = Mapping[str, Tensor]  # the fields of ``emix.data.fields`` at one time, [E, ...] each, and ``info.<name>``, [E]
 
 
 class Policy(Protocol):
-    """The half of a learner that acts."""
+    """The half of an actor that acts."""
+
+    @property
+    def record(self) -> tuple[Field, ...]:
+        """What each step of it adds to an episode."""
+        ...
 
     def initial_memory(self, num_envs: int) -> Any:
-        """What is carried from step to step, at the start of E episodes."""
+        """What is carried from step to step, at the start of an episode in each of E environments."""
+        ...
 
-    def act(self, step: Step, memory: Any, *, explore: bool) -> tuple[Tensor, Any]:
-        """Actions [E, n] int64 and the next memory; without ``explore`` training's random numbers are left alone.
-
-        A memory may have a field ``probability`` [E, n]: what the policy gave the actions, for off-policy corrections.
-        """
+    def act(self, step: Step, memory: Any, *, explore: bool) -> Acted:
+        """The actions, the next memory and the record; without ``explore`` training's random numbers are left alone."""
+        ...
 
 
 class Rollout(NamedTuple):
@@ -47,12 +53,13 @@ def collect(env: Env, policy: Policy, *, explore: bool, stopwatch: Stopwatch | N
 
     Args:
         env: E environments.
-        policy: a learner.
+        policy: an actor.
         explore: take the behaviour policy, else the greedy one.
         stopwatch: gets the phases ``env`` and ``inference``.
 
     Raises:
         RuntimeError: an environment did not finish within its ``spec.episode_limit``.
+        UsageError: the policy does not record what it declares.
     """
     watch = stopwatch or Stopwatch()
     play = Play(env, policy, explore=explore, watch=watch)
@@ -64,24 +71,27 @@ def collect(env: Env, policy: Policy, *, explore: bool, stopwatch: Stopwatch | N
 
     play_out(env, go_on)
     with watch("env"):
-        return as_rollout(stacked(entries))
+        return as_rollout(stacked(entries), env.spec, policy.record)
 
 
 class Play:
     """Episodes that are under way."""
 
-    action: Tensor  # [E, n], to be taken next
+    action: Tensor  # [E, n] or [E, n, D], to be taken next
     memory: Any  # the policy's
 
     def __init__(self, env: Env, policy: Policy, *, explore: bool, watch: Stopwatch) -> None:
         self.env, self.policy, self.explore, self.watch = env, policy, explore, watch
+        self.seen = [field.name for field in fields(env.spec) if field.name != "actions"]  # what a Step brings
 
     def begin(self) -> Entry:
         """Reset every environment, and act."""
         self.memory = self.policy.initial_memory(self.env.num_envs)
         with self.watch("env"):
             step = self.env.reset()
-        return self._act(step)
+        entry = self._act(step)
+        _check_record(self.policy, entry, self.env.num_envs)
+        return entry
 
     def go_on(self, steps: int) -> list[Entry]:
         """Step and act so many times."""
@@ -94,21 +104,10 @@ class Play:
 
     def _act(self, step: Step) -> Entry:
         with self.watch("inference"):
-            self.action, self.memory = self.policy.act(step, self.memory, explore=self.explore)
-            probability = getattr(self.memory, "probability", None)
-            if probability is None:
-                probability = torch.zeros_like(self.action, dtype=torch.float32)
-        return {
-            "obs": step.obs,
-            "state": step.state,
-            "avail": step.avail,
-            "reward": step.reward,
-            "terminated": step.terminated,
-            "truncated": step.truncated,
-            "actions": self.action,
-            "probability": probability,
-            **{f"info.{name}": value for name, value in step.info.items()},
-        }
+            self.action, self.memory, record = self.policy.act(step, self.memory, explore=self.explore)
+        seen = {name: getattr(step, name) for name in self.seen}
+        info = {f"info.{name}": value for name, value in step.info.items()}
+        return {**seen, "actions": self.action, **record, **info}
 
 
 def play_out(env: Env, go_on: Callable[[int], Tensor]) -> None:
@@ -137,24 +136,23 @@ def stacked(entries: Sequence[Entry]) -> dict[str, Tensor]:
     return {name: torch.stack([entry[name] for entry in entries if name in entry], dim=1) for name in entries[-1]}
 
 
-def as_rollout(entries: Mapping[str, Tensor]) -> Rollout:
-    """Clear what lies beyond each episode's end, in place, in T+1 entries of E environments ``[E, T+1, ...]``."""
-    terminated, truncated = entries["terminated"], entries["truncated"]  # [E, T+1], True from the end on
-    valid = ~(terminated | truncated)[:, :-1]  # [E, T]: step t was played if the episode had not ended before it
+def as_rollout(entries: Mapping[str, Tensor], spec: EnvSpec, record: Sequence[Field]) -> Rollout:
+    """Clear what lies beyond each episode's end, partly in place, in T+1 entries of E environments: [E, T+1, ...]."""
+    over = entries["terminated"] | entries["truncated"]  # [E, T+1], True from the end on
+    valid = ~over[:, :-1]  # [E, T]: step t was played if the episode had not ended before it
     beyond = torch.nn.functional.pad(~valid, (1, 0))  # [E, T+1]: entry L_b, the last observation, is kept
+
+    def cleared(field: Field) -> Tensor:
+        value = entries[field.name]
+        wide = (...,) + (None,) * (value.dim() - 2)
+        if field.at == "observation":
+            return value.masked_fill_(beyond[wide], 0)
+        # What an actor records is of the step that it chooses; a step's reward comes with the entry after it.
+        value = value[:, :-1] if field in record else value[:, 1:]
+        return value.masked_fill(~valid[wide], 0)
+
+    episodes = Episodes.of({field.name: cleared(field) for field in fields(spec, record)}, valid)
     last = valid.sum(dim=1, keepdim=True) - 1  # [E, 1]
-    episodes = Episodes(
-        obs=entries["obs"].masked_fill_(beyond[..., None, None], 0),
-        state=entries["state"].masked_fill_(beyond[..., None], 0),
-        avail=entries["avail"].masked_fill_(beyond[..., None, None], False),
-        actions=entries["actions"].masked_fill_(beyond[..., None], 0),
-        reward=entries["reward"][:, 1:].masked_fill(~valid, 0),
-        terminated=terminated[:, 1:] & valid,
-        truncated=truncated[:, 1:] & valid,
-        valid=valid,
-        probability=entries["probability"].masked_fill_(beyond[..., None], 0),
-        batch_size=valid.shape[:1],
-    )
     info = {
         name.removeprefix("info."): values[:, -valid.shape[1] :].gather(1, last)[:, 0]  # of the steps, not the reset
         for name, values in entries.items()
@@ -165,3 +163,15 @@ def as_rollout(entries: Mapping[str, Tensor]) -> Rollout:
     )  # [2 + infos, E]
     lengths, returns, *infos = numbers.unbind()
     return Rollout(episodes, lengths.long(), returns, dict(zip(info, infos, strict=True)))
+
+
+def _check_record(policy: Policy, entry: Entry, num_envs: int) -> None:
+    """Raise UsageError unless the entry has what the policy declares."""
+    for field in policy.record:
+        value, shape = entry.get(field.name), (num_envs, *field.shape)
+        if value is None or tuple(value.shape) != shape or value.dtype != getattr(torch, field.dtype):
+            came = "nothing" if value is None else f"{value.dtype} of shape {list(value.shape)}"
+            raise UsageError(
+                f"{type(policy).__name__}.act: the record expects {field.name} as {field.dtype} of shape "
+                f"{list(shape)}, as Actor.record declares it, got {came}"
+            )

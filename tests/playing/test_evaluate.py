@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from emix import learners
-from emix.training import evaluate
+from emix.playing import evaluate
 
 
 def test_every_environment_plays_its_quota(scripted_env, policy):
@@ -26,10 +26,10 @@ def test_learner_is_left_as_it_was(scripted_env):
     env = scripted_env([[(4, False)], [(2, True)]])
     algorithm = learners.get("smix")
     learner = algorithm.learner(algorithm.config(), env.spec, device="cpu", seed=0)
-    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    before = {name: value.clone() for name, value in learner.parts.state_dict().items()}
     torch_state = torch.get_rng_state()
-    evaluate(env, learner, 4)
-    after = learner.state_dict()
+    evaluate(env, learner.actor, 4)
+    after = learner.parts.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert torch.equal(torch_state, torch.get_rng_state())

@@ -1,13 +1,35 @@
-"""Greedy episodes that training never notices."""
+"""Greedy episodes that training never notices, and what is said of episodes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
+
 from emix.envs.core import Env
-from emix.training.metrics import EpisodeStatistics
-from emix.training.rollout import Policy, Rollout, collect
+from emix.playing.rollout import Policy, Rollout, collect
+
+
+class EpisodeStatistics:
+    """Returns, lengths and the environment's own numbers of some episodes, reported in the order of their names."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {}
+
+    def add(self, rollout: Rollout) -> None:
+        """Take in a rollout's episodes."""
+        columns = {"return": rollout.returns, "ep_length": rollout.lengths, **rollout.info}
+        for name, column in columns.items():
+            self.values.setdefault(name, []).extend(column.double().tolist())
+
+    def means(self) -> dict[str, float]:
+        """``return_mean``, ``ep_length_mean``, ``<info>_mean`` and ``return_std``, that of just these episodes (by n)
+        and no estimate of any others'; empty where there was no episode."""
+        means = {f"{name}_mean": float(np.mean(values)) for name, values in sorted(self.values.items())}
+        if "return" in self.values:
+            means["return_std"] = float(np.std(self.values["return"]))
+        return means
 
 
 def evaluate(env: Env, policy: Policy, episodes: int, play: Callable[[], Rollout] | None = None) -> dict[str, float]:
@@ -18,7 +40,7 @@ def evaluate(env: Env, policy: Policy, episodes: int, play: Callable[[], Rollout
 
     Args:
         env: E environments of their own, not those of the training.
-        policy: a learner.
+        policy: an actor.
         episodes: a multiple of E.
         play: plays a greedy episode in every environment, such as a ``CapturedRollout``; where not given, ``collect``.
 

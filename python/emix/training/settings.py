@@ -1,0 +1,219 @@
+"""What a run is asked for, what it is called, and how ``config.yaml`` holds it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import torch
+import yaml
+
+from emix import learners
+from emix._version import __version__
+from emix.envs.core import Env
+from emix.envs.registry import make
+from emix.errors import UsageError
+from emix.learners.plan import Plan
+from emix.plugins import import_again
+from emix.training.config import TrainingConfig, training_config
+
+CONFIG = "config.yaml"
+LONGEST_NAME = 100  # characters; file systems take 255 bytes
+# The settings of the training that change what is learned. The others say how long, where and how closely watched.
+_NAMED = ("num_envs",)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a run's numbers, as ``config.yaml`` holds it."""
+
+    algorithm: str  # as the user names it: smix, smix@foraging
+    env: str
+    recipe: dict[str, Any]  # name, version, source
+    learner: Any  # the algorithm's own config dataclass
+    training: TrainingConfig
+    env_options: dict[str, Any] = field(default_factory=dict)  # of emix.make, such as {"reward": "sparse"}
+    imports: tuple[str, ...] = ()  # modules and files of the user's, as ``emix.plugins.import_named`` gave them
+    changes: dict[str, Any] = field(default_factory=dict)  # from the recipe, of what is learned: {"td_lambda": 0.4}
+
+    @property
+    def plan(self) -> Plan:
+        """When updates are made and from what."""
+        return self.learner.plan
+
+    @property
+    def configuration(self) -> str:
+        """What differs from the recipe, ``env.reward=sparse,td_lambda=0.4``, sorted; empty where nothing does."""
+        return ",".join(f"{quote(name)}={_text(value)}" for name, value in sorted(self.changes.items()))
+
+    @property
+    def name(self) -> str:
+        """The algorithm and what differs from its recipe: ``smix``, ``smix,td_lambda=0.4``. A folder can be called so:
+        other characters than letters, digits and ``_.-~+`` are percent-encoded, and a long name ends in its hash."""
+        name = f"{self.algorithm},{self.configuration}".removesuffix(",")
+        if len(name) <= LONGEST_NAME:
+            return name
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        return f"{name[: LONGEST_NAME - 9]}-{digest}"
+
+    def updates_per_step(self, episode_limit: int) -> float:
+        """Updates for each environment step where episodes have full length, once there is data for them."""
+        if self.plan.source == "fresh":
+            return 1 / (self.plan.batch_size * episode_limit)
+        steps = self.training.num_envs * episode_limit  # of a rollout
+        return self.plan.updates(steps) / steps
+
+    def make_env(self, *, num_envs: int, device: str, seed: int) -> Env:
+        """The run's environment; training, evaluation and replays all build theirs here."""
+        return make(self.env, num_envs=num_envs, device=device, seed=seed, **self.env_options)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for YAML and for the checkpoint's manifest."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+def make_settings(
+    algorithm: str,
+    env: str,
+    *,
+    learner: Mapping[str, Any] | None = None,
+    plan: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+    env_options: Mapping[str, Any] | None = None,
+    imports: Sequence[str] = (),
+) -> Settings:
+    """The recipe of ``algorithm`` (``smix`` or ``smix@foraging``) with some of its values replaced.
+
+    Args:
+        algorithm: a name of ``emix.learners.list_algorithms()``.
+        env: a name of ``emix.list_envs()``.
+        learner: fields of the algorithm's configuration, such as ``{"lr": 1e-3}``.
+        plan: fields of its ``Plan``, such as ``{"batch_size": 64}``.
+        training: fields of ``TrainingConfig``, such as ``{"steps": 100_000}``.
+        env_options: options of the environment, such as ``{"reward": "sparse"}`` of ``battle/<map>``.
+        imports: what ``emix.plugins.import_named`` gave for the modules that register algorithm or environment.
+
+    Raises:
+        UsageError: an unknown algorithm, recipe or field, or a value out of range.
+    """
+    recipe = learners.load_recipe(algorithm)
+    asked = {**(learner or {}), **({"plan": dict(plan)} if plan else {})}
+    config = learners.make_config(algorithm, learners.merged(recipe.learner, asked))
+    if not isinstance(getattr(config, "plan", None), Plan):
+        raise UsageError(f"{algorithm}: {type(config).__name__} expects a field plan with a Plan as its default")
+    trained, options = training_config({**recipe.training, **(training or {})}), recipe.env_options(env)
+    before = _decisive(learners.make_config(algorithm, recipe.learner), training_config(recipe.training), options)
+    after = _decisive(config, trained, options | dict(env_options or {}))
+    return Settings(
+        algorithm=recipe.name.removesuffix("@paper"),
+        env=env,
+        recipe={"name": recipe.name, "version": recipe.version, "source": recipe.source},
+        learner=config,
+        training=trained,
+        env_options=options | dict(env_options or {}),
+        imports=tuple(imports),
+        changes={name: value for name, value in after.items() if name not in before or before[name] != value},
+    )
+
+
+def run_folder(settings: Settings, root: Path) -> Path:
+    """``<root>/<name>/<env>/<seed>``."""
+    return root / settings.name / settings.env / str(settings.training.seed)
+
+
+def read_settings(folder: Path) -> Settings:
+    """The settings in ``folder``'s ``config.yaml``, after what they import has been imported.
+
+    Raises:
+        UsageError: there is no run, the file is damaged, or it imports what this account never has.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise UsageError(f"{folder} holds no run: expected a folder with {CONFIG}, as `emix train` makes it")
+    with _explained(path):
+        content = yaml.safe_load(path.read_text())
+        imports = tuple(content.get("imports", ()))
+    import_again(imports, folder)
+    with _explained(path):
+        return Settings(
+            algorithm=content["algorithm"],
+            env=content["env"],
+            recipe=content["recipe"],
+            learner=learners.make_config(content["algorithm"], content["learner"]),
+            training=training_config(content["training"]),
+            env_options=dict(content.get("env_options", {})),
+            imports=imports,
+            changes=dict(content.get("changes", {})),
+        )
+
+
+def write_config(folder: Path, settings: Settings, *, episode_limit: int) -> None:
+    """Write ``config.yaml``: the settings, the updates that they amount to at full length, and the versions."""
+    per_step = settings.updates_per_step(episode_limit)
+    content = settings.as_dict() | {
+        "updates_per_episode": per_step * episode_limit,
+        "updates_per_env_step_at_full_length": per_step,
+        "versions": {"emix": __version__, "torch": str(torch.__version__)},
+    }
+    _write(folder / CONFIG, content)
+
+
+def write_steps(folder: Path, steps: int) -> None:
+    """Set the number of steps in ``config.yaml``."""
+    content = yaml.safe_load((folder / CONFIG).read_text())
+    content["training"]["steps"] = steps
+    _write(folder / CONFIG, content)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"learner": {"lr": 1}}`` as ``{"learner.lr": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first setting in which two runs differ, as ``Settings.as_dict`` gives them: its name, their value and ours.
+    The number of steps may differ, as a run can be extended."""
+    theirs, ours = flatten(theirs), flatten(ours)
+    for name in sorted((theirs.keys() | ours.keys()) - {"training.steps"}):
+        if theirs.get(name) != ours.get(name):
+            return name, theirs.get(name), ours.get(name)
+    return None
+
+
+def _decisive(config: Any, training: TrainingConfig, env_options: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides what is learned, by the names that it has in a run's name."""
+    options = {f"env.{name}": value for name, value in env_options.items()}
+    return flatten(asdict(config)) | {name: getattr(training, name) for name in _NAMED} | options
+
+
+def _text(value: Any) -> str:
+    """A value in a run's name."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return quote(value if isinstance(value, str) else json.dumps(value, separators=(",", ":")), safe="+")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Whatever a damaged file leads to, said of the file."""
+    try:
+        yield
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} is not the configuration of an emix run: {' '.join(str(error).split())}") from error
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace the file, whole at every moment."""
+    draft = path.with_name(f"{path.name}.new")
+    draft.write_text(yaml.safe_dump(content, sort_keys=False, width=120))
+    os.replace(draft, path)

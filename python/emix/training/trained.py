@@ -1,0 +1,86 @@
+"""A trained run's policy, as its last checkpoint has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emix.data import EnvSpec, Field, Step
+from emix.envs.core import Env, advance
+from emix.errors import UsageError
+from emix.learners.learner import Acted, Actor
+from emix.plugins import import_named
+from emix.training import checkpoint
+from emix.training.building import make_learner, resolve_device
+from emix.training.config import spawn_seeds
+from emix.training.run import CHECKPOINT
+from emix.training.settings import Settings, read_settings
+from emix.training.state import refuse_other_settings
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A policy and where it was trained; ``emix.playing.collect`` and ``evaluate`` take it as it is.
+
+    >>> policy = emix.load("runs/smix/battle/3m/1")
+    >>> env = policy.make_env(num_envs=4)
+    >>> step, memory = env.reset(), policy.initial_memory(4)
+    >>> actions, memory, _ = policy.act(step, memory)
+    """
+
+    actor: Actor
+    settings: Settings
+    spec: EnvSpec
+    env_steps: int  # that it was trained for
+    device: str
+
+    @property
+    def record(self) -> tuple[Field, ...]:
+        """What ``act`` records."""
+        return self.actor.record
+
+    def initial_memory(self, num_envs: int) -> Any:
+        """What to hand to ``act`` at the start of an episode in each of E environments."""
+        return self.actor.initial_memory(num_envs)
+
+    def act(self, step: Step, memory: Any, *, explore: bool = False) -> Acted:
+        """The actions ``[E, n]``, the next memory, and what is recorded; greedy unless ``explore``."""
+        return self.actor.act(step, memory, explore=explore)
+
+    def make_env(self, num_envs: int = 1, *, seed: int | None = None) -> Env:
+        """The run's environment as the training left it; by default its episodes are none that training has seen."""
+        if seed is None:
+            seed = spawn_seeds(self.settings.training.seed).eval_command
+        env = self.settings.make_env(num_envs=num_envs, device=self.device, seed=seed)
+        advance(env, self.env_steps)
+        return env
+
+
+def load(run: Path | str, *, device: str = "cpu", imports: Sequence[str] = ()) -> Trained:
+    """The policy of the run in the folder ``run``.
+
+    Args:
+        run: a run's folder.
+        device: where it acts, and where its environments live.
+        imports: modules or ``.py`` files that the run needs, where this account has not imported them yet.
+
+    Raises:
+        UsageError: there is no run or no checkpoint, or one is damaged or of other settings.
+    """
+    folder, checkpoints = Path(run), Path(run) / CHECKPOINT
+    import_named(imports)
+    settings = read_settings(folder)
+    manifest = checkpoint.read_manifest(checkpoints)
+    if manifest is None:
+        raise UsageError(f"{folder} has no checkpoint yet: wait for one, or run `emix resume {folder}`")
+    refuse_other_settings(checkpoints, settings, manifest)
+    where = resolve_device(device)
+    env = settings.make_env(num_envs=1, device=device, seed=0)  # for its sizes
+    env.close()
+    learner = make_learner(settings, env.spec, where, seed=0)
+    learner.parts.load_state_dict(
+        checkpoint.load(checkpoints, manifest, "learner"), f"{settings.name} on {settings.env}"
+    )
+    return Trained(learner.actor, settings, env.spec, manifest["counters"]["env_steps"], device)
