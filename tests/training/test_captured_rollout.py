@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 import emix
+import emix.playing.captured as captured
 import emix.playing.source as source
-import emix.training.captured as captured
 from emix.data.episodes import joined
 from emix.errors import UsageError
 from emix.learners.ensemble_mix import Batch, EnsembleMix

@@ -62,7 +62,7 @@ class Learner(Protocol):
     """An algorithm on one environment; its class is called with (config, spec, device=..., seed=...)."""
 
     device: torch.device  # where its networks and batches live
-    capturable: bool  # whether ``act`` and ``update`` can be replayed as CUDA graphs: see ``emix.training.captured``
+    capturable: bool  # whether ``act`` and ``update`` can be replayed as CUDA graphs: see ``emix.playing.graphs``
 
     @property
     def actor(self) -> Actor:

@@ -3,7 +3,8 @@
 ``docs/training.md`` shows how the pieces work alone.
 """
 
-from emix.training.captured import CapturedRollout, CapturedUpdate
+from emix.playing.captured import CapturedRollout
+from emix.training.captured import CapturedUpdate
 from emix.training.config import TrainingConfig
 from emix.training.loop import DivergenceError
 from emix.training.metrics import read_rows

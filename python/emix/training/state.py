@@ -14,11 +14,11 @@ from emix.data import Replay, TransitionReplay
 from emix.distributed import Alone, Group
 from emix.errors import UsageError
 from emix.learners.learner import Learner
+from emix.playing.captured import CapturedRollout
 from emix.playing.rollout import Rollout
 from emix.playing.source import Local, Source
 from emix.training import checkpoint
 from emix.training.building import make_data, make_learner, resolve_device
-from emix.training.captured import CapturedRollout
 from emix.training.config import spawn_seeds
 from emix.training.metrics import TrainingStatistics
 from emix.training.settings import Settings, difference

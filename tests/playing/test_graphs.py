@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from emix.training.graphs import CudaGraphs
+from emix.playing.graphs import CudaGraphs
 
 DEVICE = torch.device("cuda:1")
 

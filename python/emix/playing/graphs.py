@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from emix.learners.loop import run_loop
 
@@ -36,7 +36,7 @@ class CudaGraphs:
     """
 
     def __init__(self, learner: Any, device: torch.device) -> None:
-        generators = [value for value in vars(learner).values() if isinstance(value, torch.Generator)]
+        generators = values_within(learner, torch.Generator).values()
         self.generators = [generator for generator in generators if generator.device.type == "cuda"]
         self.device = device
         with torch.cuda.device(device):
@@ -104,3 +104,35 @@ class _Recording(ExitStack):
             graph.register_generator_state(generator)
         self.graphs.append((graph, times))
         self.enter_context(torch.cuda.graph(graph, pool=self.owner.pool, stream=self.owner.stream))
+
+
+def values_within(owner: Any, kind: Any) -> dict[str, Any]:
+    """Every value of a type inside an object and all that it is made of, by its path, such as ``critic.steps``.
+
+    Looked into are mappings, lists and tuples, modules, and objects of classes that are not torch's.
+    """
+    found: dict[str, Any] = {}
+    seen: set[int] = set()
+
+    def look(value: Any, path: str) -> None:
+        if isinstance(value, kind):
+            if id(value) not in seen or isinstance(value, int | float | str):
+                found[path] = value
+            seen.add(id(value))
+            return
+        if id(value) in seen or isinstance(value, Tensor | type):
+            return
+        seen.add(id(value))
+        if isinstance(value, Mapping):
+            inside = value.items()
+        elif isinstance(value, list | tuple):
+            inside = enumerate(value)  # type: ignore[assignment]
+        elif isinstance(value, nn.Module) or not type(value).__module__.startswith(("torch.", "builtins")):
+            inside = getattr(value, "__dict__", {}).items()
+        else:
+            return
+        for name, each in list(inside):
+            look(each, f"{path}.{name}" if path else str(name))
+
+    look(owner, "")
+    return found
