@@ -18,6 +18,8 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import cloudpickle
+
 from emix.errors import UsageError
 
 
@@ -100,7 +102,8 @@ def _import(name: str) -> None:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules.setdefault(file.stem, module)  # for dataclasses and pickling, which look their module up
+        if sys.modules.setdefault(file.stem, module) is module:  # dataclasses and pickling look their module up there
+            cloudpickle.register_pickle_by_value(module)  # an environment's worker processes cannot import it
         spec.loader.exec_module(module)
         _files.add(str(file))
     except UsageError:

@@ -13,7 +13,11 @@ from emix.errors import UsageError
 
 
 @pytest.mark.parametrize(
-    "name", ["matrix/msteps-5", "matrix/penalty-3x6", "prey/stag-hunt", "prey/macf", "lbf/Foraging-5x5-2p-1f-v3"]
+    "name",
+    [
+        *("matrix/msteps-5", "matrix/penalty-3x6", "matrix/continuous"),
+        *("prey/stag-hunt", "prey/macf", "lbf/Foraging-5x5-2p-1f-v3"),
+    ],
 )
 def test_pettingzoo(name):
     env = parallel_env(name)
@@ -38,6 +42,33 @@ def test_pettingzoo_pays_every_agent_the_team_reward():
     assert env.agents == []
 
 
+def test_pettingzoo_with_vectors():
+    env = parallel_env("matrix/continuous")
+    assert env.action_space("agent_1") == gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    observations, _ = env.reset()
+    assert list(observations["agent_0"]) == list(env.observation_space("agent_0").keys()) == ["observation"]
+    observations, rewards, *_ = env.step({"agent_0": np.array([0.6]), "agent_1": [0.3]})
+    assert rewards == {"agent_0": pytest.approx(3.75), "agent_1": pytest.approx(3.75)}
+    assert env.state().tolist() == pytest.approx([0.6, 0.3])
+    env.reset()
+    with pytest.raises(UsageError, match=r"matrix/continuous: environment 0, agent 1: action .* is out of bounds"):
+        env.step({"agent_0": [0.0], "agent_1": [1.5]})
+
+
+def test_numbers_that_are_no_choices():
+    """0.7 is not taken for 0."""
+    env = parallel_env("matrix/penalty-2x3")
+    env.reset()
+    with pytest.raises(
+        UsageError, match="matrix/penalty-2x3: actions must be numbers that fit into int64, got float64"
+    ):
+        env.step({"agent_0": 0.7, "agent_1": 1})
+    batch = vector_env("matrix/penalty-2x3", num_envs=2)
+    batch.reset()
+    with pytest.raises(UsageError, match="got float64"):
+        batch.step(np.full((2, 2), 0.7))
+
+
 def test_pettingzoo_missing(monkeypatch):
     monkeypatch.setattr(adapters, "find_spec", lambda package: None)
     with pytest.raises(UsageError, match=r'pip install "emix\[pettingzoo\]"'):
@@ -59,6 +90,22 @@ def test_vector_env_spaces_and_metadata():
         assert (reward.shape, reward.dtype) == ((3,), np.float64)
         assert terminated.dtype == truncated.dtype == bool
     env.close()
+
+
+def test_vector_env_with_vectors():
+    env = vector_env("matrix/continuous", num_envs=3)
+    observation, _ = env.reset(seed=1)
+    assert list(observation) == ["obs", "state"]
+    assert env.single_action_space == gymnasium.spaces.Box(-1, 1, (2, 1), np.float32)
+    env.action_space.seed(0)
+    for _ in range(4):
+        assert env.observation_space.contains(observation)
+        actions = env.action_space.sample()
+        observation, reward, terminated, _, _ = env.step(actions)
+        if terminated.all():
+            assert np.array_equal(observation["state"], actions[:, :, 0])
+    _, reward, _, _, _ = env.step(np.array([[[0.6], [0.3]]] * 3))  # float64
+    assert reward == pytest.approx([3.75] * 3)
 
 
 def test_vector_env_resets_at_the_next_step():

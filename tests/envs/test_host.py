@@ -9,8 +9,12 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from gymnasium import spaces
 
+from emix.data import Box
 from emix.envs import EnvWorkerError, HostEnv, check_env, episode_seed, make
 from emix.errors import UsageError
 
@@ -170,6 +174,93 @@ def test_close_after_a_worker_was_killed():
     env.close()
     assert time.monotonic() - start < 5
     assert descendants() == []
+
+
+def spaced(action_space, avail=None):
+    """A factory of an environment with these spaces; its state begins with the first agent's last action."""
+
+    def make_env():
+        import gymnasium
+        import numpy as np
+        from gymnasium import spaces
+
+        class Task(gymnasium.Env):
+            observation_space = spaces.Dict(
+                {
+                    "obs": spaces.Box(-np.inf, np.inf, (2, 3), np.float32),
+                    "state": spaces.Box(-np.inf, np.inf, (3,), np.float32),
+                    **({"avail": spaces.MultiBinary(avail)} if avail else {}),
+                }
+            )
+
+            def __init__(self):
+                self.action_space = action_space
+
+            def reset(self, *, seed=None, options=None):
+                super().reset(seed=seed)
+                self.time, self.last, self.start = 0, [0, 0], self.np_random.random()
+                return self.observe(), {}
+
+            def step(self, action):
+                self.time += 1
+                self.last = action[0]
+                self.start += float(np.sum(action))
+                assert isinstance(action, np.ndarray)
+                assert (action.dtype, action.shape) == (np.float32, (2, 2))
+                return self.observe(), float(np.sum(action)), False, self.time == 4, {}
+
+            def observe(self):
+                return {"obs": np.full((2, 3), self.start), "state": [*self.last, self.start]}
+
+        return Task()
+
+    return make_env
+
+
+VECTORS = spaces.Box(-0.4, 0.4, (2, 2), np.float32)
+
+
+def test_contract_of_vectors():
+    make_env = partial(HostEnv, NAME, spaced(VECTORS), episode_limit=4, seed=1)
+    env = make_env(num_envs=3)
+    assert env.spec.action == Box(2, low=-0.4, high=0.4)
+    check_env(env, make_env)
+    env.close()
+
+
+def test_vectors_arrive_as_they_are():
+    env = HostEnv(NAME, spaced(VECTORS), episode_limit=4, num_envs=3)
+    assert env.reset().avail is None
+    actions = torch.rand(3, 2, 2) * 0.8 - 0.4
+    step = env.step(actions)
+    assert torch.equal(step.state[:, :2], actions[:, 0])
+    actions[2, 1] = torch.tensor([0.4, 0.5])
+    with pytest.raises(UsageError, match=r"environment 2, agent 1: action \[0.4.*, 0.5\] is out of bounds, expected 2"):
+        env.step(actions)
+    with pytest.raises(UsageError, match=r"float32 of shape \[3, 2, 2\] \[E, n, D\], got float64"):
+        env.step(actions.double())
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("space", "avail", "text"),
+    [
+        (spaces.MultiDiscrete([3, 4]), (2, 4), "MultiDiscrete of 2 equal numbers, or Box .* got MultiDiscrete"),
+        (spaces.MultiDiscrete([3, 3, 3]), (2, 3), "MultiDiscrete of 2 equal numbers"),
+        (spaces.MultiDiscrete([3, 3], start=[1, 1]), (2, 3), "MultiDiscrete of 2 equal numbers"),
+        (spaces.Discrete(9), (2, 3), r"got Discrete\(9\)"),
+        (spaces.Box(-1, 1, (4,)), None, r"Box of shape \[2, D\] with one finite lower and upper bound, got Box"),
+        (spaces.Box(-1, 1, (3, 2)), None, r"Box of shape \[2, D\]"),
+        (spaces.Box(np.array([[-1, -2]] * 2), 1.0, (2, 2)), None, "or rescale"),
+        (spaces.Box(-np.inf, np.inf, (2, 2)), None, "one finite lower and upper bound"),
+        (spaces.MultiDiscrete([3, 3]), None, r"expects avail of shape \[2, 3\] where .*, got none"),
+        (spaces.MultiDiscrete([3, 3]), (2, 4), r"expects avail of shape \[2, 3\] where .*, got shape \[2, 4\]"),
+        (VECTORS, (2, 2), r"expects no avail where .*, got shape \[2, 2\]"),
+    ],
+)
+def test_spaces_that_make_no_sense(space, avail, text):
+    with pytest.raises(UsageError, match=f"^test/host: (action|observation)_space .*{text}"):
+        HostEnv(NAME, spaced(space, avail), episode_limit=4)
 
 
 def test_unavailable_action():

@@ -1,11 +1,16 @@
 """Names, parameters and what is installed."""
 
+import os
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from emix.envs import episode_seed, families, list_envs, make
+import emix
+from emix.envs import EnvInfo, episode_seed, families, list_envs, make, registry
 from emix.errors import UsageError
 
 
@@ -108,3 +113,180 @@ def test_episode_seeds_are_fixed_and_distinct():
     seeds = {episode_seed(s, e, k) for s in (0, 1, 2**32, 2**40) for e in range(8) for k in range(50)}
     assert len(seeds) == 4 * 8 * 50
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def make_walk(name, options, *, num_envs, device, seed, first_env):
+    steps = int(name.removeprefix("test/walk-"))
+    return SimpleNamespace(steps=steps, options=options, batch=(num_envs, device, seed, first_env))
+
+
+def make_other(name, options, **batch):
+    raise AssertionError("not this one")
+
+
+@pytest.fixture
+def families_of_ones_own(monkeypatch):
+    monkeypatch.setattr(registry, "_registered", {})
+
+
+@pytest.mark.usefixtures("families_of_ones_own")
+def test_an_environment_of_ones_own():
+    emix.register_env("test/walk-<steps>", make_walk, description="a walk", options=["wind"], examples=["test/walk-3"])
+    env = emix.make("test/walk-12", num_envs=5, seed=2, first_env=7, wind=0.5)
+    assert (env.steps, env.options) == (12, {"wind": 0.5})
+    assert env.batch == (5, torch.device("cpu"), 2, 7)
+    assert make("test/walk-1").batch == (1, torch.device("cpu"), 0, 0)
+    assert list_envs()[-1] == EnvInfo("test/walk-<steps>", True, "", "a walk", ("wind",))
+    with pytest.raises(UsageError, match="test/walk-12: unknown option 'winds', the only one is wind"):
+        make("test/walk-12", winds=1)
+    with pytest.raises(UsageError, match=r"unknown environment 'test/wolk-3': did you mean test/walk-3\?"):
+        make("test/wolk-3")
+    assert make("matrix/msteps-2").spec.name == "matrix/msteps-2"
+
+
+@pytest.mark.usefixtures("families_of_ones_own")
+def test_a_mistyped_name_of_a_family_without_examples():
+    emix.register_env("test/walk-<steps>", make_walk, description="a walk")
+    with pytest.raises(UsageError, match="did you mean test/walk-<steps>"):
+        make("test/wolk-<steps")
+
+
+@pytest.mark.usefixtures("families_of_ones_own")
+@pytest.mark.parametrize(
+    ("pattern", "known"),
+    [
+        ("prey/macf", "prey/macf"),
+        ("battle/mine", "battle/<map>"),
+        ("<anything>", "matrix/msteps-<m>"),
+        ("matrix/<game>-<size>", "matrix/msteps-<m>"),
+        ("matrix/con<x>s", "matrix/continuous"),
+        ("test/walk-3", "test/walk-<steps>"),
+        ("test/<a>-<b>", "test/walk-<steps>"),
+        ("<a>-<b>-<c>", "matrix/msteps-<m>"),
+    ],
+)
+def test_names_that_could_mean_two_families_are_refused(pattern, known):
+    emix.register_env("test/walk-<steps>", make_walk, description="a walk")
+    with pytest.raises(UsageError, match=f"'{re.escape(pattern)}' clashes with the environments '{re.escape(known)}'"):
+        emix.register_env(pattern, make_other, description="another")
+
+
+@pytest.mark.usefixtures("families_of_ones_own")
+@pytest.mark.parametrize(
+    "pattern", ["test/walk", "test/walk-", "test/run-<steps>", "walk-<steps>", "prey/macf2", "lbf"]
+)
+def test_names_that_cannot_are_not(pattern):
+    emix.register_env("test/walk-<steps>", make_walk, description="a walk")
+    emix.register_env(pattern, make_other, description="another")
+    assert make("test/walk-3").steps == 3
+
+
+@pytest.mark.usefixtures("families_of_ones_own")
+def test_registering_again():
+    for description in ("first", "second"):
+        emix.register_env("test/walk-<steps>", make_walk, description=description)
+    assert [row.description for row in list_envs()][-1] == "second"
+    with pytest.raises(UsageError, match="clashes"):
+        emix.register_env("test/walk-<steps>", make_other, description="third")
+
+
+@pytest.mark.usefixtures("families_of_ones_own")
+@pytest.mark.parametrize("pattern", ["", "a b", "a/<", "a/<>", "a/<b", "a/b>"])
+def test_what_is_no_pattern_is_refused(pattern):
+    with pytest.raises(UsageError, match="pattern expects a name without spaces"):
+        emix.register_env(pattern, make_walk, description="a walk")
+
+
+@pytest.mark.usefixtures("families_of_ones_own")
+@pytest.mark.parametrize(
+    ("install", "command"), [("", "pip install no_such_package"), ("pip install other", "pip install other")]
+)
+def test_an_environment_whose_package_is_missing(install, command):
+    emix.register_env("test/walk-<steps>", make_walk, description="a walk", requires="no_such_package", install=install)
+    assert list_envs()[-1] == EnvInfo("test/walk-<steps>", False, command, "a walk", ())
+    with pytest.raises(UsageError, match=f"needs the package no_such_package, which is not installed: {command}"):
+        make("test/walk-3")
+
+
+MODULE = """
+import gymnasium, numpy as np
+from gymnasium import spaces
+import emix
+from emix.envs import HostEnv
+
+class Ring(gymnasium.Env):
+    observation_space = spaces.Dict(obs=spaces.Box(0, 6, (2, 1)), state=spaces.Box(0, 6, (2,)))
+    action_space = spaces.Box(-1, 1, (2, 1))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = self.np_random.random(2)
+        return self.observe(), {}
+
+    def step(self, action):
+        self.place = self.place + action[:, 0]
+        return self.observe(), 0.0, True, False, {}
+
+    def observe(self):
+        return {"obs": self.place[:, None], "state": self.place}
+
+def make_ring(name, options, **batch):
+    return HostEnv(name, Ring, episode_limit=1, **batch)
+
+def register():
+    emix.register_env("mine/ring", make_ring, description="a ring of my own")
+"""
+TRY = """
+import emix
+env = emix.make("mine/ring", num_envs=3)
+print(env.spec.name, [row.description for row in emix.list_envs()][-1], env.reset().state.shape)
+env.close()
+"""
+
+
+def run(code, folder, *arguments):
+    """The output of Python code, or of the command ``emix``, of a user whose modules are in this folder."""
+    command = [sys.executable, "-c", code, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(folder), "XDG_CONFIG_HOME": str(folder / "config")}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder / "elsewhere")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    return tmp_path
+
+
+def test_a_package_that_announces_environments(folder):
+    (folder / "mine_envs.py").write_text(MODULE)
+    announced = folder / "mine-1.0.dist-info"
+    announced.mkdir()
+    (announced / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (announced / "entry_points.txt").write_text("[emix.envs]\nmine = mine_envs:register\n")
+    out = run(TRY, folder)
+    assert out.stdout == "mine/ring a ring of my own torch.Size([3, 2])\n", out.stderr
+    (announced / "entry_points.txt").write_text("[emix.envs]\nmine = mine_envs:no_such_function\n")
+    assert "mine announces 'mine' for emix.envs, which cannot be loaded" in run(TRY, folder).stderr
+
+
+LIST = "import sys, emix.cli; sys.exit(emix.cli.main(sys.argv[1:]))"
+
+
+def test_the_command_imports_what_it_is_told(folder):
+    (folder / "mine_envs.py").write_text(MODULE + "\nregister()\n")
+    for named in ("mine_envs", str(folder / "mine_envs.py")):
+        out = run(LIST, folder, "envs", "--import", named)
+        assert "mine/ring\n    a ring of my own\n" in out.stdout, out.stderr
+    assert "mine/ring" not in run(LIST, folder, "envs").stdout
+    out = run(LIST, folder, "envs", "--import", "no_such_module")
+    assert out.returncode == 2
+    assert out.stderr.startswith("emix: --import no_such_module fails (ModuleNotFoundError")
+
+
+def test_workers_of_an_environment_from_a_file(folder):
+    """A worker process cannot import a module that was read from a file: its classes travel by value."""
+    (folder / "other").mkdir()
+    (folder / "other" / "ring_file.py").write_text(MODULE + "\nregister()\n")
+    code = "from emix.plugins import import_named\nimport_named(['../other/ring_file.py'])" + TRY
+    out = run(code, folder)
+    assert out.stdout == "mine/ring a ring of my own torch.Size([3, 2])\n", out.stderr

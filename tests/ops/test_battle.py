@@ -62,6 +62,15 @@ def test_wrong_actions(change, message):
     assert torch.equal(env.units, before)
 
 
+@pytest.mark.parametrize("first", [-1, 2**32 - 1])
+def test_wrong_numbers_of_battles(first):
+    env, _ = started()
+    where = torch.ones(2, dtype=torch.bool)
+    with pytest.raises(ValueError, match=rf"first must be from 0 to 2\^32 - B, .* got {first}"):
+        battle_reset(env.battles, where, env.tables, seed=0, first=first)
+    battle_reset(env.battles, where, env.tables, seed=0, first=2**32 - 2)
+
+
 @pytest.mark.parametrize(
     ("field", "wrong", "message"),
     [

@@ -204,7 +204,7 @@ class Box:
             env, agent = wrong.nonzero()[0].tolist()
             raise UsageError(
                 f"{name}: environment {env}, agent {agent}: action {actions[env, agent].tolist()} is out of bounds, "
-                f"expected {self.dim} numbers from {self.low:g} to {self.high:g}"
+                f"expected {self.dim} number{'s' * (self.dim > 1)} from {self.low:g} to {self.high:g}"
             )
 
     def space(self) -> spaces.Space[Any]:

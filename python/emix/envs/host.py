@@ -207,9 +207,10 @@ def _read_action(name: str, space: spaces.Space, n_agents: int) -> Action:
         lows, highs = ({float(str(bound)) for bound in np.unique(bounds)} for bounds in (space.low, space.high))
         if len(lows) == 1 and len(highs) == 1 and space.is_bounded():
             return Box(space.shape[1], lows.pop(), highs.pop())
+    found = " ".join(str(space).split())
     raise UsageError(
         f"{name}: action_space expects MultiDiscrete of {n_agents} equal numbers, or Box of shape [{n_agents}, D] with "
-        f"one finite lower and upper bound, got {space}: pad the choices (avail says which there are), or rescale"
+        f"one finite lower and upper bound, got {found}: pad the choices (avail says which there are), or rescale"
     )
 
 

@@ -80,5 +80,21 @@ def test_a_course_tells_seeds_apart():
     assert not torch.equal(one[0][0], other[0][0])
 
 
+def test_battles_have_numbers_among_all_of_a_run(device):
+    """Battles 2 to 4 of five are the three of a batch whose first has the number 2."""
+    five = emix.make("battle/2s3z", num_envs=5, device=device, seed=7, enemy_order="shuffled", checked=False)
+    three = emix.make(
+        "battle/2s3z", num_envs=3, device=device, seed=7, first_env=2, enemy_order="shuffled", checked=False
+    )
+    for _ in range(2):
+        one, other = five.reset(), three.reset()
+        for _ in range(4):
+            for ours, theirs in zip(tensors(three, other), tensors(five, one), strict=True):
+                assert torch.equal(ours, theirs[2:])
+            east = torch.full((5, 5), 4, device=device)
+            one, other = five.step(east), three.step(east[2:].contiguous())
+    assert not torch.equal(five.units[0], five.units[2])
+
+
 if __name__ == "__main__":
     COURSES.write_text(json.dumps({name: course(name, "cpu") for name in MAPS}, indent=1) + "\n")
