@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import product
@@ -61,6 +62,7 @@ def _letters(pattern: str) -> tuple[str, ...]:
     return tuple(letters)
 
 
+@cache
 def _meet(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     if one[:1] == (_MANY,):
         return _meet(one[1:], other) or (bool(other) and _meet(one, other[1:]))
