@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 
 from benchmarks.gpu_check.machine import describe
-from benchmarks.gpu_check.parts import PARTS, Setting, UnknownPartError, choose
+from benchmarks.gpu_check.parts import PARTS, TOTAL, Setting, UnknownPartError, choose
 from benchmarks.gpu_check.report import markdown, write
 from benchmarks.gpu_check.running import Outcome, run
 
 ROOT = Path(__file__).parents[2]
+SHORTEST = 5.0  # seconds that a part must have left to be started at all
 
 
 def main() -> int:
@@ -22,6 +24,7 @@ def main() -> int:
     parser.add_argument("--device", choices=["cuda", "emulated"], default="cuda")
     parser.add_argument("--out", type=Path, default=ROOT / "build/gpu-check/results", help="folder of the results")
     given = parser.parse_args()
+    end = time.monotonic() + TOTAL
     try:
         names = choose(given.parts)
     except UnknownPartError as error:
@@ -36,16 +39,18 @@ def main() -> int:
     outcomes: dict[str, Outcome] = {}
     for name in names:
         print(f"{name} ...", flush=True)
-        outcomes[name] = _run(name, setting)
+        outcomes[name] = _run(name, setting, end - time.monotonic())
         print(f"{name}: {outcomes[name]}", flush=True)
         write(given.out, machine, outcomes, setting)  # after each part, so that nothing is lost with the machine
     print(f"\n{markdown(machine, outcomes, setting)}\nIn full: {given.out}")
     return int(any(outcome.failed for outcome in outcomes.values()))
 
 
-def _run(name: str, setting: Setting) -> Outcome:
+def _run(name: str, setting: Setting, left: float) -> Outcome:
     part = PARTS[name]
-    limit = part.limit(setting)
+    limit = part.limit(setting, left)
+    if limit < SHORTEST:
+        return Outcome("failed", 0.0, max(0.0, limit), f"not run: the {TOTAL} s of all parts were over")
     if name != "build" and not setting.built:
         return Outcome("failed", 0.0, limit, f"nothing is built in {setting.site}: let PARTS name build, too")
     setting.rows(name).unlink(missing_ok=True)  # an earlier run's

@@ -9,15 +9,20 @@ from collections.abc import Callable
 import pytest
 from benchmarks.gpu_check import __main__ as gpu_check
 from benchmarks.gpu_check import report
-from benchmarks.gpu_check.parts import PARTS, Part, Setting, UnknownPartError, choose
+from benchmarks.gpu_check.parts import PARTS, TOTAL, Part, Setting, UnknownPartError, choose
 from benchmarks.gpu_check.published import FIGURES, published
 from benchmarks.gpu_check.running import Outcome
 
 MACHINE = {"card": "none", "torch": "2.11.0"}
 
 
-def test_limits_add_up_to_less_than_eight_minutes():
-    assert sum(part.seconds for part in PARTS.values()) <= 475  # and a few seconds to look at the machine
+def test_eight_minutes_are_the_limit_of_all_parts(tmp_path):
+    assert TOTAL < 480
+    setting = Setting("cuda", tmp_path)
+    assert [part.limit(setting, 7.0) for part in PARTS.values()] == [7.0] * len(PARTS)
+    assert all(part.limit(setting, TOTAL) == part.seconds for part in PARTS.values())
+    outcome = gpu_check._run("ops", setting, 3.0)
+    assert (outcome.failed, outcome.detail) == (True, f"not run: the {TOTAL} s of all parts were over")
 
 
 @pytest.fixture
@@ -78,7 +83,7 @@ def test_an_unknown_part_names_the_closest(check, capsys):
 
 
 def test_a_part_without_a_build(tmp_path):
-    outcome = gpu_check._run("ops", Setting("cuda", tmp_path))
+    outcome = gpu_check._run("ops", Setting("cuda", tmp_path), 60.0)
     assert outcome.failed
     assert outcome.detail.endswith("site: let PARTS name build, too")
 
