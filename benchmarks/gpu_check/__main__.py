@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -25,6 +26,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "build/gpu-check/results", help="folder of the results")
     given = parser.parse_args()
     end = time.monotonic() + TOTAL
+    # In a shell's background job it is ignored, and so it would be in the parts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         names = choose(given.parts)
     except UnknownPartError as error:

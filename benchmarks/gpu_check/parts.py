@@ -127,7 +127,7 @@ def _bench(what: str, *emulated: str) -> Callable[[Setting], list[str]]:
 TOTAL = 470  # seconds for all parts on a GPU, of eight minutes: what comes late gets what the parts before it left
 PARTS = {
     "build": Part(130, _module("build")),
-    "tests": Part(80, _tests),
+    "tests": Part(90, _tests),
     "train": Part(60, _module("train")),
     "ops": Part(75, _bench("ops", "--no-compile", "--op", "gae", "masked_policy")),
     "battle": Part(25, _bench("battle", "--map", "3m", "--num-envs", "8")),

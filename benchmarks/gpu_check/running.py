@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 SKIPPED = 77  # the exit status of a command that says why it cannot be run here, as automake has it
-GRACE = 4.0  # seconds between SIGINT, after which pytest still says what has failed, and SIGKILL
+GRACE = 12.0  # seconds between SIGINT, after which pytest still ends its workers and says what has failed, and SIGKILL
 
 # From the most telling to the least; the first line that matches is the error.
 _ERRORS = [
@@ -24,7 +24,8 @@ _ERRORS = [
     r"^.*\b(error|fatal)\s*: .*",  # compilers, ptxas
     r"^ERROR: .*",  # pip
     r"^emix: .*",
-    r"^[\w.]*(Error|Exception|Interrupt)\b.*",  # the last line of a traceback
+    r"^│ .*",  # tyro, of wrong options
+    r"^[\w.]*(Error|Exception)\b.*",  # the last line of a traceback
     r"^E   .*",
 ]
 
@@ -54,22 +55,22 @@ def run(command: Sequence[str], log: Path, limit: float, environment: Mapping[st
         process = subprocess.Popen(
             command, stdout=stream, stderr=subprocess.STDOUT, env=environment, cwd=folder, start_new_session=True
         )
+        reached = None  # the last line before the limit
         try:
             code = process.wait(limit - min(GRACE, limit / 4))
-            stopped = False
         except subprocess.TimeoutExpired:
-            stopped = True
-            _signal_group(process, signal.SIGINT)
+            reached = _last_line(log.read_text(errors="replace"))
+            process.send_signal(signal.SIGINT)  # to it alone: pytest's workers would take its summary with them
             with suppress(subprocess.TimeoutExpired):
                 process.wait(min(GRACE, limit / 4))
-            code = process.poll()
         finally:
-            _signal_group(process, signal.SIGKILL)  # and what it left behind, after a Ctrl-C, too
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # and what it left behind, after a Ctrl-C, too
             process.wait()
     seconds, text = time.monotonic() - start, log.read_text(errors="replace")
-    if stopped:
-        error = first_error(text)
-        return Outcome("failed", seconds, limit, f"stopped at its limit{f'; {error}' if error else ''}")
+    if reached is not None:
+        detail = first_error(text) or reached
+        return Outcome("failed", seconds, limit, f"stopped at its limit{f'; {detail}' if detail else ''}")
     if code == SKIPPED:
         return Outcome("skipped", seconds, limit, _last_line(text))
     if code:
@@ -82,15 +83,10 @@ def first_error(text: str) -> str:
     """The line of a log that says what went wrong first, or an empty string."""
     for pattern in _ERRORS:
         if found := re.search(pattern, text, flags=re.MULTILINE):
-            return " ".join(found[0].split())
+            return " ".join(found[0].strip("│ ").split())
     return ""
 
 
 def _last_line(text: str) -> str:
     lines = text.split("\n")
     return next((" ".join(line.split()) for line in reversed(lines) if line.strip()), "")
-
-
-def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)

@@ -41,7 +41,7 @@ def test_a_crash_is_a_failure(go):
 
 
 def test_a_limit_ends_the_whole_group_and_keeps_what_was_printed(go, tmp_path):
-    child = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
+    child = "import time; time.sleep(60)"
     start = time.monotonic()
     outcome = go(
         f"import subprocess, sys, time\n"
@@ -51,9 +51,8 @@ def test_a_limit_ends_the_whole_group_and_keeps_what_was_printed(go, tmp_path):
     )
     assert time.monotonic() - start < 10
     assert outcome.result == "failed"
-    assert outcome.detail.startswith("stopped at its limit; KeyboardInterrupt")
-    word, pid = (tmp_path / "part.log").read_text().split()[:2]
-    assert word == "child"
+    pid = (tmp_path / "part.log").read_text().split()[1]
+    assert outcome.detail == f"stopped at its limit; child {pid}"
     assert not _alive(int(pid))
 
 
@@ -83,6 +82,7 @@ def _alive(pid: int) -> bool:
         ("ERROR: gymnasium is missing\n", "ERROR: gymnasium is missing"),
         ("  File 'x'\ntorch.OutOfMemoryError: CUDA out of memory\n", "torch.OutOfMemoryError: CUDA out of memory"),
         ("CMake Error at CMakeLists.txt:3:\n  no nvcc\n", "CMake Error at CMakeLists.txt:3: no nvcc"),
+        ("╭─ Unrecognized options ─╮\n│ Unrecognized: --jso    │\n╰───╯\n", "Unrecognized: --jso"),
         ("ptxas fatal   : Unresolved symbol\n", "ptxas fatal : Unresolved symbol"),
         ("all is well, 0 errors\n", ""),
     ],
