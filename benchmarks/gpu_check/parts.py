@@ -115,9 +115,9 @@ def _tests(setting: Setting) -> list[str]:
     return [*pytest(setting), "-n", str(min(12, os.cpu_count() or 1)), "tests", "-m", "cuda"]
 
 
-def _bench(what: str, *emulated: str) -> Callable[[Setting], list[str]]:
+def _bench(what: str, *, cuda: str = "", emulated: str) -> Callable[[Setting], list[str]]:
     def command(setting: Setting) -> list[str]:
-        options = emulated if setting.device == "emulated" else ()
+        options = {"cuda": cuda, "emulated": emulated}[setting.device].split()
         rows = str(setting.rows(what))
         return [sys.executable, "-m", "emix", "bench", what, "--device", setting.torch_device, "--json", rows, *options]
 
@@ -129,8 +129,8 @@ PARTS = {
     "build": Part(130, _module("build")),
     "tests": Part(90, _tests),
     "train": Part(60, _module("train")),
-    "ops": Part(75, _bench("ops", "--no-compile", "--op", "gae", "masked_policy")),
-    "battle": Part(25, _bench("battle", "--map", "3m", "--num-envs", "8")),
-    "update": Part(60, _bench("update", "--algorithm", "smix", "--map", "3m")),
+    "ops": Part(75, _bench("ops", emulated="--op gae masked_policy")),
+    "battle": Part(25, _bench("battle", emulated="--map 3m --num-envs 8")),
+    "update": Part(60, _bench("update", cuda="--algorithm smix ensemble-mix", emulated="--algorithm smix --map 3m")),
     "sanitizer": Part(120, _module("sanitizer")),
 }
