@@ -128,7 +128,7 @@ TOTAL = 470  # seconds for all parts on a GPU, of eight minutes: what comes late
 PARTS = {
     "build": Part(130, _module("build")),
     "tests": Part(90, _tests),
-    "train": Part(60, _module("train")),
+    "train": Part(70, _module("train")),
     "ops": Part(75, _bench("ops", emulated="--op gae lambda_returns")),
     "battle": Part(25, _bench("battle", emulated="--map 3m --num-envs 8")),
     "update": Part(60, _bench("update", cuda="--algorithm smix ensemble-mix", emulated="--algorithm smix --map 3m")),

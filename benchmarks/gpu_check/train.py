@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.gpu_check.parts import Setting
 
-STEPS = {"cuda": 20_000, "emulated": 2_000}
+STEPS = {"cuda": 12_000, "emulated": 2_000}
 ROWS = 20  # that a run writes
 
 
