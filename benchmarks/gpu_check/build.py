@@ -14,7 +14,7 @@ from benchmarks.gpu_check.parts import Setting
 # Whether what is imported is what was built, and computes.
 _TRY = """
 import sys, emix, torch
-from emix import _host, _library, ops
+from emix import _host, ops
 assert emix.__file__.startswith(sys.argv[1]), (
     f"emix is imported from {emix.__file__}, not from {sys.argv[1]}: it is installed in this Python; take another one")
 one = torch.ones(1, 1, device=sys.argv[2])
@@ -34,7 +34,7 @@ def main(device: str) -> int:
     print(f"installed from wheels: {' '.join(installed) or 'nothing'}", flush=True)
     start = time.monotonic()
     cuda = "ON" if device == "cuda" else "EMULATED"
-    # The C++ compiler may not warm a cache for the same sources with other settings: each device has its own folder.
+    # A build folder for each device: with another EMIX_CUDA CMake would compile everything anew.
     options = ["--no-build-isolation", "--no-index", "--no-deps", "--upgrade", "--target", str(setting.site)]
     settings = ["-C", f"build-dir={setting.work / 'cmake'}", "-C", f"cmake.define.EMIX_CUDA={cuda}"]
     environment = {**os.environ, **setting.environment()}

@@ -32,12 +32,9 @@ def requirements() -> list[str]:
     with (ROOT / "pyproject.toml").open("rb") as file:
         metadata = tomllib.load(file)
     project = metadata["project"]
-    needed = [
-        *project["dependencies"],
-        *project["optional-dependencies"]["test"],
-        *metadata["build-system"]["requires"],
-    ]
-    return [each for each in [*needed, "pytest-xdist>=3"] if _name(each) not in LEFT_OUT]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["test"], "pytest-xdist>=3"]
+    needed += metadata["build-system"]["requires"]
+    return [each for each in needed if _name(each) not in LEFT_OUT]
 
 
 def install(target: Path) -> list[str]:

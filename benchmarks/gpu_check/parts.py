@@ -15,6 +15,9 @@ from benchmarks.gpu_check.machine import TOOLKIT
 # The ops' small cases, by words of their tests' names: every kernel in float64, narrow types and gradients.
 SMALL = "devices_agree or narrow or padding_reaches_nothing or rows_and_steps_alone or (course_of_a_battle and 3m)"
 
+# Without what it would write into the sources.
+PYTEST = [sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "--tb=short"]
+
 
 class UnknownPartError(Exception):
     """PARTS names what is no part."""
@@ -104,15 +107,10 @@ def _module(name: str) -> Callable[[Setting], list[str]]:
     return lambda setting: [sys.executable, "-m", f"benchmarks.gpu_check.{name}", setting.device]
 
 
-def pytest(setting: Setting) -> list[str]:
-    """pytest without what it would write into the sources."""
-    return [sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "--tb=short"]
-
-
 def _tests(setting: Setting) -> list[str]:
     if setting.device == "emulated":
-        return [*pytest(setting), "tests/ops", "tests/envs/battle", "-m", "not cuda", "-k", SMALL]
-    return [*pytest(setting), "-n", str(min(12, os.cpu_count() or 1)), "tests", "-m", "cuda"]
+        return [*PYTEST, "tests/ops", "tests/envs/battle", "-m", "not cuda", "-k", SMALL]
+    return [*PYTEST, "-n", str(min(12, os.cpu_count() or 1)), "tests", "-m", "cuda"]
 
 
 def _bench(what: str, *, cuda: str = "", emulated: str) -> Callable[[Setting], list[str]]:

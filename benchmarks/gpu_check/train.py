@@ -48,9 +48,8 @@ def _command(setting: Setting, steps: int) -> list[str]:
     """The paper's recipe, but for the intervals."""
     intervals = {"log": steps // ROWS, "checkpoint": steps // 8, "test": steps // 4}
     options = [each for name, value in intervals.items() for each in (f"--{name}-interval", str(value))]
-    options += (
-        ["--test-episodes", "8"] if setting.device == "cuda" else ["--test-episodes", "4", "--batch-episodes", "8"]
-    )
+    few = "--test-episodes 8" if setting.device == "cuda" else "--test-episodes 4 --batch-episodes 8"
+    options += few.split()
     return ["smix", "battle/3m", "--seed", "1", "--device", setting.torch_device, "--steps", str(steps), *options]
 
 
@@ -59,9 +58,8 @@ def _kill_half_way(command: list[str], folder: Path) -> None:
     try:
         while process.poll() is None and _rows(folder) < ROWS // 2:
             time.sleep(0.02)
-        assert process.poll() is None, (
-            f"the run ended by itself, with status {process.poll()}, before it could be killed"
-        )
+        code = process.poll()
+        assert code is None, f"the run ended by itself, with status {code}, before it could be killed"
         assert (folder / "checkpoint/manifest.json").exists(), "half of the run left no checkpoint"
     finally:
         process.kill()
