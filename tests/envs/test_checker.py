@@ -20,7 +20,7 @@ def test_builtin_environments(name, num_envs):
     check_env(make(name, num_envs=num_envs), lambda num_envs: make(name, num_envs=num_envs))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", ON_TENSORS)
 def test_builtin_environments_on_a_gpu(name):
     env = make(name, num_envs=4, device="cuda")

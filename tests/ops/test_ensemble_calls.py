@@ -81,9 +81,8 @@ def test_a_floor_may_be_a_tensor(device: str, floor: float, dtype: torch.dtype) 
         assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
 
 
+@pytest.mark.cuda
 def test_captured_in_a_cuda_graph() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     case = make_case(73, 10, (64,), 18).to(torch.float32, "cuda")
     ops.explore_actions(case.logits, case.q)
     graph = torch.cuda.CUDAGraph()

@@ -84,9 +84,8 @@ def test_sixty_four_bit_offsets(name: str, key: str) -> None:
     assert torch.equal(run(name, {**inputs, key: far}), run(name, inputs))
 
 
+@pytest.mark.cuda
 def test_captured_in_a_cuda_graph() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     inputs = changed(make_inputs("monotonic_mix", 59, (32, 120), 10, 32), lambda x: x.float().cuda())
     run("monotonic_mix", inputs)
     graph = torch.cuda.CUDAGraph()
@@ -146,9 +145,8 @@ def test_wrong_calls_say_what_is_wrong(name: str, change: Inputs, message: str) 
         run(name, inputs)
 
 
+@pytest.mark.cuda
 def test_devices_are_not_mixed() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     with pytest.raises(ValueError, match="weight must be on cpu like q, got cuda:0"):
         ops.linear_mix(torch.zeros(4, 3), torch.zeros(4, 3).cuda())
 

@@ -137,9 +137,8 @@ def test_a_floor_is_read_when_the_op_runs(device: str) -> None:
         result.sum().backward()
 
 
+@pytest.mark.cuda
 def test_cuda_graph_replays_see_the_floor() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     with pytest.raises(ValueError, match="floor must be on cuda:0 like logits, got cpu"):
         ops.masked_policy(torch.zeros(4, 3, device="cuda"), floor=torch.tensor(0.1))
     case = make_rows(20, (500, 18)).to(torch.float32, "cuda")
@@ -195,9 +194,8 @@ def test_sizes_past_two_to_the_31_on_meta() -> None:
     assert terms.entropy.shape == (2**29,)
 
 
+@pytest.mark.cuda
 def test_cuda_graph() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     case = make_rows(17, (500, 18)).to(torch.float32, "cuda")
     expected = [each.clone() for each in all_terms(ops, case)]
     graph = torch.cuda.CUDAGraph()

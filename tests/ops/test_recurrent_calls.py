@@ -128,10 +128,9 @@ def test_wrong_calls(name: str, change: dict[str, Tensor | None], message: str) 
         run(name, inputs)
 
 
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", NAMES)
 def test_devices_are_not_mixed(name: str) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     inputs = converted(make_inputs(name, 71), torch.float32)
     with pytest.raises(ValueError, match="w_hh must be on cpu like"):
         run(name, {**inputs, "w_hh": inputs["w_hh"].cuda()})

@@ -50,9 +50,8 @@ def test_compiled_gradient() -> None:
     torch.testing.assert_close(ours, expected)
 
 
+@pytest.mark.cuda
 def test_captured_in_a_cuda_graph() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     call = make_call("lambda_returns", 47, 32, 120).to(torch.float32, "cuda")
     call.run(ops)
     graph = torch.cuda.CUDAGraph()
@@ -64,9 +63,8 @@ def test_captured_in_a_cuda_graph() -> None:
         assert torch.equal(result, call.run(ops))
 
 
+@pytest.mark.cuda
 def test_uses_the_current_stream() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     call = make_call("lambda_returns", 53, 4096, 128).to(torch.float32, "cuda")
     expected = call.run(ops)
     stream = torch.cuda.Stream()
@@ -142,9 +140,8 @@ def test_wrong_horizon(name: str, key: str, value: int) -> None:
         call.run(ops)
 
 
+@pytest.mark.cuda
 def test_devices_are_not_mixed() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     with pytest.raises(ValueError, match="value must be on cpu like reward, got cuda:0"):
         ops.lambda_returns(GOOD["reward"], GOOD["terminated"], GOOD["value"].cuda(), gamma=0.9, lam=0.8)
 

@@ -160,9 +160,8 @@ def test_seeds_come_from_torch(device: str) -> None:
     assert torch.equal(ops.sample_actions(logits, samples=3, generator=own.manual_seed(2)), mine)
 
 
+@pytest.mark.cuda
 def test_cuda_graph_replays_draw_anew() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     logits = torch.zeros(500, 18, device="cuda")
     graph = torch.cuda.CUDAGraph()
     ops.sample_actions(logits)

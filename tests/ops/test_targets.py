@@ -270,9 +270,8 @@ def test_compiles_without_a_graph_break(device: str, name: str, emulated: bool) 
     assert torch.equal(compiled(), run(name, inputs))
 
 
+@pytest.mark.cuda
 def test_captured_in_a_cuda_graph() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     inputs = to(make_inputs("tree_backup_target", 53, 8, 60, members=10, scale=0.1), torch.float32, "cuda")
     ops.tree_backup_target(**inputs)
     graph = torch.cuda.CUDAGraph()
