@@ -16,6 +16,7 @@ import torch
 
 from emix._host import keep_freed_memory
 from emix.envs.core import Env, capturable
+from emix.errors import UsageError
 from emix.training import checkpoint
 from emix.training.captured import CapturedRollout, CapturedUpdate, Metrics
 from emix.training.config import TrainingConfig
@@ -25,6 +26,9 @@ from emix.training.progress import Progress
 from emix.training.rollout import Rollout, collect
 from emix.training.run import CHECKPOINT, Settings
 from emix.training.state import TrainingState
+
+# torch looks at it once, at the process's first product on a GPU, which may come before ``train``.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 class DivergenceError(RuntimeError):
@@ -51,13 +55,13 @@ def train(settings: Settings, state: TrainingState, folder: Path, progress: Prog
         stop: may be set from a signal handler.
 
     Raises:
-        UsageError: the checkpoint is damaged or of other settings.
+        UsageError: the checkpoint is damaged or of other settings, or the GPU cannot repeat its numbers any more.
         DivergenceError: the loss became infinite or NaN.
         EnvWorkerError: an environment's process died.
         OSError: the folder cannot be written.
     """
     config = settings.training
-    make_deterministic(config.threads)
+    make_deterministic(config.threads, state.replay.device)
     if config.keep_memory:
         keep_freed_memory()
     manifest = checkpoint.read_manifest(folder / CHECKPOINT)
@@ -113,14 +117,27 @@ def train(settings: Settings, state: TrainingState, folder: Path, progress: Prog
                 break
 
 
-def make_deterministic(threads: int) -> None:
-    """Let torch repeat its numbers from run to run, for the whole process."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once, before its first product
+def make_deterministic(threads: int, device: torch.device) -> None:
+    """Let torch repeat its numbers from run to run, for the whole process.
+
+    Raises:
+        UsageError: it is too late for that on the device.
+    """
     torch.use_deterministic_algorithms(True)
     deterministic: Any = torch.utils.deterministic
     deterministic.fill_uninitialized_memory = False  # it would write every new tensor twice
     torch.backends.cudnn.benchmark = False
     torch.set_num_threads(threads)
+    if device.type == "cuda":
+        one = torch.ones(1, 1, device=device)
+        try:
+            torch.mm(one, one)
+        except RuntimeError as error:
+            raise UsageError(
+                f"cuBLAS would not repeat its numbers: expected CUBLAS_WORKSPACE_CONFIG :4096:8 or :16:8 at the "
+                f"process's first product on a GPU, got {os.environ.get('CUBLAS_WORKSPACE_CONFIG')!r} now; set it in "
+                f"the environment, or import emix.training, which sets it, before you compute on a GPU"
+            ) from error
 
 
 @contextmanager
