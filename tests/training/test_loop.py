@@ -178,6 +178,10 @@ def test_a_checkpoint_of_other_settings_is_refused(run, tmp_path):
     metrics = (tmp_path / "metrics.jsonl").read_bytes()
     for settings, message in (
         (run.settings(steps=250, num_envs=2), r"expected training\.num_envs 2 as in config\.yaml, got 4"),
+        (
+            run.settings(steps=250, precision="bf16"),
+            r"expected training\.precision 'bf16' as in config\.yaml, got 'float32'",
+        ),
         (run.settings("vdn", steps=250), r"expected algorithm 'vdn' as in config\.yaml, got 'iql'"),
         (run.settings(env="matrix/msteps-4", steps=250), r"expected env 'matrix/msteps-4' as in config\.yaml"),
     ):

@@ -73,7 +73,7 @@ def _plan(chosen: Sweep, options: Sequence[str]) -> list[Job]:
     seeds, envs = _seeds(chosen.seeds), _names("ENVS", chosen.envs)
     asked = [parse_train([name, envs[0], *options]).settings for name in _names("ALGORITHMS", chosen.algorithms)]
     for settings in asked:
-        resolve_device(settings.training.device)
+        resolve_device(settings.training.device, settings.training.precision)
     for env in envs:  # on the CPU: this process needs no place on the GPU that the runs share
         replace(asked[0], env=env).make_env(num_envs=1, device="cpu", seed=0).close()
     jobs = {}

@@ -35,6 +35,8 @@ def load_learner(
     run: Path, settings: Settings, manifest: dict[str, Any], spec: EnvSpec, device: torch.device
 ) -> Learner:
     """The learner as the checkpoint holds it, for environments of ``spec``."""
-    learner = learners.get(settings.algorithm).learner(settings.learner, spec, device=device, seed=0)
+    learner = learners.get(settings.algorithm).learner(
+        settings.learner, spec, device=device, seed=0, precision=settings.training.precision
+    )
     learner.load_state_dict(checkpoint.load(run / CHECKPOINT, manifest, "learner"))
     return learner

@@ -30,6 +30,7 @@ from emix.learners.episodes import Episodes, EpisodeSource
 from emix.learners.shared import Memory, check_fields, greedy, initial_memory, pick, previous_actions, section
 from emix.nn.agent import RecurrentAgent
 from emix.nn.mixer import IndependentMixer, MonotonicMixer, SumMixer
+from emix.ops.recurrent import Precision
 
 if TYPE_CHECKING:
     from emix.envs.core import EnvSpec, Step
@@ -102,17 +103,28 @@ class ValueLearner:
         spec: sizes of the environment.
         device: where networks and batches live.
         seed: of the initial weights and of exploration; torch's global random state is neither used nor changed.
+        precision: of the agent networks' matrix products on CUDA, live and target.
     """
 
     capturable = True
 
-    def __init__(self, config: ValueConfig, spec: EnvSpec, *, device: torch.device | str, seed: int) -> None:
+    def __init__(
+        self,
+        config: ValueConfig,
+        spec: EnvSpec,
+        *,
+        device: torch.device | str,
+        seed: int,
+        precision: Precision = "float32",
+    ) -> None:
         self.config = config
         self.spec = spec
         self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(seed)
-            networks = nn.ModuleDict({"agent": _make_agent(config, spec), "mixer": _make_mixer(config, spec)})
+            networks = nn.ModuleDict(
+                {"agent": _make_agent(config, spec, precision), "mixer": _make_mixer(config, spec)}
+            )
             exploration_seed = int(torch.randint(2**63 - 1, ()))
         self.networks = networks.to(self.device)  # theta
         self.targets = copy.deepcopy(self.networks).requires_grad_(False)  # theta^-
@@ -246,8 +258,8 @@ class ValueLearner:
         self.generator.set_state(state["generator"].cpu())
 
 
-def _make_agent(config: ValueConfig, spec: EnvSpec) -> nn.Module:
-    return RecurrentAgent(spec.obs_dim, spec.n_actions, spec.n_agents, config.hidden_dim)
+def _make_agent(config: ValueConfig, spec: EnvSpec, precision: Precision) -> nn.Module:
+    return RecurrentAgent(spec.obs_dim, spec.n_actions, spec.n_agents, config.hidden_dim, precision=precision)
 
 
 def _make_mixer(config: ValueConfig, spec: EnvSpec) -> nn.Module:

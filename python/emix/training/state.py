@@ -12,8 +12,9 @@ import torch
 from emix import learners
 from emix.envs.core import Env, advance
 from emix.errors import UsageError
+from emix.ops.recurrent import Precision
 from emix.training import checkpoint
-from emix.training.config import spawn_seeds
+from emix.training.config import TrainingConfig, spawn_seeds
 from emix.training.metrics import TrainingStatistics
 from emix.training.replay import Replay
 from emix.training.run import Settings
@@ -52,10 +53,12 @@ class TrainingState:
         """
         training = settings.training
         seeds = spawn_seeds(training.seed)
-        device = resolve_device(training.device)
+        device = resolve_device(training.device, training.precision)
         env = settings.make_env(num_envs=training.num_envs, device=training.device, seed=seeds.env)
         test_env = settings.make_env(num_envs=training.test_envs, device=training.device, seed=seeds.test_env)
-        learner = learners.get(settings.algorithm)[0](settings.learner, env.spec, device=device, seed=seeds.learner)
+        learner = learners.get(settings.algorithm).learner(
+            settings.learner, env.spec, device=device, seed=seeds.learner, precision=training.precision
+        )
         # Few lengths where an update can be captured, so that it is captured few times; elsewhere padding costs time.
         # Not only with graphs, so that the numbers are the same without.
         captured = device.type == "cuda" and learner.capturable
@@ -132,7 +135,9 @@ class TrainingState:
 
 def refuse_other_settings(folder: Path, settings: Settings, manifest: Mapping[str, Any]) -> None:
     """Raise ``UsageError`` where a checkpoint was made with other settings than these, the number of steps apart."""
-    theirs, ours = (_flatten(values) for values in (manifest["settings"], settings.as_dict()))
+    # Of an emix that did not have one of these settings yet, the checkpoint had its default.
+    defaults = _flatten(asdict(TrainingConfig()), "training.")
+    theirs, ours = defaults | _flatten(manifest["settings"]), _flatten(settings.as_dict())
     different = [
         key
         for key in sorted(theirs.keys() | ours.keys())
@@ -146,8 +151,8 @@ def refuse_other_settings(folder: Path, settings: Settings, manifest: Mapping[st
         )
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device of that name, ``UsageError`` where this machine has none."""
+def resolve_device(name: str, precision: Precision = "float32") -> torch.device:
+    """The device of that name, ``UsageError`` where this machine has none, or none that multiplies in ``precision``."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -159,6 +164,14 @@ def resolve_device(name: str) -> torch.device:
         )
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"device expects cpu, cuda or cuda:<number>, got {name!r}")
+    if precision != "float32":
+        if device.type == "cpu":
+            raise UsageError(f"precision {precision} needs a GPU: on device 'cpu' it can only be float32")
+        if (capability := torch.cuda.get_device_capability(device)) < (8, 0):
+            raise UsageError(
+                f"precision {precision} needs a GPU of compute capability 8.0 or later, and device {name!r} has "
+                f"{capability[0]}.{capability[1]}: use --precision float32"
+            )
     return device
 
 
