@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import emix.training.loop as loop
 from emix.errors import UsageError
 from emix.learners.value import ValueLearner
 from emix.training import DivergenceError, Progress, StopRequest, read_rows
+from emix.training.checkpoint import read_manifest
+from emix.training.state import refuse_other_settings
 
 
 @pytest.fixture(scope="module")
@@ -178,16 +181,25 @@ def test_a_checkpoint_of_other_settings_is_refused(run, tmp_path):
     metrics = (tmp_path / "metrics.jsonl").read_bytes()
     for settings, message in (
         (run.settings(steps=250, num_envs=2), r"expected training\.num_envs 2 as in config\.yaml, got 4"),
-        (
-            run.settings(steps=250, precision="bf16"),
-            r"expected training\.precision 'bf16' as in config\.yaml, got 'float32'",
-        ),
         (run.settings("vdn", steps=250), r"expected algorithm 'vdn' as in config\.yaml, got 'iql'"),
         (run.settings(env="matrix/msteps-4", steps=250), r"expected env 'matrix/msteps-4' as in config\.yaml"),
     ):
         with pytest.raises(UsageError, match=message):
             run(tmp_path, settings)
     assert (tmp_path / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_precision_is_one_of_the_settings(run, tmp_path):
+    settings = run.settings(steps=250)
+    run(tmp_path, settings)
+    manifest = read_manifest(tmp_path / "checkpoint")
+    other = replace(settings, training=replace(settings.training, precision="bf16"))
+    with pytest.raises(UsageError, match=r"expected training\.precision 'bf16' as in config\.yaml, got 'float32'"):
+        refuse_other_settings(tmp_path, other, manifest)
+    del manifest["settings"]["training"]["precision"]  # as of an emix that did not know it
+    refuse_other_settings(tmp_path, settings, manifest)
+    with pytest.raises(UsageError, match=r"expected training\.precision 'bf16'"):
+        refuse_other_settings(tmp_path, other, manifest)
 
 
 def test_a_damaged_checkpoint_is_refused_and_nothing_is_overwritten(run, tmp_path):
