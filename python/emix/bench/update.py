@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from emix import learners
-from emix.bench.measure import copy_of, launches, median_times, size_in_bytes
+from emix.bench.measure import copy_of, device_times, launches, median_times, size_in_bytes
 from emix.envs.core import EnvSpec
 from emix.learners.episodes import Episodes
+from emix.ops.recurrent import Precision
 from emix.training.captured import CapturedUpdate
 
 BATCH = 32  # episodes
@@ -39,12 +40,26 @@ class UpdateRow:
 
     algorithm: str
     map: str
+    precision: Precision
     seconds: float
     graph_seconds: float | None  # on CUDA, of learners that can be captured
     launches: int
     bytes: int  # batch read, parameters and optimiser read and written, all once
     flops: int  # of the matrix products
     floor: float  # seconds: those bytes copied, or a square product of as many operations, whichever takes longer
+
+    def as_json(self) -> dict[str, Any]:
+        """Milliseconds: as training runs it, of the floor, and without a graph where training takes one."""
+        graph = self.graph_seconds is not None
+        return {
+            "learner": self.algorithm,
+            "map": self.map,
+            "case": f"{BATCH} episodes, {self.precision}",
+            "ms": 1e3 * (self.graph_seconds if self.graph_seconds is not None else self.seconds),
+            "floor_ms": 1e3 * self.floor,
+            "peers": {"emix without a graph": 1e3 * self.seconds} if graph else {},
+            "launches": self.launches,
+        }
 
 
 class RandomEpisodes:
@@ -75,7 +90,14 @@ class RandomEpisodes:
         return episodes.to(self.device)
 
 
-def measure_update(algorithm: str, map_name: str, device: torch.device, *, rounds: int | None = None) -> UpdateRow:
+def measure_update(
+    algorithm: str,
+    map_name: str,
+    device: torch.device,
+    *,
+    precision: Precision = "float32",
+    rounds: int | None = None,
+) -> UpdateRow:
     """Time the update of ``algorithm``'s paper recipe on 32 episodes of full length.
 
     Without ``rounds`` there are 5, and fewer where an update takes seconds.
@@ -83,7 +105,7 @@ def measure_update(algorithm: str, map_name: str, device: torch.device, *, round
     spec = SPECS[map_name]
     found = learners.get(algorithm)
     config = learners.make_config(algorithm, learners.load_recipe(algorithm).learner)
-    learner: Any = found.learner(config, spec, device=device, seed=0)
+    learner: Any = found.learner(config, spec, device=device, seed=0, precision=precision)
     batch = learner.draw(RandomEpisodes(spec, device), BATCH)
     eager = partial(learner.update, batch)
     eager()  # the optimiser's state is made
@@ -101,10 +123,9 @@ def measure_update(algorithm: str, map_name: str, device: torch.device, *, round
         captured(batch)
         candidates["graph"] = partial(captured, batch)
     seconds = median_times(candidates, device, rounds=rounds)
-    floor = max(median_times({"copy": copy_of(moved, device)}, device)["copy"], flops / _product_rate(device))
-    return UpdateRow(
-        algorithm, map_name, seconds["eager"], seconds.get("graph"), launches(eager, device), moved, flops, floor
-    )
+    floor = max(device_times({"copy": copy_of(moved, device)}, device)["copy"], flops / _product_rate(device))
+    times = seconds["eager"], seconds.get("graph")
+    return UpdateRow(algorithm, map_name, precision, *times, launches(eager, device), moved, flops, floor)
 
 
 def _tensors(batch: Any) -> list[Tensor]:
@@ -113,6 +134,7 @@ def _tensors(batch: Any) -> list[Tensor]:
     return [tensor for part in batch for tensor in _tensors(part)]
 
 
+@cache
 def _product_rate(device: torch.device) -> float:
     """Operations per second of a square product in float32, the best of many: a floor is not for bad luck."""
     size = 1024 if device.type == "cpu" else 8192
