@@ -9,7 +9,7 @@ SOURCES := $(shell find csrc cmake CMakeLists.txt pyproject.toml -type f 2>/dev/
 TASK := lbf/Foraging-5x5-2p-1f-v3
 RUNS ?= runs/$(shell date +%Y-%m-%d_%H-%M-%S)
 
-.PHONY: setup train test test-emulated bench lint format clean
+.PHONY: setup train test test-emulated bench gpu-check gpu-wheels lint format clean
 setup: $(INSTALLED)
 
 $(INSTALLED): $(SOURCES)
@@ -36,6 +36,21 @@ test-emulated: setup
 
 bench: setup
 	$(BIN)/python -m pytest benchmarks
+
+# All that is to be done on a GPU, in eight minutes, by a Python that has torch (not .venv), without a network. PARTS: some of build tests
+# train ops battle update sanitizer. OUT: the folder of the results. DEVICE=emulated: the emulated kernels in place of a GPU.
+PARTS ?=
+DEVICE ?= cuda
+OUT ?= build/gpu-check/results
+gpu-check:
+	@$(PYTHON) -m benchmarks.gpu_check --device $(DEVICE) --out $(OUT) $(if $(PARTS),--parts "$(PARTS)")
+
+# Beforehand, with a network: the wheels that the GPU's machine lacks, into .wheels. What it has, GPU_HAS, is not fetched, nor what that needs.
+GPU_PYTHON ?= 3.12
+GPU_PLATFORM ?= manylinux_2_28_x86_64
+GPU_HAS ?= torch==2.11.0 numpy==2.5.2 matplotlib==3.10.9 tensorboard==2.20.0 pillow==12.0.0 cmake==4.1.0 ninja==1.13.0
+gpu-wheels:
+	@$(PYTHON) -m benchmarks.gpu_check.packages --python $(GPU_PYTHON) --platform $(GPU_PLATFORM) --there $(GPU_HAS)
 
 CPP := $(shell find csrc tests/emulator -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 lint: setup

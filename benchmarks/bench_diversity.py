@@ -1,6 +1,6 @@
 """bhattacharyya beside the eager reference, torch.compile of it, and a copy of the same bytes.
 
-    pytest benchmarks/bench_diversity.py --benchmark-enable
+    pytest benchmarks/bench_diversity.py
 
 Forward, and forward with backward. Every peer's result is compared with ours before it is timed. On CUDA the times are
 device times in a CUDA graph.

@@ -1,6 +1,6 @@
 """The ensemble's ops beside the eager reference, torch.compile of it, and a copy of the same bytes.
 
-    pytest benchmarks/bench_ensemble.py --benchmark-enable
+    pytest benchmarks/bench_ensemble.py
 
 Moments and weights at a batch's size, forward and forward with backward; acting at that of one environment step, where
 the peers draw with torch.multinomial. Every peer's result is compared with ours before it is timed. On CUDA the times

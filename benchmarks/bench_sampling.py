@@ -1,6 +1,6 @@
 """sample_actions beside torch.multinomial, the reference, torch.compile of it, and writing the result's bytes.
 
-    pytest benchmarks/bench_sampling.py --benchmark-enable
+    pytest benchmarks/bench_sampling.py
 
 Before it is timed, a peer's mean frequency of every action is compared with ours. torch.multinomial gets the
 probabilities ready-made, so its softmax and mask cost nothing here. On CUDA the times are device times in a CUDA graph.

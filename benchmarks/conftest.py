@@ -1,4 +1,4 @@
-"""What the benchmarks share: the devices, a timer of device time, and a table of ratios at the end."""
+"""What the benchmarks share: the devices, the timer of ``emix bench``, and a table of ratios at the end."""
 
 from __future__ import annotations
 
@@ -8,29 +8,12 @@ from collections.abc import Callable, Mapping
 import pytest
 import torch
 
-from emix.bench.measure import median_times
+from emix.bench.measure import device_times, median_times
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 # Once such a block was freed, glibc keeps smaller ones: else the first calls would pay for new pages of their results.
 torch.empty(31 << 20, dtype=torch.uint8)
 TABLE: dict[str, dict[str, float]] = defaultdict(dict)  # {row: {column: microseconds}}
-
-
-def graph_replay(call: Callable[[], object], repeats: int = 20) -> Callable[[], None]:
-    """Capture ``repeats`` calls in a CUDA graph; the returned function replays it and waits."""
-    for _ in range(3):
-        call()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(repeats):
-            call()
-
-    def replay() -> None:
-        graph.replay()
-        torch.cuda.synchronize()
-
-    return replay
 
 
 @pytest.fixture(params=DEVICES)
@@ -39,19 +22,11 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def record(benchmark: object) -> Callable[[str, str, Callable[[], object], str], None]:
-    """Time a call (on CUDA: device time in a graph) and put its median into the table under (row, column)."""
+def record() -> Callable[[str, str, Callable[[], object], str], None]:
+    """Time a call (on CUDA: on the device alone) and put its median into the table under (row, column)."""
 
     def run(row: str, column: str, call: Callable[[], object], device: str) -> None:
-        repeats = 1
-        if device == "cuda":
-            repeats = 20
-            call = graph_replay(call, repeats)
-        else:
-            call()
-        benchmark.group = row
-        benchmark(call)
-        TABLE[row][column] = benchmark.stats.stats.median / repeats * 1e6
+        TABLE[row][column] = device_times({column: call}, torch.device(device))[column] * 1e6
 
     return run
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import copy
 
 import torch
+from emix.learners.episodes import Episodes
 from plain_qmix import UnrolledAgent
 from torch import Tensor, nn
 from torch.nn import functional
 
 from emix.envs.core import EnvSpec
 from emix.learners.ensemble_mix import Batch, EnsembleMix
-from emix.learners.episodes import Episodes
 
 EMBED = 32
 

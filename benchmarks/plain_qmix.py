@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
+from emix.learners.episodes import Episodes
 from torch import Tensor, nn
 from torch.nn import functional
 
 from emix.envs.core import EnvSpec
-from emix.learners.episodes import Episodes
 
 GAMMA, LAMBDA, CLIP, EMBED, HIDDEN = 0.99, 0.8, 10.0, 32, 64
 

@@ -37,5 +37,11 @@ if(EMIX_CUDA STREQUAL ON)
   endif()
   enable_language(CUDA)
   set(CMAKE_CUDA_FLAGS_RELEASE "-O3")
-  set(CMAKE_CUDA_FLAGS "${CMAKE_CUDA_FLAGS} --compress-mode=size")
+  if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)  # older ones do not know the option
+    set(CMAKE_CUDA_FLAGS "${CMAKE_CUDA_FLAGS} --compress-mode=size")
+  endif()
+  if(EMIX_RELEASE AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13)
+    message(WARNING "This release will need a CUDA driver of 580 or newer, for it is built with CUDA ${CMAKE_CUDA_COMPILER_VERSION}. "
+                    "Build a release with CUDA 12.9 (CUDACXX=/usr/local/cuda-12.9/bin/nvcc), which drivers from 525 on run.")
+  endif()
 endif()

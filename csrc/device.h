@@ -12,6 +12,8 @@
 #include "emulator.h"
 #elif defined(__CUDACC__)
 #include <cuda_runtime.h>
+
+#include "cuda_versions.h"
 #endif
 
 #if defined(__CUDACC__) || defined(EMIX_EMULATED)
@@ -130,6 +132,16 @@ inline int shared_limit() {
 #endif
 }
 
+#if !defined(EMIX_EMULATED)
+inline std::string launch_error(const char* name, cudaError_t error) {
+  std::string text = std::string("emix: launch of ") + name + " failed: " + cudaGetErrorString(error);
+  int driver = 0;
+  if (error == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess)
+    text += ". " + driver_problem(CUDART_VERSION, driver) + ": " + driver_remedy(CUDART_VERSION, driver);
+  return text;
+}
+#endif
+
 // Every kernel is launched here, so that the emulator can take its place. `shared`: bytes of dynamic shared memory, up
 // to shared_limit().
 template <class... Parameters, class... Arguments>
@@ -146,8 +158,7 @@ void launch_shared(const char* name, void (*kernel)(Parameters...), unsigned gri
   kernel<<<grid, block, shared, stream>>>(arguments...);
   // clang-format on
   const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess)
-    throw std::runtime_error(std::string("emix: launch of ") + name + " failed: " + cudaGetErrorString(error));
+  if (error != cudaSuccess) throw std::runtime_error(launch_error(name, error));
 #endif
 }
 

@@ -15,11 +15,18 @@ def pytest_report_header() -> list[str]:
     ]
 
 
-@pytest.fixture(params=["cpu", "cuda"])
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(
+    params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)], scope="session"
+)  # so that hypothesis takes it
 def device(request: pytest.FixtureRequest) -> str:
     """Each test that takes this runs on the CPU and, where there is one, on the GPU."""
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     return request.param
 
 

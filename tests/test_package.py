@@ -85,6 +85,18 @@ def test_what_the_build_says_when_something_is_missing(
     assert message in " ".join(result.stderr.split())
 
 
+@pytest.mark.skipif(not CMAKE.exists() or not shutil.which("nvcc"), reason="needs the cmake of `make setup`, and nvcc")
+def test_a_release_by_a_toolkit_that_wants_new_drivers_is_warned_of(tmp_path: Path) -> None:
+    command = [str(CMAKE), "-S", str(ROOT), "-B", str(tmp_path), f"-DPython_EXECUTABLE={sys.executable}"]
+    command += ["-DEMIX_CUDA=ON", "-DEMIX_RELEASE=ON"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    new = int(re.search(r"release (\d+)", version).group(1)) >= 13
+    said = "This release will need a CUDA driver of 580 or newer" in " ".join(result.stderr.split())
+    assert said == new
+
+
 @pytest.mark.skipif(not CMAKE.exists(), reason="needs the cmake of `make setup`")
 def test_what_the_build_says_without_torch(tmp_path: Path) -> None:
     """A Python that has no torch: the running one, told to look nowhere."""

@@ -41,18 +41,29 @@ __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
   }
 }
 
+// Up to kHeld members stay in registers until their gradients are written; more are read once more.
 template <class T, int kCapacity>
-__global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>> / (kCapacity > 32 ? 2 : 1))
-    moments_backward(const __grid_constant__ Values values, const __grid_constant__ Upstreams grads, T* out) {
+__global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
+    moments_backward(const __grid_constant__ Values values, const __grid_constant__ Upstreams grads,
+                     T* __restrict__ out) {
   using F = Wide<T>;
+  constexpr int kHeld = 32;
   for (int64_t i = thread_index(); i < values.count; i += thread_count()) {
     auto members = members_at<T, kCapacity>(values.data, values.members, values.member_stride, i * values.stride);
     const F kurtosis = members.moments(values.members).kurtosis;
     const Slope<F> slope = members.slope(grads.at<F>(i), values.members, kurtosis);
     T* target = out + i;
+    if constexpr (kCapacity <= kHeld) {
 #pragma unroll
-    for (int j = 0; j < kCapacity; ++j, target += values.count)
-      if (j < values.members) *target = static_cast<T>(slope(members.x[j]));
+      for (int j = 0; j < kCapacity; ++j, target += values.count)
+        if (j < values.members) *target = static_cast<T>(slope(members.x[j]));
+    } else {
+      const T* at = static_cast<const T*>(values.data) + i * values.stride;
+      const F first = static_cast<F>(*at), each = F(1) / static_cast<F>(values.members);
+#pragma unroll 4
+      for (int j = 0; j < values.members; ++j, target += values.count, at += values.member_stride)
+        *target = static_cast<T>(slope(deviation(static_cast<F>(*at), first, members.sum, each)));
+    }
   }
 }
 

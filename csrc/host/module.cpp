@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include "battle/fields.h"
+#include "cuda_versions.h"
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -91,6 +92,10 @@ PYBIND11_MODULE(_host, m) {
         "How this package was built: version, compiler, torch (whose headers were used; any torch >= 2.10 runs it), "
         "cuda (ON or OFF), "
         "cuda_version and cuda_architectures (empty without CUDA).");
+  m.def("driver_problem", &emix::driver_problem, py::arg("toolkit"), py::arg("driver"),
+        "Why a CUDA driver does not run what a toolkit has built, versions as 12090 for 12.9 (driver 0: none); empty "
+        "where it does.");
+  m.def("driver_remedy", &emix::driver_remedy, py::arg("toolkit"), py::arg("driver"), "What to do about it.");
   m.def("battle_fields", &battle_fields, "The names of the rows of the battle's tensors, table by table.");
   m.def("battle_constants", &battle_constants, "The battle's sizes, and its enumerations by name.");
   m.def("keep_freed_memory", &keep_freed_memory,

@@ -5,6 +5,8 @@
 namespace emix::recurrent {
 
 inline constexpr int kThreads = 256, kRows = 4, kChunk = 4, kDepth = 64;  // kDepth: staged at once of a product's depth
+// Where each thread has units of its own: threads of a row, and units of a thread, at most.
+inline constexpr int kRowThreads = kThreads / kRows, kUnits = kMaxHidden / kRowThreads;
 static_assert(kChunk * kDepth >= kThreads, "add_carry keeps a sum of each thread in `stage`");
 
 // One number of each of the block's rows: loaded at once.
@@ -13,28 +15,40 @@ struct alignas(16) Quad {
   F row[kRows];
 };
 
+// Where a row of the batch lies.
+struct WalkRow {
+  int64_t row, cell;  // of the B n; at step 0 in units of [B, T, n]
+  int64_t b, agent;
+
+  __device__ __forceinline__ WalkRow(const Sequence& p, int64_t row)
+      : row(row), cell(row / p.agents * p.time * p.agents + row % p.agents), b(row / p.agents), agent(row % p.agents) {}
+};
+
 // The block's rows, and its parts of shared memory.
 template <class F>
 struct Place {
   int64_t first, start = 0;  // row, step
   int rows, steps = 0;
   Shared<int64_t> x_offset, cell;  // of a row at step 0: in x, and in units of [B, T, n]
+  Shared<int> reached;             // backward: whether a gradient reaches the row at this step
   Shared<Quad<F>> state, gate, stage;
   Shared<F> weights;
 
+  static constexpr int kPerRow = kRows * (2 * sizeof(int64_t) + sizeof(int));
+  static_assert(kPerRow % alignof(Quad<F>) == 0);
+
   // Bytes without the weights, which come last.
-  static EMIX_HD int bytes(int64_t hidden) {
-    return 2 * kRows * sizeof(int64_t) + (4 * hidden + kChunk * kDepth) * sizeof(Quad<F>);
-  }
+  static EMIX_HD int bytes(int64_t hidden) { return kPerRow + (4 * hidden + kChunk * kDepth) * sizeof(Quad<F>); }
 
   __device__ __forceinline__ Place(const Sequence& p, bool with_weights)
       : first(int64_t(blockIdx.x) * kRows),
         rows(static_cast<int>(p.rows() - first < kRows ? p.rows() - first : kRows)),
         x_offset(0, kRows),
         cell(kRows * sizeof(int64_t), kRows),
-        state(2 * kRows * sizeof(int64_t), p.hidden),
-        gate(2 * kRows * sizeof(int64_t) + p.hidden * sizeof(Quad<F>), 3 * p.hidden),
-        stage(2 * kRows * sizeof(int64_t) + 4 * p.hidden * sizeof(Quad<F>), kChunk * kDepth),
+        reached(2 * kRows * sizeof(int64_t), kRows),
+        state(kPerRow, p.hidden),
+        gate(kPerRow + p.hidden * sizeof(Quad<F>), 3 * p.hidden),
+        stage(kPerRow + 4 * p.hidden * sizeof(Quad<F>), kChunk * kDepth),
         weights(bytes(p.hidden), with_weights ? 3 * p.hidden * p.hidden : 0) {
     if (static_cast<int>(threadIdx.x) < rows) {
       const int64_t b = (first + threadIdx.x) / p.agents, i = (first + threadIdx.x) % p.agents;
@@ -45,6 +59,18 @@ struct Place {
 
   __device__ __forceinline__ void keep_weights(const F* from, int64_t hidden) const {
     for (int k = threadIdx.x; k < 3 * hidden * hidden; k += kThreads) weights[k] = from[k];
+  }
+
+  // f(i, unit, row) for this thread's share of the block's units, its i-th: kRowThreads apart in one row.
+  template <class Function>
+  __device__ __forceinline__ void each_unit(int hidden, const Function& f) const {
+    const int row = static_cast<int>(threadIdx.x) / kRowThreads;
+    if (row >= rows) return;
+#pragma unroll
+    for (int i = 0; i < kUnits; ++i) {
+      const int unit = static_cast<int>(threadIdx.x) % kRowThreads + i * kRowThreads;
+      if (unit < hidden) f(i, unit, row);
+    }
   }
 
   // Row r's number at step t among the [B, T, n], and among the [T, B n] of what is saved.

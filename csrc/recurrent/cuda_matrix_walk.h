@@ -136,17 +136,10 @@ __device__ __forceinline__ void for_each_unit(const Sequence& p, const F& f) {
   }
 }
 
-// Where one of this lane's two rows lies.
-struct WalkRow {
-  int64_t row, cell;  // of the B n; at step 0 in units of [B, T, n]
-  int64_t b, agent;
-
-  __device__ __forceinline__ WalkRow(const Sequence& p, int column)
-      : row(int64_t(blockIdx.x) * kBlockRows + sum_column(column)),
-        cell(row / p.agents * p.time * p.agents + row % p.agents),
-        b(row / p.agents),
-        agent(row % p.agents) {}
-};
+// One of this lane's two rows.
+__device__ __forceinline__ WalkRow lane_row(const Sequence& p, int column) {
+  return {p, int64_t(blockIdx.x) * kBlockRows + sum_column(column)};
+}
 
 // From the input's part of the gates' sums in `out.saved` to gates, states and their results.
 template <class Type, int kOperations>
@@ -155,7 +148,7 @@ __global__ void __launch_bounds__(RecurrentProduct<Type, false, kOperations>::kW
                         bool weights_in_shared) {
   const int H = static_cast<int>(p.hidden);
   const RecurrentProduct<Type, false, kOperations> product(p.w_hh, H, 0, weights_in_shared);
-  const WalkRow rows[2] = {{p, 0}, {p, 1}};
+  const WalkRow rows[2] = {lane_row(p, 0), lane_row(p, 1)};
   const int64_t stride = p.rows() * p.saved();
   const float *h0 = static_cast<const float*>(p.h0), *b_hh = static_cast<const float*>(p.b_hh);
   float* saved[2] = {static_cast<float*>(out.saved) + rows[0].row * p.saved(),
@@ -212,7 +205,7 @@ __global__ void __launch_bounds__(RecurrentProduct<Type, true, kOperations>::kWa
   const int H = static_cast<int>(p.hidden), warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
   const Shared<uint2> flags(0, 2 * kMaxWarps);
   const RecurrentProduct<Type, true, kOperations> product(p.w_hh, H, kFlagBytes, weights_in_shared);
-  const WalkRow rows[2] = {{p, 0}, {p, 1}};
+  const WalkRow rows[2] = {lane_row(p, 0), lane_row(p, 1)};
   const float *last = static_cast<const float*>(g.last), *h0 = static_cast<const float*>(p.h0);
   // Of the rows at step t: gates, h_{t-1}, upstream, and the gradients of the gates.
   const float *saved[2], *before[2], *above[2];

@@ -29,8 +29,13 @@ __global__ void __launch_bounds__(kThreads) transpose_weights(const __grid_const
   turn(p.w_out, H, p.actions, to.out, same);
 }
 
+// Blocks on a multiprocessor at once, which caps the registers: in float32 the weights leave shared memory for two at
+// H = 64.
 template <class F, bool kShared>
-__global__ void __launch_bounds__(kThreads, 1)
+inline constexpr int kBlocks = kShared && sizeof(F) == sizeof(float) ? 2 : 1;
+
+template <class F, bool kShared>
+__global__ void __launch_bounds__(kThreads, kBlocks<F, kShared>)
     walk_forward(const __grid_constant__ Sequence p, const __grid_constant__ Transposed<F> w,
                  const __grid_constant__ Results out) {
   const int64_t H = p.hidden, width = p.saved();
@@ -43,6 +48,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int k = threadIdx.x; k < H * kRows; k += kThreads)
     at.state[k % H].row[k / H] = h0 && k / H < at.rows ? h0[(at.first + k / H) * H + k % H] : F(0);
   block_barrier();
+  F m_bias[kUnits] = {};
+  at.each_unit(static_cast<int>(H), [&](int i, int j, int) { m_bias[i] = b_hh[2 * H + j]; });
   for (at.start = 0; at.start < p.time; at.start += kChunk) {
     at.steps = static_cast<int>(p.time - at.start < kChunk ? p.time - at.start : kChunk);
     const auto x = [&](int64_t k, int s, int r) {
@@ -67,6 +74,12 @@ __global__ void __launch_bounds__(kThreads, 1)
       product(at, p.inputs, w.ih, 3 * H, 3 * H, x, keep_sum);
     }
     for (int s = 0; s < at.steps; ++s) {
+      F from_input[3][kUnits] = {};  // n, r, z: loaded while the recurrent product is computed
+      at.each_unit(static_cast<int>(H), [&](int i, int j, int r) {
+        const F* row = saved + at.saved_at(p, s, r) * width + j;
+#pragma unroll
+        for (int gate = 0; gate < 3; ++gate) from_input[gate][i] = row[gate * H];
+      });
       for (int column = threadIdx.x; column < 3 * H; column += kThreads) {
         Quad<F> sum = {};
 #pragma unroll 8
@@ -79,19 +92,19 @@ __global__ void __launch_bounds__(kThreads, 1)
         at.gate[column] = sum;
       }
       block_barrier();
-      for (int k = threadIdx.x; k < H * at.rows; k += kThreads) {
-        const int j = k % H, r = k / H;
-        F* row = saved + at.saved_at(p, s, r) * width;
-        const Unit<F> gate = gates<F>({row[j], row[H + j] + at.gate[j].row[r], row[2 * H + j] + at.gate[H + j].row[r],
-                                       at.gate[2 * H + j].row[r] + b_hh[2 * H + j]});
+      at.each_unit(static_cast<int>(H), [&](int i, int j, int r) {
+        const Unit<F> gate =
+            gates<F>({from_input[0][i], from_input[1][i] + at.gate[j].row[r], from_input[2][i] + at.gate[H + j].row[r],
+                      at.gate[2 * H + j].row[r] + m_bias[i]});
         const F next = next_hidden(gate, at.state[j].row[r]);
         at.state[j].row[r] = next;
-        row[j] = gate.n, row[H + j] = gate.r, row[2 * H + j] = gate.z, row[3 * H + j] = gate.m;
+        F* row = saved + at.saved_at(p, s, r) * width + j;
+        row[0] = gate.n, row[H] = gate.r, row[2 * H] = gate.z, row[3 * H] = gate.m;
         if (p.is_agent)
-          row[5 * H + j] = next;
+          row[5 * H] = next;
         else
           result[at.cell_at(p, s, r) * H + j] = next;
-      }
+      });
       block_barrier();
     }
     if (p.is_agent)
@@ -113,10 +126,11 @@ struct Work {
   uint8_t *reached = nullptr, *asked = nullptr;
 };
 
-// dL/dh_{t-1} gets what comes through the recurrent weights: the depth split over the threads that there are, then
-// their parts in order.
+// What comes through the recurrent weights to dL/dh_{t-1}, for each of this thread's units: the depth split over the
+// threads that there are, then their parts in order. No barrier is needed behind it: the next step writes `gate` when
+// all have read it, and `stage` after another one.
 template <class F, bool kShared>
-__device__ __forceinline__ void add_carry(const Place<F>& at, const F* w_hh, int H) {
+__device__ __forceinline__ void add_carry(const Place<F>& at, const F* w_hh, int H, F (&carry)[kUnits]) {
   const int parts = kThreads / H, part = threadIdx.x / H, j = threadIdx.x % H;
   const int depth = (3 * H + parts - 1) / parts, end = (part + 1) * depth < 3 * H ? (part + 1) * depth : 3 * H;
   if (part < parts) {
@@ -131,32 +145,51 @@ __device__ __forceinline__ void add_carry(const Place<F>& at, const F* w_hh, int
     at.stage[threadIdx.x] = sum;
   }
   block_barrier();
-  for (int k = threadIdx.x; k < H * at.rows; k += kThreads)
-    for (int each = 0; each < parts; ++each) at.state[k % H].row[k / H] += at.stage[each * H + k % H].row[k / H];
-  block_barrier();
+  at.each_unit(H, [&](int i, int unit, int r) {
+    for (int each = 0; each < parts; ++each) carry[i] += at.stage[each * H + unit].row[r];
+  });
 }
 
+// What a step reads is loaded while the step after it is computed.
 template <class F, bool kShared>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, kBlocks<F, kShared>)
     walk_backward(const __grid_constant__ Sequence p, const __grid_constant__ Gradients g,
                   const __grid_constant__ Work<F> work) {
-  const int64_t H = p.hidden, E = p.encoded(), width = p.saved();
+  const int H = static_cast<int>(p.hidden), width = static_cast<int>(p.saved());
   Place<F> at(p, kShared);
   const F *w_ih = static_cast<const F*>(p.w_ih), *w_hh = static_cast<const F*>(p.w_hh);
   if (kShared) at.keep_weights(w_hh, H);
-  const F *above = static_cast<const F*>(g.out), *last = static_cast<const F*>(g.last),
-          *h0 = static_cast<const F*>(p.h0), *saved = static_cast<const F*>(g.saved);
-  for (int k = threadIdx.x; k < H * kRows; k += kThreads)
-    at.state[k % H].row[k / H] = last && k / H < at.rows ? last[(at.first + k / H) * H + k % H] : F(0);
+  const F *q_grads = static_cast<const F*>(g.out), *last = static_cast<const F*>(g.last),
+          *h0 = static_cast<const F*>(p.h0);
+  if (threadIdx.x < kRows) at.reached[threadIdx.x] = 0;
   block_barrier();
+  // Of this thread's row at step t: gates, h_{t-1}, upstream, and the gradients of the gates.
+  const WalkRow mine(p, at.first + threadIdx.x / kRowThreads);
+  const int64_t end = p.time - 1, place = end * p.rows() + mine.row, above_stride = p.is_agent ? p.rows() * H : H;
+  const F *saved = static_cast<const F*>(g.saved) + place * width, *before = g.h.row<F>(mine.b, end - 1, mine.agent),
+          *above = p.is_agent ? work.h + place * H : q_grads + (mine.cell + end) * H;
+  F* grads = work.gate + place * 4 * H;
+  if (h0) h0 += mine.row * H;
+  F carry[kUnits] = {};  // dL/dh_t of the steps after t
+  Unit<F> gate[kUnits] = {};
+  F h_before[kUnits] = {}, upstream[kUnits] = {};
+  const auto fetch = [&](bool is_first) {
+    at.each_unit(H, [&](int i, int j, int) {
+      gate[i] = {saved[j], saved[H + j], saved[2 * H + j], saved[3 * H + j]};
+      h_before[i] = !is_first ? before[j] : h0 ? h0[j] : F(0);
+      upstream[i] = above[j];
+    });
+  };
+  if (last) at.each_unit(H, [&](int i, int j, int) { carry[i] = last[mine.row * H + j]; });
   for (at.start = (p.time - 1) / kChunk * kChunk; at.start >= 0 && p.time > 0; at.start -= kChunk) {
     at.steps = static_cast<int>(p.time - at.start < kChunk ? p.time - at.start : kChunk);
     const auto q_grad = [&](int64_t a, int s, int r) {
-      return above ? above[at.cell_at(p, s, r) * p.actions + a] : F(0);
+      return q_grads ? q_grads[at.cell_at(p, s, r) * p.actions + a] : F(0);
     };
     if (p.is_agent)
       product(at, p.actions, static_cast<const F*>(p.w_out), H, H, q_grad,
               [&](int64_t j, int s, int r, F sum) { work.h[at.saved_at(p, s, r) * H + j] = sum; });
+    fetch(at.start + at.steps == 1);
     if (p.is_agent && static_cast<int>(threadIdx.x) < at.steps * at.rows) {
       const int s = threadIdx.x / at.rows, r = threadIdx.x % at.rows;
       bool asked = false;
@@ -164,33 +197,26 @@ __global__ void __launch_bounds__(kThreads, 1)
       work.asked[at.saved_at(p, s, r)] = asked;
     }
     for (int s = at.steps; s-- > 0;) {
-      // A warp takes a row, so that its lanes can say together whether a gradient reaches it.
-      for (int r = threadIdx.x / kWarp; r < at.rows; r += kThreads / kWarp) {
-        const int lane = threadIdx.x % kWarp;
-        const int64_t here = at.saved_at(p, s, r);
-        const auto arrives = [&](int64_t j) {
-          const F from_above = p.is_agent ? work.h[here * H + j] : above[at.cell_at(p, s, r) * H + j];
-          return at.state[j].row[r] + from_above;
-        };
-        bool mine = false;
-        for (int64_t j = lane; j < H; j += kWarp) mine |= arrives(j) != 0;
-        const bool reached = ballot(mine) != 0;
-        if (lane == 0) work.reached[here] = reached;
-        const int64_t t = at.start + s, b = (at.first + r) / p.agents, i = (at.first + r) % p.agents;
-        for (int64_t j = lane; j < H; j += kWarp) {
-          const F* row = saved + here * width;
-          const F before = t > 0 ? g.h.row<F>(b, t - 1, i)[j] : h0 ? h0[(at.first + r) * H + j] : F(0);
-          const F grad = arrives(j);
-          Unit<F> sum = gate_gradients<F>({row[j], row[H + j], row[2 * H + j], row[3 * H + j]}, before, grad);
-          if (!reached) sum = {0, 0, 0, 0};
-          at.state[j].row[r] = reached ? grad * row[2 * H + j] : F(0);
-          at.gate[j].row[r] = sum.r, at.gate[H + j].row[r] = sum.z, at.gate[2 * H + j].row[r] = sum.m;
-          F* to = work.gate + here * 4 * H;
-          to[j] = sum.n, to[H + j] = sum.r, to[2 * H + j] = sum.z, to[3 * H + j] = sum.m;
+      at.each_unit(H, [&](int i, int j, int r) {
+        const F grad = carry[i] + upstream[i];
+        Unit<F> sum = {0, 0, 0, 0};
+        carry[i] = 0;
+        if (grad != 0) {  // else whatever lies there, NaN too
+          sum = gate_gradients(gate[i], h_before[i], grad);
+          carry[i] = grad * gate[i].z;
+          at.reached[r] = 1;  // all who write it write the same
         }
-      }
+        at.gate[j].row[r] = sum.r, at.gate[H + j].row[r] = sum.z, at.gate[2 * H + j].row[r] = sum.m;
+        grads[j] = sum.n, grads[H + j] = sum.r, grads[2 * H + j] = sum.z, grads[3 * H + j] = sum.m;
+      });
+      saved -= p.rows() * width, before -= g.h.time, above -= above_stride, grads -= p.rows() * 4 * H;
+      if (s > 0) fetch(at.start + s == 1);
       block_barrier();
-      add_carry<F, kShared>(at, w_hh, static_cast<int>(H));
+      if (static_cast<int>(threadIdx.x) < at.rows) {
+        work.reached[at.saved_at(p, s, threadIdx.x)] = at.reached[threadIdx.x] != 0;
+        at.reached[threadIdx.x] = 0;
+      }
+      add_carry<F, kShared>(at, w_hh, H, carry);
     }
     // Gates in torch's order, as W_ih's rows are: r, z, n.
     const auto gate_grad = [&](int64_t k, int s, int r) {
@@ -200,19 +226,18 @@ __global__ void __launch_bounds__(kThreads, 1)
       if (g.x) static_cast<F*>(g.x)[at.cell_at(p, s, r) * p.inputs + j] = sum;
     };
     if (!p.is_agent) {
-      if (g.x) product(at, 3 * H, w_ih, E, E, gate_grad, x_out);
+      if (g.x) product(at, 3 * H, w_ih, p.inputs, p.inputs, gate_grad, x_out);
       continue;
     }
-    product(at, 3 * H, w_ih, E, E, gate_grad, [&](int64_t j, int s, int r, F sum) {
+    product(at, 3 * H, w_ih, H, H, gate_grad, [&](int64_t j, int s, int r, F sum) {
       const int64_t here = at.saved_at(p, s, r);
-      work.e[here * H + j] = saved[here * width + 4 * H + j] > 0 ? sum : F(0);
+      work.e[here * H + j] = static_cast<const F*>(g.saved)[here * width + 4 * H + j] > 0 ? sum : F(0);
     });
     const auto e_grad = [&](int64_t k, int s, int r) { return work.e[at.saved_at(p, s, r) * H + k]; };
     if (g.x) product(at, H, static_cast<const F*>(p.w_in), p.in_columns(), p.inputs, e_grad, x_out);
   }
   if (!g.h0) return;
-  for (int k = threadIdx.x; k < H * at.rows; k += kThreads)
-    static_cast<F*>(g.h0)[(at.first + k / H) * H + k % H] = at.state[k % H].row[k / H];
+  at.each_unit(H, [&](int i, int j, int) { static_cast<F*>(g.h0)[mine.row * H + j] = carry[i]; });
 }
 
 }  // namespace emix::recurrent

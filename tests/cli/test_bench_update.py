@@ -1,5 +1,7 @@
 """``emix bench update``: what it counts, what it prints, what it refuses."""
 
+import json
+
 import pytest
 import torch
 
@@ -51,12 +53,16 @@ def test_random_episodes_are_valid():
     assert batch.terminated.sum(1).eq(1).all()
 
 
-def test_prints_a_table(small, capsys):
+def test_prints_a_table_and_writes_rows(small, capsys, tmp_path):
     arguments = ["bench", "update", "--algorithm", "vdn", "--map", "small", "--device", "cpu", "--threads", "1"]
-    assert main(arguments) == 0
+    assert main([*arguments, "--json", str(tmp_path / "rows.json")]) == 0
     out = capsys.readouterr().out
     assert "vdn small: " in out
     assert "times the floor" in out
+    (row,) = json.loads((tmp_path / "rows.json").read_text())
+    assert (row["learner"], row["map"], row["case"]) == ("vdn", "small", "4 episodes, float32")
+    assert row["peers"] == {}  # a GPU has the update without a graph
+    assert min(row["ms"], row["floor_ms"], row["launches"]) > 0
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def test_builtin_environments(name, num_envs):
     check_env(make(name, num_envs=num_envs), partial(make, name))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", ON_TENSORS)
 def test_builtin_environments_on_a_gpu(name):
     env = make(name, num_envs=4, device="cuda")

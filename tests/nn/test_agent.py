@@ -1,9 +1,12 @@
 """The recurrent agent network."""
 
+import copy
+
 import pytest
 import torch
 from torch.nn import functional
 
+from emix import ops
 from emix.nn.agent import RecurrentAgent
 
 B, T, N, OBS, A, H = 3, 7, 4, 5, 6, 16
@@ -70,3 +73,12 @@ def test_the_past_does_not_see_the_future(agent, inputs):
     q_changed, _ = agent(changed, actions)
     torch.testing.assert_close(q_changed[:, :4], q[:, :4])
     assert not torch.allclose(q_changed[:, 4:], q[:, 4:])
+
+
+def test_precision_is_that_of_the_op(monkeypatch, inputs):
+    """Only a GPU computes differently; tests/ops has what it computes."""
+    asked = []
+    monkeypatch.setattr(ops, "agent_sequence", lambda *inputs, precision: asked.append(precision) or (None, None))
+    RecurrentAgent(OBS, A, N, H)(*inputs)
+    copy.deepcopy(RecurrentAgent(OBS, A, N, H, precision="bf16"))(*inputs)
+    assert asked == ["float32", "bf16"]

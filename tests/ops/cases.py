@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -24,6 +25,24 @@ def strided(tensor: Tensor) -> Tensor:
     apart = torch.zeros([2 * size for size in reversed(tensor.shape)], dtype=tensor.dtype, device=tensor.device)
     view = apart.permute(tuple(reversed(range(tensor.dim()))))[tuple(slice(0, 2 * size, 2) for size in tensor.shape)]
     return view.copy_(tensor)
+
+
+def moved(tensor: Tensor, device: str) -> Tensor:
+    """The same numbers on that device, with the same strides; ``Tensor.to`` closes gaps."""
+    extent = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    flat = tensor.as_strided((extent if tensor.numel() else 0,), (1,))
+    return flat.to(device).as_strided(tensor.shape, tensor.stride())
+
+
+def untouched(elements: int, dtype: torch.dtype, device: str) -> Tensor:
+    """So much memory, to be used at few places; the test is skipped where there is none."""
+    size = elements * dtype.itemsize
+    if device == "cuda" and size > (free := torch.cuda.mem_get_info()[0]):
+        pytest.skip(f"{free / 2**30:.1f} GiB of the GPU's memory are free, {size / 2**30:.1f} GiB are needed")
+    try:
+        return torch.empty(elements, dtype=dtype, device=device)
+    except RuntimeError:
+        pytest.skip(f"the system does not hand out {size / 2**30:.1f} GiB of untouched memory")
 
 
 def leaves(inputs: Inputs) -> list[Tensor]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from emix import ops
+from tests.ops.cases import moved
 
 OPS = ["ensemble_moments", "uncertainty_weight", "explore_logits", "explore_actions"]
 
@@ -22,6 +23,11 @@ class Case:
     def to(self, dtype: torch.dtype, device: str = "cpu") -> Case:
         avail = None if self.avail is None else self.avail.to(device)
         return Case(self.logits.to(device, dtype), self.q.to(device, dtype), avail)
+
+    def on(self, device: str) -> Case:
+        """With the same strides."""
+        avail = None if self.avail is None else moved(self.avail, device)
+        return Case(moved(self.logits, device), moved(self.q, device), avail)
 
 
 def make_case(

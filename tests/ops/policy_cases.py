@@ -8,6 +8,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.ops.cases import moved
+
 INTEGERS = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8]
 FLOORS = [0.0, 0.05, 1.0]
 
@@ -24,6 +26,13 @@ class Rows:
         avail = None if self.avail is None else self.avail.to(device)
         logits, value = self.logits.to(device, dtype), self.value.to(device, dtype)
         return Rows(logits, avail, self.action.to(device), value, self.floor)
+
+    def on(self, device: str) -> Rows:
+        """With the same strides."""
+        avail = None if self.avail is None else moved(self.avail, device)
+        return Rows(
+            moved(self.logits, device), avail, moved(self.action, device), moved(self.value, device), self.floor
+        )
 
 
 def make_rows(

@@ -8,6 +8,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.ops.cases import moved
+
 # The public function and, for each, the names of its [B, T+1] inputs and its numbers.
 SIGNATURES = {
     "trace_returns": (("q", "v", "trace"), ("gamma", "horizon")),
@@ -40,6 +42,13 @@ class Call:
             {k: move(v) for k, v in self.ends.items()},
             self.numbers,
         )
+
+    def on(self, device: str) -> Call:
+        """With the same strides."""
+        tensors, ends = (
+            {key: moved(value, device) for key, value in given.items()} for given in (self.tensors, self.ends)
+        )
+        return Call(self.name, tensors, ends, self.numbers)
 
     def run(self, module: object, **options: bool) -> Tensor:
         return getattr(module, self.name)(*self.tensors.values(), **self.ends, **self.numbers, **options)

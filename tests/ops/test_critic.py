@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +13,7 @@ from torch import Tensor
 
 from emix import ops
 from emix.ops import critic
-from tests.ops.cases import Inputs, changed, converted, error, leaves, strided
+from tests.ops.cases import Inputs, changed, converted, error, leaves, moved, strided
 
 
 def make_inputs(
@@ -59,6 +62,7 @@ def run(inputs: Inputs) -> Tensor:
 )
 @settings(max_examples=150, deadline=None)
 def test_equals_its_reference(
+    device: str,
     seed: int,
     leading: tuple[int, ...],
     N: int,
@@ -79,9 +83,11 @@ def test_equals_its_reference(
     elif layout == "expanded" and leading:
         one = make_inputs(seed, (1,) * len(leading), N=N, S=S, O=O, n=n, H=H, A=A)
         inputs["state"], inputs["obs"] = one["state"].expand(*leading, S), one["obs"].expand(*leading, n, O)
+    inputs = changed(inputs, partial(moved, device=device))
     wanted = leaves(inputs)
     expected = ops.reference.ensemble_critic(**inputs)
     upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    upstream = upstream.to(device)
     theirs = torch.autograd.grad(expected, wanted, upstream)
     for function in (ops.ensemble_critic, critic._products):
         ours = function(**inputs)
@@ -89,7 +95,7 @@ def test_equals_its_reference(
         assert error(ours, expected) < 1e-12
         for a, b in zip(torch.autograd.grad(ours, wanted, upstream), theirs, strict=True):
             assert error(a, b) < 1e-11
-        assert error(function(**converted(inputs, torch.float32)), expected) < 1e-5
+        assert error(function(**converted(inputs, torch.float32, device)), expected) < 1e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -240,15 +246,33 @@ SHAPES = st.lists(st.integers(0, 3), min_size=0, max_size=4).map(tuple)
 DTYPES = st.sampled_from([torch.float32, torch.float64, torch.float16, torch.int64, torch.bool, torch.complex64])
 
 
+@pytest.mark.parametrize("function", [ops.ensemble_critic, critic._products], ids=["op", "products"])
 @given(data=st.data())
 @settings(max_examples=300, deadline=None)
-def test_random_calls_are_right_or_refused(data: st.DataObject) -> None:
+def test_random_calls_are_right_or_refused(device: str, function: Callable[..., Tensor], data: st.DataObject) -> None:
     """No crash, no wrong answer, no silent broadcast."""
-    inputs = converted(make_inputs(12), torch.float32)
+    inputs = converted(make_inputs(12), torch.float32, device)
     for key in data.draw(st.sets(st.sampled_from(list(inputs)), max_size=2)):
-        inputs[key] = torch.ones(data.draw(SHAPES)).to(data.draw(DTYPES))
+        inputs[key] = torch.ones(data.draw(SHAPES)).to(device, data.draw(DTYPES))
     try:
-        ours = run(inputs)
+        ours = function(**inputs)
     except ValueError:
         return
-    assert error(ours, ops.reference.ensemble_critic(**converted(inputs, torch.float64))) < 1e-5
+    assert error(ours, ops.reference.ensemble_critic(**converted(inputs, torch.float64, device))) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"obs": torch.zeros(3, 4, 2, 4).long()}, r"state must be .* of obs's type on a GPU, got torch.float32"),
+        ({"w_in": torch.zeros(2, 9, 5).double()}, "w_in must be .* of obs's type on a GPU, got torch.float64, and obs"),
+        ({"w_head": torch.zeros(2, 5, 4, dtype=torch.complex64)}, "w_head must be a float16, .*, got torch.complex64"),
+        ({"w_head": torch.zeros(0, 5, 4)}, "N and H at least 1"),
+        ({"w_head": torch.zeros(2, 5, 0)}, r"w_head must have shape \[N, H, A \+ 1\]"),
+        ({"state": None}, "state must be a tensor, got None"),
+        ({"w_in": torch.zeros(2, 9, 5, device="meta")}, "w_in must be on cpu like obs, got meta"),
+    ],
+)
+def test_wrong_types_of_the_products(change: Inputs, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        critic._products(**{**converted(make_inputs(11), torch.float32), **change})

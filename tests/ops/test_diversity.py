@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from emix import ops
-from tests.ops.cases import relative_error
+from tests.ops.cases import relative_error, untouched
 from tests.ops.ensemble_cases import Case, cases, make_case
 
 
@@ -24,13 +24,14 @@ def distance(case: Case, module: object = ops, detach_mean: bool = True) -> Tens
 
 @given(case=cases())
 @settings(max_examples=150, deadline=None)
-def test_equals_the_reference(case: Case) -> None:
+def test_equals_the_reference(device: str, case: Case) -> None:
+    case = case.on(device)
     expected = distance(case, ops.reference)
     ours = distance(case)
     assert ours.dtype == torch.float64
     assert relative_error(ours, expected) < 1e-11
     assert (ours >= 0).all()
-    narrow = distance(case.to(torch.float32))
+    narrow = distance(case.to(torch.float32, device))
     assert narrow.dtype == torch.float32
     assert relative_error(narrow, expected) < 1e-4
 
@@ -155,11 +156,8 @@ def test_any_layout_gives_the_same(device: str) -> None:
         assert torch.equal(ops.bhattacharyya(q, case.avail), expected)
 
 
-def test_sixty_four_bit_offsets() -> None:
-    try:
-        storage = torch.empty(2 * 2**31 + 64, dtype=torch.float16)
-    except RuntimeError:
-        pytest.skip("the system does not hand out 8 GiB of untouched memory")
+def test_sixty_four_bit_offsets(device: str) -> None:
+    storage = untouched(2 * 2**31 + 64, torch.float16, device)
     q = storage.as_strided((3, 5, 4), (2**31, 4, 1))
     q.copy_(torch.randn(3, 5, 4))
     assert torch.equal(ops.bhattacharyya(q), ops.bhattacharyya(q.clone()))
@@ -179,11 +177,12 @@ def test_gradients(device: str, masked: bool) -> None:
 
 @given(case=cases(), seed=st.integers(0, 2**31), detach_mean=st.booleans())
 @settings(max_examples=100, deadline=None)
-def test_gradients_equal_the_references(case: Case, seed: int, detach_mean: bool) -> None:
+def test_gradients_equal_the_references(device: str, case: Case, seed: int, detach_mean: bool) -> None:
+    case = case.on(device)
     q = case.q.requires_grad_()
     expected = distance(case, ops.reference, detach_mean)
     g = torch.Generator().manual_seed(seed)
-    upstream = torch.randn(expected.shape, dtype=torch.float64, generator=g)
+    upstream = torch.randn(expected.shape, dtype=torch.float64, generator=g).to(device)
     theirs = torch.autograd.grad(expected, q, upstream)[0].nan_to_num()  # autograd's NaN in rows without actions
     ours = torch.autograd.grad(distance(case, ops, detach_mean), q, upstream)[0]
     assert relative_error(ours, theirs) < 1e-10
@@ -263,11 +262,11 @@ DTYPES = st.sampled_from([torch.float32, torch.float64, torch.float16, torch.int
 
 @given(shapes=st.tuples(SHAPES, SHAPES), dtypes=st.tuples(DTYPES, DTYPES), fit=st.booleans())
 @settings(max_examples=200, deadline=None)
-def test_random_shapes_and_dtypes_are_right_or_refused(shapes: tuple, dtypes: tuple, fit: bool) -> None:
+def test_random_shapes_and_dtypes_are_right_or_refused(device: str, shapes: tuple, dtypes: tuple, fit: bool) -> None:
     """No crash, no wrong answer, no silent broadcast."""
     if fit:
         shapes = (shapes[0], shapes[0][1:])
-    q, avail = (torch.rand(shape).to(dtype) for shape, dtype in zip(shapes, dtypes, strict=True))
+    q, avail = (torch.rand(shape).to(device, dtype) for shape, dtype in zip(shapes, dtypes, strict=True))
     try:
         ours = ops.bhattacharyya(q, avail)
     except ValueError:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emix import ops
-from tests.ops.cases import relative_error
+from tests.ops.cases import relative_error, untouched
 from tests.ops.ensemble_cases import OPS, Case, cases, make_case, run, seeded
 
 # Right answers
@@ -16,7 +16,8 @@ from tests.ops.ensemble_cases import OPS, Case, cases, make_case, run, seeded
 
 @given(case=cases())
 @settings(max_examples=150, deadline=None)
-def test_moments_equal_the_reference(case: Case) -> None:
+def test_moments_equal_the_reference(device: str, case: Case) -> None:
+    case = case.on(device)
     expected = ops.reference.ensemble_moments(case.q)
     for ours, theirs in zip(ops.ensemble_moments(case.q), expected, strict=True):
         assert ours.dtype == torch.float64
@@ -29,7 +30,8 @@ def test_moments_equal_the_reference(case: Case) -> None:
 
 @given(case=cases(), bonus=st.sampled_from([0.0, 0.001, 1.0]))
 @settings(max_examples=150, deadline=None)
-def test_explored_logits_equal_the_reference(case: Case, bonus: float) -> None:
+def test_explored_logits_equal_the_reference(device: str, case: Case, bonus: float) -> None:
+    case = case.on(device)
     expected = ops.reference.explore_logits(case.logits, case.q, case.avail, bonus)
     ours = ops.explore_logits(case.logits, case.q, case.avail, bonus)
     assert torch.equal(ours.isinf(), expected.isinf())
@@ -38,7 +40,8 @@ def test_explored_logits_equal_the_reference(case: Case, bonus: float) -> None:
 
 @given(case=cases(), seed=st.integers(0, 2**31), floor=st.sampled_from([0.0, 0.05, 1.0]))
 @settings(max_examples=150, deadline=None)
-def test_explored_actions_equal_the_reference(case: Case, seed: int, floor: float) -> None:
+def test_explored_actions_equal_the_reference(device: str, case: Case, seed: int, floor: float) -> None:
+    case = case.on(device)
     generator, drawn = seeded(seed, case.logits)
     action, probability, gate = ops.reference.explore_actions(
         case.logits, case.q, case.avail, drawn, bonus=0.5, floor=floor
@@ -226,15 +229,12 @@ def test_any_layout_gives_the_same(device: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_sixty_four_bit_offsets(name: str) -> None:
+def test_sixty_four_bit_offsets(device: str, name: str) -> None:
     """Members past 2^31 elements apart, on memory that is never touched elsewhere."""
-    try:
-        storage = torch.empty(2 * 2**31 + 16, dtype=torch.float16)
-    except RuntimeError:
-        pytest.skip("the system does not hand out 8 GiB of untouched memory")
+    storage = untouched(2 * 2**31 + 16, torch.float16, device)
     q = storage.as_strided((3, 4), (2**31, 1))
     q.copy_(torch.randn(3, 4))
-    logits = torch.randn(4)
+    logits = torch.randn(4, device=device)
     for ours, theirs in zip(run(name, Case(logits, q, None)), run(name, Case(logits, q.clone(), None)), strict=True):
         assert torch.equal(ours, theirs)
 
@@ -251,11 +251,12 @@ def test_gradients(device: str) -> None:
 
 @given(case=cases(), seed=st.integers(0, 2**31), wanted=st.sets(st.sampled_from([0, 1, 2]), min_size=1))
 @settings(max_examples=100, deadline=None)
-def test_gradients_equal_the_references(case: Case, seed: int, wanted: set[int]) -> None:
+def test_gradients_equal_the_references(device: str, case: Case, seed: int, wanted: set[int]) -> None:
+    case = case.on(device)
     q = case.q.requires_grad_()
     expected = ops.reference.ensemble_moments(q)
     g = torch.Generator().manual_seed(seed)
-    upstream = [torch.randn(expected[i].shape, dtype=torch.float64, generator=g) for i in wanted]
+    upstream = [torch.randn(expected[i].shape, dtype=torch.float64, generator=g).to(device) for i in wanted]
     theirs = torch.autograd.grad([expected[i] for i in wanted], q, upstream)[0]
     moments = ops.ensemble_moments(q)
     ours = torch.autograd.grad([moments[i] for i in wanted], q, upstream)[0]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emix import ops
-from tests.ops.cases import changed, relative_error, strided
+from tests.ops.cases import changed, moved, relative_error, strided
 from tests.ops.mixing_cases import DIFFERENTIABLE, NAMES, make_inputs, run
 
 # Right answers
@@ -29,7 +29,7 @@ LEADING = st.sampled_from([(), (1,), (5,), (70,), (0,), (3, 4), (2, 0), (2, 3, 4
 )
 @settings(max_examples=300, deadline=None)
 def test_equals_the_reference(
-    name: str, seed: int, leading: tuple[int, ...], n: int, inner: int, options: bool, layout: str
+    device: str, name: str, seed: int, leading: tuple[int, ...], n: int, inner: int, options: bool, layout: str
 ) -> None:
     inputs = make_inputs(name, seed, leading, n, inner, options=options)
     if layout == "strided":
@@ -42,6 +42,7 @@ def test_equals_the_reference(
             make_inputs(name, seed, (1,) * len(leading), n, inner, options=options),
             lambda x: x.expand(*leading, *x.shape[len(leading) :]),
         )
+    inputs = changed(inputs, lambda x: moved(x, device))
     expected = run(name, inputs, ops.reference)
     ours = run(name, inputs)
     assert ours.dtype == torch.float64
@@ -61,12 +62,13 @@ def test_equals_the_reference(
 )
 @settings(max_examples=150, deadline=None)
 def test_gradients_equal_the_references(
-    name: str, seed: int, leading: tuple[int, ...], n: int, inner: int, options: bool
+    device: str, name: str, seed: int, leading: tuple[int, ...], n: int, inner: int, options: bool
 ) -> None:
-    inputs = make_inputs(name, seed, leading, n, inner, options=options)
+    inputs = changed(make_inputs(name, seed, leading, n, inner, options=options), lambda x: x.to(device))
     given_inputs = [value.requires_grad_() for value in inputs.values() if value is not None]
     expected = run(name, inputs, ops.reference)
     upstream = torch.randn(expected.shape, dtype=expected.dtype, generator=torch.Generator().manual_seed(seed))
+    upstream = upstream.to(device)
     theirs = torch.autograd.grad(expected, given_inputs, upstream)
     ours = torch.autograd.grad(run(name, inputs), given_inputs, upstream)
     for a, b in zip(ours, theirs, strict=True):

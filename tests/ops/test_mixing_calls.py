@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from emix import ops
-from tests.ops.cases import Inputs, changed, relative_error
+from tests.ops.cases import Inputs, changed, relative_error, untouched
 from tests.ops.mixing_cases import DIFFERENTIABLE, NAMES, make_inputs, run
 
 # torch's own machinery
@@ -72,29 +72,13 @@ def test_repeats_bit_for_bit(device: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "key"), [("linear_mix", "q"), ("expected_linear_mix", "pi"), ("monotonic_mix", "w1"), (NAMES[3], "w1")]
 )
-def test_sixty_four_bit_offsets(name: str, key: str) -> None:
+def test_sixty_four_bit_offsets(device: str, name: str, key: str) -> None:
     """Rows that lie more than 2^31 elements apart, on memory that is never touched between them."""
-    inputs = changed(make_inputs(name, 54, (3,)), Tensor.half)
-    try:
-        storage = torch.empty(2 * (2**30 + 2**29) + 64, dtype=torch.float16)
-    except RuntimeError:
-        pytest.skip("the system does not hand out 6 GiB of untouched memory")
+    inputs = changed(make_inputs(name, 54, (3,)), lambda x: x.to(device, torch.float16))
+    storage = untouched(2 * (2**30 + 2**29) + 64, torch.float16, device)
     strides = (2**30 + 2**29, *inputs[key].stride()[1:])
     far = storage.as_strided(inputs[key].shape, strides).copy_(inputs[key])
     assert torch.equal(run(name, {**inputs, key: far}), run(name, inputs))
-
-
-def test_captured_in_a_cuda_graph() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    inputs = changed(make_inputs("monotonic_mix", 59, (32, 120), 10, 32), lambda x: x.float().cuda())
-    run("monotonic_mix", inputs)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = run("monotonic_mix", inputs)
-    inputs["q"].normal_()
-    graph.replay()
-    assert torch.equal(result, run("monotonic_mix", inputs))
 
 
 # Wrong calls
@@ -146,9 +130,8 @@ def test_wrong_calls_say_what_is_wrong(name: str, change: Inputs, message: str) 
         run(name, inputs)
 
 
+@pytest.mark.cuda
 def test_devices_are_not_mixed() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     with pytest.raises(ValueError, match="weight must be on cpu like q, got cuda:0"):
         ops.linear_mix(torch.zeros(4, 3), torch.zeros(4, 3).cuda())
 
@@ -159,13 +142,15 @@ DTYPES = st.sampled_from([torch.float32, torch.float64, torch.float16, torch.int
 
 @given(name=st.sampled_from(NAMES), shapes=st.tuples(*[SHAPES] * 5), dtypes=st.tuples(*[DTYPES] * 5), data=st.data())
 @settings(max_examples=400, deadline=None)
-def test_random_calls_are_right_or_refused(name: str, shapes: tuple, dtypes: tuple, data: st.DataObject) -> None:
+def test_random_calls_are_right_or_refused(
+    device: str, name: str, shapes: tuple, dtypes: tuple, data: st.DataObject
+) -> None:
     """No crash, no wrong answer, no silent broadcast."""
     fitting = make_inputs(name, 67, shapes[0], 2, 3)
     keys = list(fitting)
     wrong = data.draw(st.sets(st.sampled_from(range(len(keys))), max_size=2))
     inputs = {
-        key: torch.ones(shapes[i]).to(dtypes[i]) if i in wrong else fitting[key].to(torch.float32)
+        key: torch.ones(shapes[i]).to(device, dtypes[i]) if i in wrong else fitting[key].to(device, torch.float32)
         for i, key in enumerate(keys)
     }
     try:

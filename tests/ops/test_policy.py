@@ -19,9 +19,13 @@ from tests.ops.policy_cases import FLOORS, Rows, all_terms, make_rows, rows
 
 @given(case=rows())
 @settings(max_examples=300, deadline=None)
-def test_equals_the_reference(case: Rows) -> None:
+def test_equals_the_reference(device: str, case: Rows) -> None:
+    case = case.on(device)
     for ours, narrow, expected in zip(
-        all_terms(ops, case), all_terms(ops, case.to(torch.float32)), all_terms(ops.reference, case), strict=True
+        all_terms(ops, case),
+        all_terms(ops, case.to(torch.float32, device)),
+        all_terms(ops.reference, case),
+        strict=True,
     ):
         assert ours.dtype == torch.float64
         assert narrow.dtype == torch.float32
@@ -31,11 +35,12 @@ def test_equals_the_reference(case: Rows) -> None:
 
 @given(case=rows(), seed=st.integers(0, 2**31))
 @settings(max_examples=200, deadline=None)
-def test_gradients_equal_the_references(case: Rows, seed: int) -> None:
+def test_gradients_equal_the_references(device: str, case: Rows, seed: int) -> None:
+    case = case.on(device)
     inputs = (case.logits.requires_grad_(), case.value.requires_grad_())
     expected = all_terms(ops.reference, case)
     g = torch.Generator().manual_seed(seed)
-    upstream = [torch.randn(each.shape, dtype=each.dtype, generator=g) for each in expected]
+    upstream = [torch.randn(each.shape, dtype=each.dtype, generator=g).to(device) for each in expected]
     theirs = torch.autograd.grad(expected, inputs, upstream)
     for a, b in zip(torch.autograd.grad(all_terms(ops, case), inputs, upstream), theirs, strict=True):
         assert relative_error(a, b) < 1e-10
@@ -56,7 +61,7 @@ def test_gradcheck(device: str, floor: float) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_narrow_inputs_are_computed_in_float32(device: str, dtype: torch.dtype, floor: float) -> None:
     case = make_rows(2, (40, 18), floor=floor).to(dtype, device)
-    wide = case.to(torch.float64)
+    wide = case.to(torch.float64, device)
     for ours, expected in zip(all_terms(ops, case), all_terms(ops.reference, wide), strict=True):
         assert ours.dtype == torch.float32
         assert relative_error(ours, expected) < 1e-5

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from emix import ops
-from tests.ops.cases import relative_error
+from tests.ops.cases import relative_error, untouched
 from tests.ops.policy_cases import FLOORS, INTEGERS, Rows, all_terms, make_rows
 
 # torch's own machinery
@@ -137,9 +137,8 @@ def test_a_floor_is_read_when_the_op_runs(device: str) -> None:
         result.sum().backward()
 
 
+@pytest.mark.cuda
 def test_cuda_graph_replays_see_the_floor() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     with pytest.raises(ValueError, match="floor must be on cuda:0 like logits, got cpu"):
         ops.masked_policy(torch.zeros(4, 3, device="cuda"), floor=torch.tensor(0.1))
     case = make_rows(20, (500, 18)).to(torch.float32, "cuda")
@@ -175,16 +174,13 @@ def test_strides_do_not_matter(device: str) -> None:
     assert torch.equal(ops.masked_policy(*same), expected[3][:1].expand(7, -1, -1))
 
 
-def test_sixty_four_bit_offsets() -> None:
+def test_sixty_four_bit_offsets(device: str) -> None:
     """Strides past 2^31 elements, on memory that is never touched outside the rows."""
     stride = 2**31
-    try:
-        storage = torch.empty(2 * stride + 16, dtype=torch.uint8)
-    except RuntimeError:
-        pytest.skip("the system does not hand out 4 GiB of untouched memory")
+    storage = untouched(2 * stride + 16, torch.uint8, device)
     avail = storage.as_strided((3, 4), (stride, 1))
     avail.copy_(torch.tensor([[0, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]]))
-    logits = torch.randn(3, 4)
+    logits = torch.randn(3, 4, device=device)
     assert torch.equal(ops.masked_policy(logits, avail), ops.masked_policy(logits, avail.clone()))
 
 
@@ -193,18 +189,6 @@ def test_sizes_past_two_to_the_31_on_meta() -> None:
     assert ops.masked_policy(logits).shape == logits.shape
     terms = ops.policy_terms(logits, torch.empty(2**29, dtype=torch.long, device="meta"))
     assert terms.entropy.shape == (2**29,)
-
-
-def test_cuda_graph() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    case = make_rows(17, (500, 18)).to(torch.float32, "cuda")
-    expected = [each.clone() for each in all_terms(ops, case)]
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = all_terms(ops, case)
-    graph.replay()
-    assert all(torch.equal(a, b) for a, b in zip(results, expected, strict=True))
 
 
 # Wrong calls
@@ -270,12 +254,14 @@ DTYPES = st.sampled_from(
 )
 @settings(max_examples=300, deadline=None)
 def test_random_shapes_and_dtypes_are_right_or_refused(
-    shapes: tuple, dtypes: tuple, floor: float, fitting: bool
+    device: str, shapes: tuple, dtypes: tuple, floor: float, fitting: bool
 ) -> None:
     """No crash, no wrong answer, no silent broadcast."""
     if fitting:
         shapes = (shapes[0], shapes[0][:-1], shapes[0], shapes[0])
-    logits, action, avail, value = (torch.ones(shape).to(dtype) for shape, dtype in zip(shapes, dtypes, strict=True))
+    logits, action, avail, value = (
+        torch.ones(shape).to(device, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)
+    )
     try:
         ours = ops.policy_terms(logits, action, avail, value, floor)
     except ValueError:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from emix import ops
-from tests.ops.cases import changed, converted, error, leaves, strided
+from tests.ops.cases import changed, converted, error, leaves, moved, strided
 from tests.ops.recurrent_cases import NAMES, agent_inputs, gru_inputs, make_inputs, run
 
 SIZES = st.sampled_from([1, 2, 3, 5, 8, 15, 16, 17, 33, 64, 100])
@@ -74,6 +74,7 @@ def test_weights_that_learned_here_work_in_torch_and_back(device: str) -> None:
 )
 @settings(max_examples=120, deadline=None)
 def test_gru_equals_its_reference(
+    device: str,
     seed: int,
     R: int,
     T: int,
@@ -89,7 +90,7 @@ def test_gru_equals_its_reference(
         inputs["x"] = inputs["x"].transpose(0, 1).contiguous().transpose(0, 1)
     elif layout == "expanded":
         inputs["x"] = gru_inputs(seed, R, 1, I, H, given_h0)["x"].expand(R, T, I)
-    compare("gru_sequence", inputs, seed)
+    compare("gru_sequence", changed(inputs, lambda x: moved(x, device)), seed)
 
 
 @given(
@@ -107,6 +108,7 @@ def test_gru_equals_its_reference(
 )
 @settings(max_examples=120, deadline=None)
 def test_agent_equals_its_reference(
+    device: str,
     seed: int,
     B: int,
     T: int,
@@ -126,7 +128,7 @@ def test_agent_equals_its_reference(
         longer = agent_inputs(seed, B, T + 2, n, O, A, H, given_h0=given_h0, actions=actions, ids=ids)
         inputs["obs"] = longer["obs"][:, 1:-1]
         inputs["last_action"] = longer["last_action"][:, 1:-1] if actions else None
-    compare("agent_sequence", inputs, seed)
+    compare("agent_sequence", changed(inputs, lambda x: moved(x, device)), seed)
 
 
 def compare(name: str, inputs: dict[str, Tensor | None], seed: int) -> None:
@@ -134,7 +136,7 @@ def compare(name: str, inputs: dict[str, Tensor | None], seed: int) -> None:
     wanted = leaves(inputs)
     expected, ours = run(name, inputs, ops.reference), run(name, inputs)
     g = torch.Generator().manual_seed(seed)
-    upstream = [torch.randn(each.shape, dtype=each.dtype, generator=g) for each in expected]
+    upstream = [torch.randn(each.shape, dtype=each.dtype, generator=g).to(each.device) for each in expected]
     for a, b in zip(ours, expected, strict=True):
         assert a.dtype == torch.float64
         assert error(a, b) < 1e-10
@@ -148,7 +150,8 @@ def compare(name: str, inputs: dict[str, Tensor | None], seed: int) -> None:
     )
     for a, b in zip(torch.autograd.grad(ours, wanted, upstream), theirs, strict=True):
         assert error(a, b) < 1e-9
-    for a, b in zip(run(name, converted(inputs, torch.float32)), expected, strict=True):
+    narrow = changed(inputs, lambda x: x.float() if x.is_floating_point() else x)
+    for a, b in zip(run(name, narrow), expected, strict=True):
         assert error(a, b) < 1e-4
 
 
@@ -184,7 +187,7 @@ def test_narrow_inputs_are_computed_in_float32(device: str, name: str, dtype: to
         inputs = converted(make_inputs(name, 7), dtype, device)
         key = next(iter(inputs))
         inputs[key] = inputs[key].to(first)
-        exact = converted(changed(inputs, torch.Tensor.detach), torch.float64)
+        exact = converted(changed(inputs, torch.Tensor.detach), torch.float64, device)
         wanted, exact_wanted = leaves(inputs), leaves(exact)
         ours, expected = run(name, inputs), run(name, exact, ops.reference)
         assert all(each.dtype == torch.float32 for each in ours)

@@ -128,10 +128,9 @@ def test_wrong_calls(name: str, change: dict[str, Tensor | None], message: str) 
         run(name, inputs)
 
 
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", NAMES)
 def test_devices_are_not_mixed(name: str) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     inputs = converted(make_inputs(name, 71), torch.float32)
     with pytest.raises(ValueError, match="w_hh must be on cpu like"):
         run(name, {**inputs, "w_hh": inputs["w_hh"].cuda()})
@@ -143,15 +142,15 @@ DTYPES = st.sampled_from([torch.float32, torch.float64, torch.float16, torch.int
 
 @given(name=st.sampled_from(NAMES), data=st.data())
 @settings(max_examples=300, deadline=None)
-def test_random_calls_are_right_or_refused(name: str, data: st.DataObject) -> None:
+def test_random_calls_are_right_or_refused(device: str, name: str, data: st.DataObject) -> None:
     """No crash, no wrong answer, no silent broadcast."""
-    inputs = converted(make_inputs(name, 73), torch.float32)
+    inputs = converted(make_inputs(name, 73), torch.float32, device)
     for key in data.draw(st.sets(st.sampled_from(list(inputs)), max_size=2)):
-        inputs[key] = torch.ones(data.draw(SHAPES)).to(data.draw(DTYPES))
+        inputs[key] = torch.ones(data.draw(SHAPES)).to(device, data.draw(DTYPES))
     try:
         ours = run(name, inputs)
     except ValueError:
         return
-    exact = converted(inputs, torch.float64)
+    exact = converted(inputs, torch.float64, device)
     for a, b in zip(ours, run(name, exact, ops.reference), strict=True):
         assert error(a, b) < 1e-4

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from emix import ops
-from tests.ops.cases import relative_error
+from tests.ops.cases import relative_error, untouched
 from tests.ops.returns_cases import NAMES, Call, calls, make_call
 
 # Right answers
@@ -19,13 +19,14 @@ from tests.ops.returns_cases import NAMES, Call, calls, make_call
 
 @given(call=calls())
 @settings(max_examples=300, deadline=None)
-def test_equals_the_reference(call: Call) -> None:
+def test_equals_the_reference(device: str, call: Call) -> None:
+    call = call.on(device)
     expected = call.run(ops.reference)
     ours = call.run(ops)
     assert ours.shape == expected.shape
     assert ours.dtype == torch.float64
     assert relative_error(ours, expected) < 1e-10
-    assert relative_error(call.to(torch.float32).run(ops), expected) < 1e-4 * (
+    assert relative_error(call.to(torch.float32, device).run(ops), expected) < 1e-4 * (
         1 + expected.abs().max().item() if expected.numel() else 1
     )
 
@@ -36,14 +37,14 @@ def test_narrow_inputs_are_computed_in_float32(device: str, name: str, dtype: to
     call = make_call(name, 3, 9, 70, (2,), horizon=None).to(dtype, device)
     ours = call.run(ops)
     assert ours.dtype == torch.float32
-    assert relative_error(ours.cpu(), call.to(torch.float64).run(ops.reference).cpu()) < 2e-4
+    assert relative_error(ours, call.to(torch.float64, device).run(ops.reference)) < 2e-4
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_devices_agree(device: str, name: str) -> None:
     for batch, steps, trailing in [(3, 60, ()), (40, 120, ()), (3, 200, (5,)), (1, 1024, ()), (20_000, 3, ())]:
         call = make_call(name, 5, batch, steps, trailing)
-        assert relative_error(call.to(torch.float64, device).run(ops).cpu(), call.run(ops.reference)) < 1e-10
+        assert relative_error(call.to(torch.float64, device).run(ops), call.run(ops.reference)) < 1e-10
 
 
 def test_many_strided_rows(device: str) -> None:
@@ -184,8 +185,7 @@ def test_mixed_floating_dtypes(device: str) -> None:
     """Rewards in float32 beside values in bfloat16, as under autocast."""
     call = make_call("lambda_returns", 23, 4, 50).to(torch.float32, device)
     call.tensors["value"] = call.tensors["value"].bfloat16()
-    expected = call.to(torch.float64).run(ops.reference)
-    assert relative_error(call.run(ops).cpu(), expected.cpu()) < 1e-5
+    assert relative_error(call.run(ops), call.to(torch.float64, device).run(ops.reference)) < 1e-5
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -194,16 +194,13 @@ def test_repeats_bit_for_bit(device: str, name: str) -> None:
     assert torch.equal(call.run(ops), call.run(ops))
 
 
-def test_sixty_four_bit_offsets() -> None:
+def test_sixty_four_bit_offsets(device: str) -> None:
     """Strides past 2^31 elements, on memory that is never touched outside the rows."""
     rows, stride = 3, 2**31
-    try:
-        storage = torch.empty(2 * stride + 16, dtype=torch.uint8)
-    except RuntimeError:
-        pytest.skip("the system does not hand out 4 GiB of untouched memory")
+    storage = untouched(2 * stride + 16, torch.uint8, device)
     terminated = storage.as_strided((rows, 4), (stride, 1))
     terminated.copy_(torch.tensor([[0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]))
-    reward, value = torch.randn(rows, 4), torch.randn(rows, 5)
+    reward, value = torch.randn(rows, 4, device=device), torch.randn(rows, 5, device=device)
     expected = ops.lambda_returns(reward, terminated.clone(), value, gamma=0.9, lam=0.8)
     assert torch.equal(ops.lambda_returns(reward, terminated, value, gamma=0.9, lam=0.8), expected)
 
@@ -227,10 +224,12 @@ def test_gradients(device: str, name: str, horizon: int | None) -> None:
 
 @given(call=calls(), seed=st.integers(0, 2**31))
 @settings(max_examples=100, deadline=None)
-def test_gradients_equal_the_references(call: Call, seed: int) -> None:
+def test_gradients_equal_the_references(device: str, call: Call, seed: int) -> None:
+    call = call.on(device)
     floating = [v.requires_grad_() for v in call.tensors.values() if v.is_floating_point()]
     expected = call.run(ops.reference)
     upstream = torch.randn(expected.shape, dtype=expected.dtype, generator=torch.Generator().manual_seed(seed))
+    upstream = upstream.to(device)
     theirs = torch.autograd.grad(expected, floating, upstream, allow_unused=True)
     ours = torch.autograd.grad(call.run(ops, differentiable=True), floating, upstream)
     for a, b in zip(ours, theirs, strict=True):

@@ -17,10 +17,14 @@ from emix.ops import rmsprop
 SIZES = st.lists(st.sampled_from([(), (1,), (7,), (16, 3), (0, 4), (130, 130), (70001,)]), min_size=1, max_size=4)
 
 
-def make(shapes: list[tuple[int, ...]], seed: int, dtype: torch.dtype = torch.float64) -> list[list[Tensor]]:
+def make(
+    shapes: list[tuple[int, ...]], seed: int, dtype: torch.dtype = torch.float64, device: str = "cpu"
+) -> list[list[Tensor]]:
     """Parameters, gradients, mean squares."""
     g = torch.Generator().manual_seed(seed)
-    parameters, grads, squares = ([torch.randn(s, generator=g, dtype=dtype) for s in shapes] for _ in range(3))
+    parameters, grads, squares = (
+        [torch.randn(s, generator=g, dtype=dtype).to(device) for s in shapes] for _ in range(3)
+    )
     return [parameters, grads, [each.square() for each in squares]]
 
 
@@ -30,8 +34,8 @@ def copies(tensors: list[list[Tensor]], dtype: torch.dtype) -> list[list[Tensor]
 
 @given(shapes=SIZES, seed=st.integers(0, 2**31), max_norm=st.sampled_from([0.1, 3.0, 1e9, torch.inf]))
 @settings(max_examples=100, deadline=None)
-def test_equals_its_reference(shapes: list[tuple[int, ...]], seed: int, max_norm: float) -> None:
-    tensors = make(shapes, seed)
+def test_equals_its_reference(device: str, shapes: list[tuple[int, ...]], seed: int, max_norm: float) -> None:
+    tensors = make(shapes, seed, device=device)
     rates = {"lr": 0.01, "alpha": 0.9, "eps": 1e-5, "max_norm": max_norm}
     expected = copies(tensors, torch.float64)
     expected_norm = ops.reference.rmsprop_step(*expected, **rates)
@@ -48,7 +52,7 @@ def test_equals_its_reference(shapes: list[tuple[int, ...]], seed: int, max_norm
 
 def test_foreach_equals_the_reference(device: str) -> None:
     """What a GPU runs, on the CPU, too."""
-    tensors = [[each.to(device) for each in some] for some in make([(16, 3), (), (130, 130)], 5)]
+    tensors = make([(16, 3), (), (130, 130)], 5, device=device)
     for max_norm in (0.5, torch.inf):
         ours, expected = copies(tensors, torch.float64), copies(tensors, torch.float64)
         norm = rmsprop._foreach(*ours, 0.01, 0.9, 1e-5, max_norm)

@@ -27,7 +27,7 @@ def draw(case: Rows, seed: int, samples: int | None = None) -> Tensor:
 
 def reference(case: Rows, seed: int, samples: int | None = None) -> Tensor:
     return ops.reference.sample_actions(
-        case.logits, case.avail, torch.tensor([seed]), samples=samples, floor=case.floor
+        case.logits, case.avail, torch.tensor([seed], device=case.logits.device), samples=samples, floor=case.floor
     )
 
 
@@ -45,8 +45,9 @@ def test_philox_known_answers() -> None:
 
 @given(case=rows(), seed=st.integers(0, 2**63 - 2), samples=st.sampled_from([None, 1, 3, 4, 9, 33]))
 @settings(max_examples=300, deadline=None)
-def test_equals_the_reference(case: Rows, seed: int, samples: int | None) -> None:
+def test_equals_the_reference(device: str, case: Rows, seed: int, samples: int | None) -> None:
     """The same words and the same inversion; float32 thresholds move a draw in a million to the next action."""
+    case = case.on(device)
     ours, expected = draw(case, seed, samples), reference(case, seed, samples)
     assert ours.shape == expected.shape
     assert ours.dtype == (torch.int64 if samples is None else torch.uint8)
@@ -160,9 +161,8 @@ def test_seeds_come_from_torch(device: str) -> None:
     assert torch.equal(ops.sample_actions(logits, samples=3, generator=own.manual_seed(2)), mine)
 
 
+@pytest.mark.cuda
 def test_cuda_graph_replays_draw_anew() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     logits = torch.zeros(500, 18, device="cuda")
     graph = torch.cuda.CUDAGraph()
     ops.sample_actions(logits)
@@ -304,10 +304,11 @@ ANY_DTYPE = st.sampled_from([*DTYPES, torch.int64, torch.bool, torch.complex64])
 )
 @settings(max_examples=300, deadline=None)
 def test_random_shapes_and_dtypes_are_right_or_refused(
-    shapes: tuple, dtypes: tuple, floor: float, samples: int | None, fitting: bool
+    device: str, shapes: tuple, dtypes: tuple, floor: float, samples: int | None, fitting: bool
 ) -> None:
     """No crash, no wrong answer, no silent broadcast."""
-    logits, avail = torch.ones(shapes[0]).to(dtypes[0]), torch.ones(shapes[0] if fitting else shapes[1]).to(dtypes[1])
+    logits = torch.ones(shapes[0]).to(device, dtypes[0])
+    avail = torch.ones(shapes[0] if fitting else shapes[1]).to(device, dtypes[1])
     try:
         actions = ops.sample_actions(logits, avail, floor=floor, samples=samples)
     except ValueError:

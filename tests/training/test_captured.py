@@ -225,7 +225,7 @@ def test_a_recorded_update_goes_on_as_the_learner_does(name, tape):
     )
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", CONFIGS)
 def test_on_a_gpu(name):
     assert_same(train(name, "cuda", partial(CapturedUpdate, longest=8)), train(name, "cuda", lambda one: one.update))

@@ -102,7 +102,7 @@ def test_the_numbers_are_those_of_collect(name, limit, tape):
     assert_same(play(name, limit, partial(CapturedRollout, recorder=tape())), play(name, limit, ordinary))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize(("name", "limit"), CASES)
 def test_on_a_gpu(name, limit):
     graphs = play(name, limit, CapturedRollout, device="cuda", updater=partial(CapturedUpdate, longest=limit))

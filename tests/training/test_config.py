@@ -18,6 +18,7 @@ from emix.training.settings import write_config
         ({"log_interval": True}, "log_interval expects int, got True"),
         ({"device": 3}, "device expects str, got 3"),
         ({"graphs": 1}, "graphs expects bool, got 1"),
+        ({"precision": "fp16"}, "precision expects float32, tf32, bf16, got 'fp16'"),
         ({"test_episodes": 10, "test_envs": 4}, "multiple of test_envs.*got 10 and 4"),
         ({"batch_episodes": 5}, "unknown training settings batch_episodes: expected some of steps"),
         ({"stesp": 5}, "unknown training settings stesp: expected some of steps"),

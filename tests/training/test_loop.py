@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,10 +15,12 @@ import emix.training.loop as loop
 from emix.errors import UsageError
 from emix.learners.value import ValueLearner
 from emix.training import DivergenceError, read_rows
+from emix.training.checkpoint import read_manifest
 from emix.training.loop import StopRequest
 from emix.training.progress import Progress
 from emix.training.running import stop_on_signals
 from emix.training.settings import write_config
+from emix.training.state import refuse_other_settings
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +192,16 @@ def test_a_checkpoint_of_other_settings_is_refused(run, tmp_path):
         with pytest.raises(UsageError, match=message):
             run(tmp_path, settings)
     assert (tmp_path / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_precision_is_one_of_the_settings(run, tmp_path):
+    settings = run.settings(steps=250)
+    run(tmp_path, settings)
+    manifest = read_manifest(tmp_path / "checkpoint")
+    other = replace(settings, training=replace(settings.training, precision="bf16"))
+    with pytest.raises(UsageError, match=r"expected training\.precision 'bf16' as in config\.yaml, got 'float32'"):
+        refuse_other_settings(tmp_path, other, manifest)
+    refuse_other_settings(tmp_path, settings, manifest)
 
 
 def test_a_damaged_checkpoint_is_refused_and_nothing_is_overwritten(run, tmp_path):

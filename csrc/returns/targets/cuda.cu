@@ -25,10 +25,16 @@ __device__ __forceinline__ F warp_product(F value) {
   return value;
 }
 
+// The members are loaded in order, from one address that walks: each its own would take most registers of 64 members.
 template <class T, int kCapacity>
 __device__ __forceinline__ ActionValue<Wide<T>> value_at(const Joint& p, const T* q) {
   using F = Wide<T>;
-  const auto load = [&](int j) { return static_cast<F>(q[(j < p.members ? j : 0) * p.member_stride]); };
+  const F first = static_cast<F>(*q);
+  const auto load = [&](int j) {
+    if (j == 0) return first;
+    q += p.member_stride;
+    return j < p.members ? static_cast<F>(*q) : first;
+  };
   return p.uncertain ? action_value<true, F, kCapacity>(p, load) : action_value<false, F, kCapacity>(p, load);
 }
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Call = Callable[[], Any]
+CALLS = 20  # of a CUDA graph: launching it takes microseconds, as long as a small op
+_LONG = 1e-3  # seconds of a call that hides the launch of a graph of its own
 _PATIENCE = 60.0  # seconds
 
 
@@ -24,7 +26,7 @@ def median_times(
     all of them alike. Two calls before each slice are not timed: they pay for what the candidate before left behind,
     memory given back to the system and caches full of its own. A call of more than 0.2 seconds hardly notices and is
     spared them; and after a minute three rounds are enough. On CUDA the time is between two events, host time included
-    where the host is the slower side; replay a graph for device time alone.
+    where the host is the slower side; ``device_times`` has device time alone.
     """
     repeats = {name: _repeats(call, device, slice_) for name, call in candidates.items()}
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
@@ -40,8 +42,24 @@ def median_times(
     return {name: statistics.median(found) for name, found in seconds.items()}
 
 
-def graphed(call: Call) -> Call:
-    """The replay of a CUDA graph of one call."""
+def device_times(
+    candidates: Mapping[str, Call], device: torch.device, *, rounds: int = 15, slice_: float = 0.01
+) -> dict[str, float]:
+    """Median seconds of a call of each candidate on the device alone, by ``median_times``.
+
+    On CUDA they are a graph's of 20 calls, or of one where that takes a millisecond: neither Python nor a launch counts
+    but what a GPU needs between two kernels. On the CPU a call is a call.
+    """
+    if device.type != "cuda":
+        return median_times(candidates, device, rounds=rounds, slice_=slice_)
+    calls = {name: 1 if _seconds(graphed(call, 1), 1, device) > _LONG else CALLS for name, call in candidates.items()}
+    replays = {name: graphed(call, calls[name]) for name, call in candidates.items()}
+    seconds = median_times(replays, device, rounds=rounds, slice_=slice_)
+    return {name: found / calls[name] for name, found in seconds.items()}
+
+
+def graphed(call: Call, calls: int) -> Call:
+    """The replay of a CUDA graph of so many calls."""
     side = torch.cuda.Stream()
     with torch.cuda.stream(side):  # torch asks for a warm-up on a side stream
         for _ in range(3):
@@ -49,7 +67,8 @@ def graphed(call: Call) -> Call:
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        call()
+        for _ in range(calls):
+            call()
     return graph.replay
 
 

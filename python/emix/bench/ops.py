@@ -1,4 +1,4 @@
-"""Every op at SMAC sizes beside its reference: eager, compiled, compiled in a CUDA graph, and the floor."""
+"""Every op at SMAC sizes beside its reference, eager and compiled, and the floor: a copy of the same bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from emix import ops
-from emix.bench.measure import copy_of, graphed, launches, median_times, size_in_bytes
+from emix.bench.measure import copy_of, device_times, launches, median_times, size_in_bytes
 
 Function = Callable[..., tuple[Any, ...]]
 
@@ -43,14 +43,30 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of a case; times in seconds, None where there is no such candidate."""
+    """What was measured of a case. Candidates: emix, its peers (eager, and compile if asked for), copy (the floor)."""
 
     op: str
     shape: str
     direction: str  # forward, or forward and backward
-    seconds: dict[str, float]
+    device_seconds: dict[str, float]  # of a call on the device alone
+    call_seconds: dict[str, float]  # of a call from Python; of the floor none on CUDA. On the CPU the same
     emix_launches: int
     eager_launches: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Microseconds: of emix, of the floor, and of the peers, their calls beside their device time."""
+        device = {name: seconds * 1e6 for name, seconds in self.device_seconds.items()}
+        call = {name: seconds * 1e6 for name, seconds in self.call_seconds.items()}
+        peers = {name: us for name, us in device.items() if name not in ("emix", "copy")}
+        return {
+            "op": self.op,
+            "case": f"{self.shape}, {self.direction}",
+            "device_us": device["emix"],
+            "call_us": call["emix"],
+            "floor_us": device["copy"],
+            "peers": peers | {f"{name}, call": call[name] for name in peers},
+            "launches": self.emix_launches,
+        }
 
 
 def cases(device: torch.device) -> Iterator[Case]:
@@ -153,14 +169,13 @@ def measure(case: Case, device: torch.device, *, backward: bool, compiled: bool)
     moved = size_in_bytes(case.tensors) + size_in_bytes(found)
     if backward:  # the gradients that come in, and the inputs once more
         moved += size_in_bytes(case.tensors) + size_in_bytes(found[: -len(case.differentiable)])
-    if device.type == "cuda":
-        candidates |= {f"{name}, graph": graphed(candidate) for name, candidate in list(candidates.items())}
-    candidates["copy"] = copy_of(moved, device)
+    on_device = device_times(candidates | {"copy": copy_of(moved, device)}, device)
     return Row(
         case.op,
         case.shape,
         "forward, backward" if backward else "forward",
-        median_times(candidates, device),
+        on_device,
+        median_times(candidates, device) if device.type == "cuda" else on_device,
         launches(candidates["emix"], device),
         launches(candidates["eager"], device),
     )

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from emix import learners
-from emix.bench.measure import copy_of, launches, median_times, size_in_bytes
+from emix.bench.measure import copy_of, device_times, launches, median_times, size_in_bytes
 from emix.data import Discrete, EnvSpec, Episodes, Field, fields
+from emix.ops.recurrent import Precision
 from emix.training.captured import CapturedUpdate
 
 # The sizes of the battle's maps, and so of SMAC's.
@@ -37,12 +38,26 @@ class UpdateRow:
     algorithm: str
     map: str
     batch_size: int  # of the plan
+    precision: Precision
     seconds: float
     graph_seconds: float | None  # on CUDA, of learners that can be captured
     launches: int
     bytes: int  # batch read, parameters and optimiser read and written, all once
     flops: int  # of the matrix products
     floor: float  # seconds: those bytes copied, or a square product of as many operations, whichever takes longer
+
+    def as_json(self) -> dict[str, Any]:
+        """Milliseconds: as training runs it, of the floor, and without a graph where training takes one."""
+        graph = self.graph_seconds is not None
+        return {
+            "learner": self.algorithm,
+            "map": self.map,
+            "case": f"{self.batch_size} episodes, {self.precision}",
+            "ms": 1e3 * (self.graph_seconds if self.graph_seconds is not None else self.seconds),
+            "floor_ms": 1e3 * self.floor,
+            "peers": {"emix without a graph": 1e3 * self.seconds} if graph else {},
+            "launches": self.launches,
+        }
 
 
 class RandomEpisodes:
@@ -92,7 +107,14 @@ class RandomEpisodes:
         return torch.rand(shape, generator=g).to(dtype) if dtype != torch.bool else torch.zeros(shape, dtype=dtype)
 
 
-def measure_update(algorithm: str, map_name: str, device: torch.device, *, rounds: int | None = None) -> UpdateRow:
+def measure_update(
+    algorithm: str,
+    map_name: str,
+    device: torch.device,
+    *,
+    precision: Precision = "float32",
+    rounds: int | None = None,
+) -> UpdateRow:
     """Time the update of ``algorithm``'s recipe on a batch of its plan's size, all episodes of full length.
 
     Without ``rounds`` there are 5, and fewer where an update takes seconds.
@@ -100,7 +122,7 @@ def measure_update(algorithm: str, map_name: str, device: torch.device, *, round
     spec = SPECS[map_name]
     found = learners.get(algorithm)
     config = learners.make_config(algorithm, learners.load_recipe(algorithm).learner)
-    learner: Any = found.learner(config, spec, device=device, seed=0)
+    learner: Any = found.learner(config, spec, device=device, seed=0, precision=precision)
     batch = learner.draw(RandomEpisodes(spec, learner.actor.record, unit=learner.plan.unit, device=device))
     eager = partial(learner.update, batch)
     eager()  # the optimiser's state is made
@@ -118,18 +140,10 @@ def measure_update(algorithm: str, map_name: str, device: torch.device, *, round
         captured(batch)
         candidates["graph"] = partial(captured, batch)
     seconds = median_times(candidates, device, rounds=rounds)
-    floor = max(median_times({"copy": copy_of(moved, device)}, device)["copy"], flops / _product_rate(device))
-    return UpdateRow(
-        algorithm,
-        map_name,
-        learner.plan.batch_size,
-        seconds["eager"],
-        seconds.get("graph"),
-        launches(eager, device),
-        moved,
-        flops,
-        floor,
-    )
+    floor = max(device_times({"copy": copy_of(moved, device)}, device)["copy"], flops / _product_rate(device))
+    times = seconds["eager"], seconds.get("graph")
+    size = learner.plan.batch_size
+    return UpdateRow(algorithm, map_name, size, precision, *times, launches(eager, device), moved, flops, floor)
 
 
 def _tensors(batch: Any) -> list[Tensor]:
@@ -138,6 +152,7 @@ def _tensors(batch: Any) -> list[Tensor]:
     return [tensor for part in batch for tensor in _tensors(part)]
 
 
+@cache
 def _product_rate(device: torch.device) -> float:
     """Operations per second of a square product in float32, the best of many: a floor is not for bad luck."""
     size = 1024 if device.type == "cpu" else 8192

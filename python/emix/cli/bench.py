@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -14,9 +16,11 @@ from tyro.conf import Positional
 
 from emix import _host, learners
 from emix.bench.battle import NUM_ENVS, BattleRow, measure_battle
+from emix.bench.measure import CALLS
 from emix.bench.ops import Row, cases, measure
 from emix.bench.update import SPECS, UpdateRow, measure_update
 from emix.errors import UsageError
+from emix.ops.recurrent import Precision
 from emix.training.building import resolve_device
 
 
@@ -32,51 +36,64 @@ class Bench:
     """battle, update: these maps."""
     algorithm: tuple[str, ...] = tuple(name for name in learners.list_algorithms() if "@" not in name)
     """update: these algorithms, with their papers' recipes."""
+    precision: Precision = "float32"
+    """update: of the agent networks' products on a GPU."""
     num_envs: int | None = None
     """battle: so many at once. None: what suits the map and the device."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """Where to measure."""
     threads: int = torch.get_num_threads()
     """CPU threads."""
-    compile: bool = True
-    """ops: measure torch.compile, too; the first compilation of each op takes seconds."""
+    compile: bool = False
+    """ops: measure torch.compile, too. Compiling takes seconds an op, and a minute or more where time is unrolled:
+    choose with --op."""
+    json: Path | None = None
+    """Write the measurements there, too: a list of rows, after each row anew."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     chosen = tyro.cli(Bench, args=list(arguments), prog="emix bench")
-    device = resolve_device(chosen.device)
+    device = resolve_device(chosen.device, chosen.precision)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # what measures uses the current one
     torch.set_num_threads(chosen.threads)
-    table = {"ops": _bench_ops, "battle": _bench_battle, "update": _bench_update}[chosen.what](chosen, device)
+    table, failed = {"ops": _bench_ops, "battle": _bench_battle, "update": _bench_update}[chosen.what](chosen, device)
     console = Console()
     Console(width=console.width if console.is_terminal else 160).print(table)
-    return 0
+    if failed:
+        print(f"not measured: {', '.join(failed)}")
+    return 1 if failed else 0
 
 
-def _bench_battle(chosen: Bench, device: torch.device) -> Table:
+# Each returns its table, and what could not be measured.
+
+
+def _bench_battle(chosen: Bench, device: torch.device) -> tuple[Table, list[str]]:
     rows: list[BattleRow] = []
     for name in chosen.map:
         rows.append(measure_battle(name, device, num_envs=chosen.num_envs))
+        _save(chosen, rows)
         print(f"{name}: {rows[-1].steps_per_second:,.0f} environment steps/s", flush=True)
     table = Table(title=f"{_machine(device)}: environment steps per second, random available actions")
     for column in ("map", "battles", "steps/s", "simulator alone", "bytes a step", "won"):
         table.add_column(column, justify="left" if column == "map" else "right")
     for row in rows:
-        rates = f"{row.steps_per_second:,.0f}", f"{row.simulator_steps_per_second:,.0f}"
+        alone = row.simulator_steps_per_second
+        rates = f"{row.steps_per_second:,.0f}", "" if alone is None else f"{alone:,.0f}"
         table.add_row(row.map, f"{row.num_envs:,}", *rates, f"{row.bytes_per_step:,}", f"{row.battle_won:.4f}")
-    return table
+    return table, []
 
 
-def _bench_update(chosen: Bench, device: torch.device) -> Table:
+def _bench_update(chosen: Bench, device: torch.device) -> tuple[Table, list[str]]:
     if unknown := [name for name in chosen.map if name not in SPECS]:
         raise UsageError(f"--map {unknown[0]!r} is not measured: expected some of {', '.join(SPECS)}")
     _host.keep_freed_memory()  # as training does
     rows: list[UpdateRow] = []
     for algorithm in chosen.algorithm:
         for name in chosen.map:
-            rows.append(measure_update(algorithm, name, device))
+            rows.append(measure_update(algorithm, name, device, precision=chosen.precision))
+            _save(chosen, rows)
             print(f"{algorithm} {name}: {rows[-1].seconds * 1e3:.2f} ms", flush=True)
     table = Table(title=f"{_machine(device)}, torch {torch.__version__}: an update on episodes of full length")
     columns = ("algorithm", "map", "batch", "ms", *(["graph ms"] if device.type == "cuda" else []))
@@ -88,21 +105,37 @@ def _bench_update(chosen: Bench, device: torch.device) -> Table:
         floor = str(row.launches), f"{row.bytes / 1e6:.3g}", f"{row.flops / 1e9:.3g}", f"{row.floor * 1e3:.3g}"
         best = min(seconds for seconds in times if seconds is not None)
         table.add_row(row.algorithm, row.map, str(row.batch_size), *cells, *floor, f"{best / row.floor:.2g}")
-    return table
+    return table, []
 
 
-def _bench_ops(chosen: Bench, device: torch.device) -> Table:
+def _bench_ops(chosen: Bench, device: torch.device) -> tuple[Table, list[str]]:
     available = list(cases(device))
     names = sorted({case.op for case in available})
     if unknown := [name for name in chosen.op if name not in names]:
         raise UsageError(f"--op {unknown[0]!r} is not measured: expected some of {', '.join(names)}")
-    rows = []
+    rows: list[Row] = []
+    failed = []
     for case in available:
         if not chosen.op or case.op in chosen.op:
             for backward in (False, True) if case.differentiable else (False,):
-                rows.append(measure(case, device, backward=backward, compiled=chosen.compile))
-                print(f"{case.op} {rows[-1].direction}: {rows[-1].seconds['emix'] * 1e6:.1f} us", flush=True)
-    return _table(rows, device)
+                what = f"{case.op} {'forward, backward' if backward else 'forward'}"
+                try:
+                    rows.append(measure(case, device, backward=backward, compiled=chosen.compile))
+                except (
+                    AssertionError,
+                    RuntimeError,
+                ) as error:  # a wrong result, or a call that fails: go on with others
+                    print(f"{what}: {error}", flush=True)
+                    failed.append(what)
+                    continue
+                _save(chosen, rows)
+                print(f"{what}: {rows[-1].device_seconds['emix'] * 1e6:.1f} us", flush=True)
+    return _table(rows, device), failed
+
+
+def _save(chosen: Bench, rows: Sequence[Row | BattleRow | UpdateRow]) -> None:
+    if chosen.json:
+        chosen.json.write_text(json.dumps([row.as_json() for row in rows], indent=1) + "\n")
 
 
 def _machine(device: torch.device) -> str:
@@ -111,19 +144,26 @@ def _machine(device: torch.device) -> str:
 
 def _table(rows: Sequence[Row], device: torch.device) -> Table:
     """Microseconds of emix, and how many times longer the others take."""
-    table = Table(title=f"{_machine(device)}, torch {torch.__version__}: microseconds (times emix's)")
-    candidates = list(dict.fromkeys(name for row in rows for name in row.seconds))
-    for column in ("op", "shape", "", *candidates, "launches (eager)"):
+    on_device = "a call" if device.type == "cpu" else f"a call on the device, in a graph of {CALLS}, and from Python"
+    table = Table(title=f"{_machine(device)}, torch {torch.__version__}: microseconds of {on_device} (times emix's)")
+    candidates = list(dict.fromkeys(name for row in rows for name in row.device_seconds))
+    calls = [] if device.type == "cpu" else [name for name in candidates if name != "copy"]
+    columns = *candidates, *(f"{name}, call" for name in calls)
+    for column in ("op", "shape", "", *columns, "launches (eager)"):
         table.add_column(column, justify="left" if column in ("op", "shape", "") else "right")
     for row in rows:
-        cells = []
-        for name in candidates:
-            ours = row.seconds["emix, graph" if name.endswith("graph") else "emix"]
-            ratio = "" if name.startswith("emix") else f" ({_ratio(row.seconds[name] / ours)})"
-            cells.append(f"{row.seconds[name] * 1e6:.4g}{ratio}" if name in row.seconds else "")
-        launched = f"{row.emix_launches} ({row.eager_launches})"
-        table.add_row(row.op, row.shape, row.direction, *cells, launched)
+        cells = [_cell(row.device_seconds, name) for name in candidates] + [
+            _cell(row.call_seconds, name) for name in calls
+        ]
+        table.add_row(row.op, row.shape, row.direction, *cells, f"{row.emix_launches} ({row.eager_launches})")
     return table
+
+
+def _cell(seconds: dict[str, float], name: str) -> str:
+    if name not in seconds:
+        return ""
+    ratio = "" if name == "emix" else f" ({_ratio(seconds[name] / seconds['emix'])})"
+    return f"{seconds[name] * 1e6:.4g}{ratio}"
 
 
 def _ratio(value: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import re
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -38,7 +39,7 @@ class Finding:
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     tyro.cli(Doctor, args=list(arguments), prog="emix doctor")
-    checks: list[Callable[[], Finding]] = [_python, _cores, _build, _torch, _ops, _cuda, _nvcc, _compiler]
+    checks: list[Callable[[], Finding]] = [_python, _cores, _build, _torch, _ops, _cuda, _driver, _nvcc, _compiler]
     findings = [check() for check in checks]
     findings += [_package("lbforaging", "lbf/ environments", 'pip install "emix[lbf]"')]
     findings += [_package("pettingzoo", "environments as PettingZoo's", 'pip install "emix[pettingzoo]"')]
@@ -110,6 +111,44 @@ def _cuda() -> Finding:
         return Finding("cuda", "missing", f"torch has CUDA {torch.version.cuda}, but sees no GPU", "check `nvidia-smi`")
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return Finding("cuda", "ok", f"CUDA {torch.version.cuda}: {', '.join(names)}")
+
+
+def _driver() -> Finding:
+    """Whether the driver runs emix's CUDA kernels: torch's may be of another CUDA, and say nothing of them."""
+    driver = _driver_version()
+    if driver == 0:
+        return Finding("driver", "missing", "no CUDA driver (libcuda.so.1), needed only for a GPU", "NVIDIA's driver")
+    try:
+        host = import_module("emix._host")
+    except ImportError:
+        return Finding("driver", "ok", f"for CUDA {_text(driver)}")
+    return _fits(host.build()["cuda_version"], driver)
+
+
+def _fits(built: str, driver: int) -> Finding:
+    """The finding for a library built with CUDA ``built``, such as 12.9.86 ("": without), and a driver's version."""
+    if not built:
+        return Finding("driver", "ok", f"for CUDA {_text(driver)}; emix has no CUDA kernels")
+    host: Any = import_module("emix._host")
+    major, minor = (int(number) for number in built.split(".")[:2])
+    toolkit = 1000 * major + 10 * minor
+    if problem := host.driver_problem(toolkit, driver):
+        return Finding("driver", "broken", problem, host.driver_remedy(toolkit, driver))
+    return Finding("driver", "ok", f"for CUDA {_text(driver)}, runs what CUDA {major}.{minor} built")
+
+
+def _driver_version() -> int:
+    """12090 of a driver for CUDA 12.9; 0 where there is none."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    version = ctypes.c_int(0)
+    return version.value if driver.cuDriverGetVersion(ctypes.byref(version)) == 0 else 0
+
+
+def _text(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def _nvcc() -> Finding:

@@ -81,7 +81,7 @@ def _plan(chosen: Sweep, options: Sequence[str]) -> list[Job]:
         _names("ENVS", chosen.envs), _names("ALGORITHMS", chosen.algorithms), _combinations(options)
     ):
         settings = parse_train([algorithm, env, *each]).settings
-        resolve_device(settings.training.device)
+        resolve_device(settings.training.device, settings.training.precision)
         if (made := (env, str(settings.env_options))) not in checked:
             checked.add(made)  # on the CPU: this process needs no place on the GPU that the runs share
             settings.make_env(num_envs=1, device="cpu", seed=0).close()

@@ -23,6 +23,7 @@ from emix.learners.loop import Loop, run_loop
 from emix.learners.parts import Parts, Schedule
 from emix.learners.shared import pick, previous_actions
 from emix.nn.agent import RecurrentAgent
+from emix.ops.recurrent import Precision
 
 
 class Batch(NamedTuple):
@@ -51,16 +52,25 @@ class EnsembleMix:
         spec: sizes of the environment.
         device: where networks and batches live.
         seed: of the initial weights and of all draws; torch's global random state is neither used nor changed.
+        precision: of the agent networks' matrix products on CUDA; critics and mixer multiply as torch is set to.
     """
 
     capturable = True
 
-    def __init__(self, config: EnsembleMixConfig, spec: EnvSpec, *, device: torch.device | str, seed: int) -> None:
+    def __init__(
+        self,
+        config: EnsembleMixConfig,
+        spec: EnvSpec,
+        *,
+        device: torch.device | str,
+        seed: int,
+        precision: Precision = "float32",
+    ) -> None:
         self.config, self.spec, self.plan = config, spec, config.plan
         self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(seed)
-            self.agent = _make_agent(config, spec).to(self.device)  # theta
+            self.agent = _make_agent(config, spec, precision).to(self.device)  # theta
             self.critic = DecomposedCritic(config, spec, self.device)
             exploration_seed, test_seed = torch.randint(2**63 - 1, (2,)).tolist()
         self.optimiser = make_optimiser(config, self.agent, config.lr)
@@ -182,5 +192,5 @@ def actor_terms(
     return ActorTerms(advantage * log_prob, m * expected, entropy)
 
 
-def _make_agent(config: EnsembleMixConfig, spec: EnvSpec) -> nn.Module:
-    return RecurrentAgent(spec.obs_dim, spec.n_actions, spec.n_agents, config.hidden_dim)
+def _make_agent(config: EnsembleMixConfig, spec: EnvSpec, precision: Precision) -> nn.Module:
+    return RecurrentAgent(spec.obs_dim, spec.n_actions, spec.n_agents, config.hidden_dim, precision=precision)

@@ -59,7 +59,7 @@ class EpisodeData(Protocol):
 
 
 class Learner(Protocol):
-    """An algorithm on one environment; its class is called with (config, spec, device=..., seed=...)."""
+    """An algorithm on one environment; its class is called with (config, spec, device=..., seed=..., precision=...)."""
 
     device: torch.device  # where its networks and batches live
     capturable: bool  # whether ``act`` and ``update`` can be replayed as CUDA graphs: see ``emix.playing.graphs``

@@ -81,7 +81,23 @@ def greedy(scores: Tensor, avail: Tensor | None) -> Tensor:
 
 def pick(values: Tensor, actions: Tensor) -> Tensor:
     """The values of the given actions: ``[..., A], [...] -> [...]``."""
-    return values.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    return _Pick.apply(values, actions.unsqueeze(-1)).squeeze(-1)
+
+
+class _Pick(torch.autograd.Function):
+    """``gather`` of one place on the last axis. The gradient of torch's is a scatter, which a GPU does by sorting where
+    torch is to be deterministic, as training asks."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.size = values.shape[-1]
+        return values.gather(-1, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        return torch.where(torch.arange(ctx.size, device=index.device) == index, grad, 0.0), None
 
 
 def previous_actions(actions: Tensor, spec: EnvSpec) -> Tensor:

@@ -30,6 +30,7 @@ from emix.learners.plan import Plan
 from emix.learners.shared import Memory, check_fields, greedy, initial_memory, pick, previous_actions
 from emix.nn.agent import RecurrentAgent
 from emix.nn.mixer import IndependentMixer, MonotonicMixer, SumMixer
+from emix.ops.recurrent import Precision
 
 Mixer = Literal["none", "vdn", "qmix"]
 TargetKind = Literal["max", "lambda", "n_step"]
@@ -155,16 +156,27 @@ class ValueLearner:
         spec: sizes of the environment.
         device: where networks and batches live.
         seed: of the initial weights and of exploration; torch's global random state is neither used nor changed.
+        precision: of the agent networks' matrix products on CUDA, live and target.
     """
 
     capturable = True
 
-    def __init__(self, config: ValueConfig, spec: EnvSpec, *, device: torch.device | str, seed: int) -> None:
+    def __init__(
+        self,
+        config: ValueConfig,
+        spec: EnvSpec,
+        *,
+        device: torch.device | str,
+        seed: int,
+        precision: Precision = "float32",
+    ) -> None:
         self.config, self.spec, self.plan = config, spec, config.plan
         self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(seed)
-            networks = nn.ModuleDict({"agent": _make_agent(config, spec), "mixer": _make_mixer(config, spec)})
+            networks = nn.ModuleDict(
+                {"agent": _make_agent(config, spec, precision), "mixer": _make_mixer(config, spec)}
+            )
             exploration_seed = int(torch.randint(2**63 - 1, ()))
         self.networks = networks.to(self.device)  # theta
         self.targets = Target(self.networks, every=config.target_update_episodes)  # theta^-
@@ -253,8 +265,8 @@ class ValueLearner:
         self.targets.follow(episodes)
 
 
-def _make_agent(config: ValueConfig, spec: EnvSpec) -> nn.Module:
-    return RecurrentAgent(spec.obs_dim, spec.n_actions, spec.n_agents, config.hidden_dim)
+def _make_agent(config: ValueConfig, spec: EnvSpec, precision: Precision) -> nn.Module:
+    return RecurrentAgent(spec.obs_dim, spec.n_actions, spec.n_agents, config.hidden_dim, precision=precision)
 
 
 def _make_mixer(config: ValueConfig, spec: EnvSpec) -> nn.Module:

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from emix import ops
+from emix.ops.recurrent import Precision
 
 
 class RecurrentAgent(nn.Module):
@@ -17,10 +18,14 @@ class RecurrentAgent(nn.Module):
         n_actions: A, actions of an agent.
         n_agents: n.
         hidden_dim: H, units of the first layer and of the GRU, 1 to 256.
+        precision: of all its matrix products on CUDA, forward and backward: see ``emix.ops.recurrent``.
     """
 
-    def __init__(self, obs_dim: int, n_actions: int, n_agents: int, hidden_dim: int = 64) -> None:
+    def __init__(
+        self, obs_dim: int, n_actions: int, n_agents: int, hidden_dim: int = 64, *, precision: Precision = "float32"
+    ) -> None:
         super().__init__()
+        self.precision = precision
         self.encode = nn.Linear(obs_dim + n_actions + n_agents, hidden_dim)
         self.gru = nn.GRU(hidden_dim, hidden_dim)
         self.head = nn.Linear(hidden_dim, n_actions)
@@ -38,6 +43,5 @@ class RecurrentAgent(nn.Module):
         """
         first, last = self.encode, self.head
         w_ih, w_hh, b_ih, b_hh = self.gru.all_weights[0]  # of its one layer
-        return ops.agent_sequence(
-            obs, last_actions, hidden, first.weight, first.bias, w_ih, w_hh, b_ih, b_hh, last.weight, last.bias
-        )
+        weights = first.weight, first.bias, w_ih, w_hh, b_ih, b_hh, last.weight, last.bias
+        return ops.agent_sequence(obs, last_actions, hidden, *weights, precision=self.precision)

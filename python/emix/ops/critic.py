@@ -112,12 +112,26 @@ def _check(
     w_head: Tensor,
     b_head: Tensor,
 ) -> None:
+    given = {"state": state, "obs": obs, "w_in": w_in, "b_in": b_in, "w_hidden": w_hidden}
+    given |= {"b_hidden": b_hidden, "w_head": w_head, "b_head": b_head}
+    for name, tensor in given.items():
+        if not isinstance(tensor, Tensor):
+            raise UsageError(f"{name} must be a tensor, got {tensor!r}")
+        if not tensor.is_floating_point() or tensor.dtype != obs.dtype:
+            raise UsageError(
+                f"{name} must be a float16, bfloat16, float32 or float64 tensor of obs's type on a GPU, "
+                f"got {tensor.dtype}, and obs is {obs.dtype}"
+            )
+        if tensor.device != obs.device:
+            raise UsageError(f"{name} must be on {obs.device} like obs, got {tensor.device}")
     if obs.dim() < 2 or w_head.dim() != 3 or w_hidden.dim() != 3:
         raise UsageError(
             f"expected obs [..., n, O], w_hidden [N, H, H] and w_head [N, H, A + 1], "
             f"got {list(obs.shape)}, {list(w_hidden.shape)} and {list(w_head.shape)}"
         )
     members, hidden, outputs = w_head.shape
+    if members < 1 or hidden < 1 or outputs < 1:
+        raise UsageError(f"w_head must have shape [N, H, A + 1] with N and H at least 1, got {list(w_head.shape)}")
     states = state.shape[-1] if state.dim() else 0
     expected = {
         "state": (state, [*obs.shape[:-2], states]),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 
 from emix import learners
 from emix.data import EnvSpec, Replay, TransitionReplay
 from emix.errors import UsageError
 from emix.learners.learner import Learner
+from emix.ops.recurrent import Precision
 from emix.training.settings import Settings
 
 # The lengths that batches have on a GPU are so many parts of the episode limit.
@@ -15,8 +18,18 @@ LENGTHS = 8
 
 
 def make_learner(settings: Settings, spec: EnvSpec, device: torch.device, seed: int) -> Learner:
-    """The algorithm with its hyperparameters, for environments of ``spec``."""
-    return learners.get(settings.algorithm).learner(settings.learner, spec, device=device, seed=seed)
+    """The algorithm with its hyperparameters, for environments of ``spec``.
+
+    Raises:
+        UsageError: the run asks for a precision that the learner does not know.
+    """
+    learner = learners.get(settings.algorithm).learner
+    precision = settings.training.precision
+    if precision == "float32":  # what a learner that does not know the word computes in
+        return learner(settings.learner, spec, device=device, seed=seed)
+    if "precision" not in inspect.signature(learner).parameters:
+        raise UsageError(f"precision {precision}: {settings.algorithm} has no choice of it, use --precision float32")
+    return learner(settings.learner, spec, device=device, seed=seed, precision=precision)
 
 
 def make_data(
@@ -40,8 +53,8 @@ def make_data(
     return Replay(capacity, spec, record, device=device, seed=seed, multiple=multiple)
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device of that name, ``UsageError`` where this machine has none."""
+def resolve_device(name: str, precision: Precision = "float32") -> torch.device:
+    """The device of that name, ``UsageError`` where this machine has none, or none that multiplies in ``precision``."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -53,4 +66,12 @@ def resolve_device(name: str) -> torch.device:
         )
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"device expects cpu, cuda or cuda:<number>, got {name!r}")
+    if precision != "float32":
+        if device.type == "cpu":
+            raise UsageError(f"precision {precision} needs a GPU: on device 'cpu' it can only be float32")
+        if (capability := torch.cuda.get_device_capability(device)) < (8, 0):
+            raise UsageError(
+                f"precision {precision} needs a GPU of compute capability 8.0 or later, and device {name!r} has "
+                f"{capability[0]}.{capability[1]}: use --precision float32"
+            )
     return device

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
 from emix.errors import UsageError
+from emix.ops.recurrent import Precision
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class TrainingConfig:
     keep_memory: bool = True
     """Let the C library keep freed memory for what is allocated next (glibc; for the whole process): an update on the
     CPU otherwise waits for the system to clear the same pages each time. Numbers do not depend on it."""
+    precision: Precision = "float32"
+    """What the matrix products of the agent networks are computed in, forward and backward, on a GPU from compute
+    capability 8.0 on: tf32 and bf16 take its matrix units and round what they multiply. Part of what decides a run's
+    numbers; critics and mixers are torch's products, in float32 unless torch is told otherwise."""
     graphs: bool = True
     """On CUDA, replay updates and rollouts as CUDA graphs, of learners and environments that allow it. Numbers do not
     depend on it."""
@@ -49,6 +54,8 @@ class TrainingConfig:
                 raise UsageError(f"{name} expects {type(default).__name__}, got {value!r}")
             if type(value) is int and value < (0 if name == "seed" else 1):
                 raise UsageError(f"{name} expects {'0 or more' if name == 'seed' else 'at least 1'}, got {value}")
+        if self.precision not in get_args(Precision):
+            raise UsageError(f"precision expects {', '.join(get_args(Precision))}, got {self.precision!r}")
         if self.test_episodes % self.test_envs:
             raise UsageError(
                 f"test_episodes expects a multiple of test_envs, so that every environment plays the same number: "

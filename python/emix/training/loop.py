@@ -51,7 +51,7 @@ def train(run: Run, progress: Progress, stop: StopRequest) -> None:
     update = CapturedUpdate(learner, longest=source.spec.episode_limit) if state.captured else learner.update
     source.advance(counters.env_steps)
 
-    with deterministic(config.threads), closing(Journal(run, progress)) as journal:
+    with deterministic(config.threads, state.data.device), closing(Journal(run, progress)) as journal:
         if counters.env_steps == 0:
             with journal.watch("test"):
                 row = source.test(config.test_episodes)

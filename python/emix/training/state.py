@@ -54,7 +54,7 @@ class TrainingState:
             UsageError: the device, the environment or the algorithm is unknown, or the replay does not fit into memory.
         """
         training, group = settings.training, group or Alone()
-        seeds, device = spawn_seeds(training.seed), resolve_device(training.device)
+        seeds, device = spawn_seeds(training.seed), resolve_device(training.device, training.precision)
         with ExitStack() as opened:  # closes the environments where something below fails
             env = settings.make_env(num_envs=training.num_envs, device=training.device, seed=seeds.env)
             opened.callback(env.close)

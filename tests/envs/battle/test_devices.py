@@ -67,7 +67,7 @@ def test_the_course_of_a_battle(name, device):
     assert course(name, device) == json.loads(COURSES.read_text())[name]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", list_maps())
 def test_cpu_and_gpu_agree_on_every_map(name):
     for k, (found, expected) in enumerate(zip(play(name, "cuda"), play(name, "cpu"), strict=True)):

@@ -203,7 +203,7 @@ def test_pettingzoo():
     parallel_api_test(parallel_env("battle/3m", seed=1, checked=False), num_cycles=100)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 def test_a_step_does_not_wait_for_the_gpu():
     env = emix.make("battle/3m", num_envs=4, device="cuda")
     env.reset()
