@@ -7,7 +7,7 @@ import torch
 from emix.playing.rollout import collect
 
 from emix import learners
-from emix.data import Discrete, EnvSpec, Step
+from emix.data import Discrete, EnvSpec, Field, Step
 from emix.data.replay import Replay
 from emix.errors import UsageError
 from emix.learners.ensemble_mix import EnsembleMix
@@ -183,7 +183,8 @@ def test_greedy_acting_draws_nothing_and_sampling_tests_leave_exploration_alone(
 
 
 def replay_of(random_episodes, spec, batches=5):
-    replay = Replay(100, spec, device="cpu", seed=0)
+    record = (Field("probability", (spec.n_agents,), "float32", "observation"),)
+    replay = Replay(100, spec, record, device="cpu", seed=0)
     for seed in range(batches):
         episodes = random_episodes(seed=seed)
         replay.add(episodes, episodes.lengths)
@@ -355,7 +356,7 @@ def test_it_learns_to_answer_the_cues(name):
     }
     config = learners.make_config(name, learners.merged(learners.load_recipe(name).learner, quick))
     learner = learners.get(name).learner(config, env.spec, device="cpu", seed=1)
-    replay = Replay(500, env.spec, device="cpu", seed=0)
+    replay = Replay(500, env.spec, learner.actor.record, device="cpu", seed=0)
     for _ in range(50):
         rollout = collect(env, learner.actor, explore=True)
         replay.add(rollout.episodes, rollout.lengths)
