@@ -193,7 +193,7 @@ def run() -> Runner:
 class FakeConfig:
     """Of ``FakeLearner``; the loss becomes NaN at the update of this number."""
 
-    plan: Plan = Plan(batch_size=4, buffer_size=100)  # noqa: RUF009 - frozen
+    plan: Plan = Plan(batch_size=4, buffer_size=100)
     lr: float = 0.1
     nan_at: int = -1
 
