@@ -18,7 +18,7 @@ from plain_ensemble_mix import PlainEnsembleMix
 from plain_qmix import PlainQmix
 
 from emix import _host, learners
-from emix.bench.update import BATCH, SPECS, RandomEpisodes
+from emix.bench.update import SPECS, RandomEpisodes
 from emix.learners.ensemble_mix import EnsembleMix
 from emix.training.captured import CapturedUpdate
 
@@ -45,7 +45,7 @@ def _as_training_does(threads: int):
 @pytest.mark.parametrize("map_name", ["3m", "2s3z", "MMM2"])
 def test_update(compare: Callable[..., None], map_name: str, algorithm: str, threads: int, device: str) -> None:
     spec = SPECS[map_name]
-    batch = RandomEpisodes(spec, torch.device(device)).sample(BATCH)
+    batch = RandomEpisodes(spec, device=torch.device(device)).sample(32)
     config = learners.make_config(algorithm, {"hypernet_layers": 1})
     learner = learners.get(algorithm).learner(config, spec, device=device, seed=0)
     weights = {name: value.clone() for name, value in learner.networks.state_dict().items()}
@@ -65,7 +65,6 @@ def test_update(compare: Callable[..., None], map_name: str, algorithm: str, thr
 def test_ensemble_mix_update(compare: Callable[..., None], map_name: str, threads: int, device: str) -> None:
     """48 episodes, 10 members: an optimiser step for each time step, and one for all beside it."""
     spec = SPECS[map_name]
-    source = RandomEpisodes(spec, torch.device(device))
     make = learners.get("ensemble-mix")
 
     def learner_of(critic_update: str) -> EnsembleMix:
@@ -74,7 +73,7 @@ def test_ensemble_mix_update(compare: Callable[..., None], map_name: str, thread
 
     learner = learner_of("per_step")
     peer = PlainEnsembleMix(learner)
-    batch = learner.draw(source, BATCH)
+    batch = learner.draw(RandomEpisodes(spec, learner.actor.record, device=torch.device(device)))
     torch.testing.assert_close(peer.update(batch), learner.update(batch)["loss"].cpu(), rtol=1e-3, atol=1e-4)
     candidates = {
         "emix": partial(learner.update, batch),

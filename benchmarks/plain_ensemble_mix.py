@@ -15,7 +15,7 @@ from plain_qmix import UnrolledAgent
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emix.envs.core import EnvSpec
+from emix.data import EnvSpec, Episodes
 from emix.learners.ensemble_mix import Batch, EnsembleMix
 
 EMBED = 32
@@ -70,7 +70,7 @@ class PlainEnsembleMix:
 
     def __init__(self, learner: EnsembleMix) -> None:
         config, spec = learner.config, learner.spec
-        self.config, self.spec, self.floor = config, spec, learner.epsilon
+        self.config, self.spec, self.floor = config, spec, learner.epsilon.value
         self.agent = UnrolledAgent(spec.obs_dim + spec.n_actions + spec.n_agents, spec.n_actions)
         self.critics = Critics(spec, config.members, config.critic_dim)
         self._load(learner)

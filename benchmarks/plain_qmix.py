@@ -16,7 +16,7 @@ from emix.learners.episodes import Episodes
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emix.envs.core import EnvSpec
+from emix.data import EnvSpec, Episodes
 
 GAMMA, LAMBDA, CLIP, EMBED, HIDDEN = 0.99, 0.8, 10.0, 32, 64
 

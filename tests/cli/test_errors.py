@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from emix.cli import main
-from emix.training import make_settings, write_config
+from emix.training import make_settings
+from emix.training.settings import write_config
 
 
 def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -60,6 +61,21 @@ def tree(folder: Path) -> dict[str, bytes]:
         (["train", "smix", "matrix/msteps-5", "--test-episodes", "7"], "got 7 and 4"),
         (["train", "smix", "matrix/msteps-5", "--learner.lr", "-1"], "lr: expected a number above 0, got -1.0"),
         (["train", "smix", "matrix/msteps-5", "--learner.mixer", "qmx"], "invalid choice 'qmx'"),
+        (
+            ["train", "smix", "matrix/msteps-5", "--learner.plan.batch-size", "9"],
+            "Perhaps you meant: --plan.batch-size",
+        ),
+        (["train", "smix", "matrix/msteps-5", "--plan.batch-size", "0"], "batch_size expects an integer of at least 1"),
+        (
+            ["train", "smix", "matrix/msteps-5", "--plan.buffer-size", "31"],
+            "buffer_size expects at least batch_size (32)",
+        ),
+        (
+            ["train", "smix", "matrix/msteps-5", "--plan.batch-size", "2", "--plan.buffer-size", "3"],
+            "plan.buffer_size expects room for a rollout, 4 episodes of 4 environments, got 3",
+        ),
+        (["train", "smix", "matrix/msteps-5", "--import", "nowhere.py"], "--import nowhere.py: there is no such file"),
+        (["plot", "nowhere", "--import", "no_such_module"], "--import no_such_module fails (ModuleNotFoundError"),
         (["train", "smix", "matrix/msteps-5", "--device", "gpu"], "device expects cpu, cuda or cuda:<number>, got"),
         (["train", "smix", "matrix/msteps-5", "--precision", "bf16"], "precision bf16 needs a GPU: on device 'cpu' it"),
         (["train", "smix", "matrix/msteps-5", "--precision", "fp16"], "invalid choice 'fp16'"),
@@ -114,7 +130,7 @@ def test_a_lost_checkpoint_does_not_cost_the_metrics(capsys, folder):
     assert (folder / "metrics.jsonl").read_bytes() == before["metrics.jsonl"]
 
 
-@pytest.mark.parametrize("text", ["", '{"format": 2}', '{"format": 9, "parts": {}}'])
+@pytest.mark.parametrize("text", ["", '{"format": 3}', '{"format": 2, "parts": {}}'])
 def test_a_foreign_checkpoint(capsys, folder, text):
     (folder / "checkpoint").mkdir()
     (folder / "checkpoint" / "manifest.json").write_text(text)

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from emix.cli import main
-from emix.training import make_settings, write_config
+from emix.training import make_settings
+from emix.training.settings import write_config
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +19,8 @@ def run(tmp_path_factory) -> Path:
     options = {
         "steps": 100,
         "num-envs": 2,
-        "batch-episodes": 2,
-        "buffer-episodes": 8,
+        "plan.batch-size": 2,
+        "plan.buffer-size": 8,
         "test-envs": 2,
         "test-episodes": 2,
     }
@@ -50,7 +51,7 @@ def error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 def test_a_gif(run, tmp_path, capsys):
     out = tmp_path / "new folder" / "film.gif"
     title, result, path = replay(capsys, run, out, "--pictures-per-step", "2")
-    assert title.startswith("iql on battle/3m after ")
+    assert title.startswith("iql,env.episode_limit=20,num_envs=2,plan.batch_size=2,plan.buffer_size=8 on battle/3m ")
     assert title.endswith(" environment steps, 1 episodes")
     assert path == str(out)
     words = result.split(" after ")

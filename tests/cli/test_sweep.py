@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from emix.cli import main
+from emix.cli.sweep import _combinations
 from emix.cli.sweep_display import Display
 from emix.training import make_settings
 from emix.training.sweep import Job
 
 ENV = "matrix/penalty-2x3"
-QUICK = ["--batch-episodes", "4", "--buffer-episodes", "100", "--test-episodes", "4"]
+QUICK = ["--plan.batch-size", "4", "--plan.buffer-size", "100", "--test-episodes", "4"]
+NAME = "plan.batch_size=4,plan.buffer_size=100"  # of what differs from the recipe
 
 
 def sweep(folder: Path, *options: str, algorithms: str = "vdn,iql", env: str = ENV) -> list[str]:
@@ -40,6 +42,15 @@ def sweep(folder: Path, *options: str, algorithms: str = "vdn,iql", env: str = E
         (["sweep", "smix", ENV, "--run_dir=x"], "has no --run-dir, because it makes several runs: use --runs"),
         (["sweep", "smix", ENV, "--setps", "9"], "Unrecognized options: --setps"),
         (["sweep", "smix", ENV, "--steps", "0"], "steps expects at least 1, got 0"),
+        (["sweep", "smix", ENV, "--learner.td-lambda", "0,x"], "invalid literal for float: 'x'"),
+        (
+            ["sweep", "smix", ENV, "--steps", "100,200"],
+            "runs that differ in training.steps alone would share runs/smix/matrix/penalty-2x3/1, because a run is not",
+        ),
+        (
+            ["sweep", "smix", ENV, "--log-interval", "5,6"],
+            "runs that differ in training.log_interval alone would share",
+        ),
         (["sweep", "smix", ENV, "--device", "cuda:99"], "device 'cuda:99' is not there"),
         (["sweep", "smix", "prey/stag-hunt", "--env-option", "punish=1"], "unknown option 'punish', the only one is"),
     ],
@@ -67,13 +78,14 @@ def test_runs_are_made_skipped_and_extended(tmp_path, capsys):
     ]
     for algorithm in ("vdn", "iql"):
         for seed in (1, 3):
-            folder = tmp_path / algorithm / ENV / str(seed)
-            assert f"started {algorithm} on {ENV}, seed {seed}, in {folder}" in lines
-            assert any(line.startswith(f"done    {algorithm} on {ENV}, seed {seed}: test return ") for line in lines)
+            name = f"{algorithm},{NAME}"
+            folder = tmp_path / name / ENV / str(seed)
+            assert f"started {name} on {ENV}, seed {seed}, in {folder}" in lines
+            assert any(line.startswith(f"done    {name} on {ENV}, seed {seed}: test return ") for line in lines)
             assert (folder / "log.txt").read_text().startswith(f"{algorithm} (recipe {algorithm}@paper, version 1) on")
     results = json.loads((tmp_path / "sweep.json").read_text())["results"]
     assert [(row["algorithm"], row["seeds"]) for row in results] == [("vdn", [1, 3]), ("iql", [1, 3])]
-    summaries = [json.loads((tmp_path / "iql" / ENV / seed / "summary.json").read_text()) for seed in "13"]
+    summaries = [json.loads((tmp_path / f"iql,{NAME}" / ENV / seed / "summary.json").read_text()) for seed in "13"]
     assert results[1]["values"] == [summary["test_return_mean"] for summary in summaries]
     assert f"{results[1]['mean']:.3f}" in out
     assert "\x1b" not in out
@@ -86,22 +98,65 @@ def test_runs_are_made_skipped_and_extended(tmp_path, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("log.txt")}
 
     assert main(sweep(tmp_path, "--seeds", "3", "--steps", "60", algorithms="vdn")) == 0
-    folder = tmp_path / "vdn" / ENV / "3"
+    folder = tmp_path / f"vdn,{NAME}" / ENV / "3"
     assert f"resuming {folder} at 40 of 60 environment steps" in (folder / "log.txt").read_text()
     assert json.loads((folder / "summary.json").read_text())["env_steps"] == 60
 
-    assert main(sweep(tmp_path, "--seeds", "1", "--steps", "40", "--learner.lr", "0.1")) == 2
-    assert "holds a run with learner lr 0.0005, and the sweep asks for 0.1" in capsys.readouterr().err
+    assert main(sweep(tmp_path, "--seeds", "1", "--steps", "40", "--test-envs", "2")) == 2
+    assert (
+        "holds a run with training.test_envs 4, not 2 as is asked for: give the sweep another folder"
+        in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "combinations"),
+    [
+        ([], [[]]),
+        (["--no-graphs", "--steps", "9"], [["--no-graphs", "--steps", "9"]]),
+        (["--learner.lr", "1,2"], [["--learner.lr", "1"], ["--learner.lr", "2"]]),
+        (["--learner.lr=1,2"], [["--learner.lr=1"], ["--learner.lr=2"]]),
+        (["--env-option", "reward=sparse,dense"], [["--env-option", f"reward={each}"] for each in ("sparse", "dense")]),
+        (["--env-option=sight=1,2"], [["--env-option=sight=1"], ["--env-option=sight=2"]]),
+        (["--env-option", "sizes=[1,2]"], [["--env-option", "sizes=[1,2]"]]),
+        (["--env-option", "sizes=[1,2],[3]"], [["--env-option", "sizes=[1,2]"], ["--env-option", "sizes=[3]"]]),
+        (["--import", "a,b.py"], [["--import", "a,b.py"]]),
+        (
+            ["--learner.lr", "1,2", "--graphs", "--plan.batch-size=3,4"],
+            [["--learner.lr", a, "--graphs", f"--plan.batch-size={b}"] for a in "12" for b in "34"],
+        ),
+    ],
+)
+def test_lists_of_values(options, combinations):
+    assert _combinations(options) == combinations
+
+
+def test_a_sweep_over_values(tmp_path, capsys):
+    options = ["--learner.td-lambda", "0,0.8", "--num-envs=2,4", "--seeds", "1", "--steps", "8", "--jobs", "4"]
+    assert main(sweep(tmp_path, *options, algorithms="smix")) == 0
+    out = capsys.readouterr().out
+    assert "4 runs, 0 of them finished before" in out
+    rows = json.loads((tmp_path / "sweep.json").read_text())["results"]
+    configurations = [
+        f"num_envs=2,{NAME},td_lambda=0", f"{NAME},td_lambda=0", f"num_envs=2,{NAME}", NAME
+    ]  # fmt: skip
+    assert [row["configuration"] for row in rows] == configurations  # the recipe has lambda 0.8 and 4 environments
+    assert [row["algorithm"] for row in rows] == ["smix"] * 4
+    for configuration in configurations:
+        assert (tmp_path / f"smix,{configuration}" / ENV / "1" / "summary.json").exists()
+    lines = (tmp_path / "sweep.csv").read_text().splitlines()
+    assert lines[0].startswith("env,algorithm,configuration,")
+    assert lines[2].startswith(f'{ENV},smix,"{NAME},td_lambda=0",smix@paper,')
 
 
 def test_a_failed_run_does_not_stop_the_others(tmp_path, capsys):
-    folder = tmp_path / "vdn" / ENV / "1"
+    folder = tmp_path / f"vdn,{NAME}" / ENV / "1"
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text("")  # what `emix train` refuses to overwrite
     assert main(sweep(tmp_path, "--seeds", "1-2", "--steps", "8", "--jobs", "1", algorithms="vdn")) == 1
     captured = capsys.readouterr()
-    assert captured.err.startswith(f"emix: failed: vdn on {ENV}, seed 1: {folder} already holds a run")
-    assert f"done    vdn on {ENV}, seed 2" in captured.out
+    assert captured.err.startswith(f"emix: failed: vdn,{NAME} on {ENV}, seed 1: {folder} already holds a run")
+    assert f"done    vdn,{NAME} on {ENV}, seed 2" in captured.out
     assert "1 of 2" in captured.out
     runs = json.loads((tmp_path / "sweep.json").read_text())["runs"]
     assert [(run["state"], run["summary"] is None) for run in runs] == [("failed", True), ("done", False)]
@@ -111,7 +166,7 @@ def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(tmp_path, capsys):
     arguments = sweep(tmp_path, "--seeds", "1-3", "--steps", "3000", "--jobs", "2", algorithms="iql")
     command = [sys.executable, "-m", "emix", *arguments, "--log-interval", "4"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    folders = [tmp_path / "iql" / ENV / str(seed) for seed in (1, 2, 3)]
+    folders = [tmp_path / f"iql,{NAME}" / ENV / str(seed) for seed in (1, 2, 3)]
     deadline = time.monotonic() + 120
     while not all((folder / "metrics.jsonl").exists() for folder in folders[:2]):
         assert process.poll() is None, process.communicate()
@@ -122,7 +177,7 @@ def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(tmp_path, capsys):
     assert process.returncode == 130
     assert err == "emix: stopped; the same command goes on\n"
     assert out.count("started") == 2
-    assert f"stopped iql on {ENV}, seed 1" in out
+    assert f"stopped iql,{NAME} on {ENV}, seed 1" in out
     for folder in folders[:2]:
         steps = json.loads((folder / "checkpoint" / "manifest.json").read_text())["counters"]["env_steps"]
         assert 0 < steps < 3000

@@ -14,12 +14,13 @@ import pytest
 from PIL import Image
 
 from emix.cli import main
-from emix.training import make_settings, read_rows, write_config
+from emix.training import make_settings, read_rows
+from emix.training.settings import write_config
 
 RUN = [
     "train", "smix", "matrix/msteps-5", "--steps", "6000", "--seed", "5", "--learner.lr", "0.001",
     "--log-interval", "200", "--test-interval", "1000", "--checkpoint-interval", "150",
-    "--batch-episodes", "8", "--buffer-episodes", "1000",
+    "--plan.batch-size", "8", "--plan.buffer-size", "1000",
 ]  # fmt: skip
 
 
@@ -61,6 +62,7 @@ def test_what_is_printed_and_written(reference):
     assert lines[0] == f"smix (recipe smix@paper, version 1) on matrix/msteps-5, seed 5, in {folder}"
     assert "steps 6000 (" in lines[1]
     assert "learner.lr 0.001 (0.0005)" in lines[1]
+    assert "plan.batch_size 8 (32)" in lines[1]
     assert lines[2] == (
         "updates: 1 per 4 episodes, that is 1 per 20 environment steps where episodes last the full 5 steps"
     )
@@ -121,7 +123,7 @@ def test_a_finished_run(reference, tmp_path, capsys):
     assert main(["resume", folder]) == 0
     assert f"{folder} is finished (6,00" in capsys.readouterr().out
     assert main(["resume", folder, "--steps", "10"]) == 2
-    assert "--steps expects at least the 6,00" in capsys.readouterr().err
+    assert "steps expects at least the 6,00" in capsys.readouterr().err
 
     assert main(["eval", folder, "--episodes", "6"]) == 0
     first = capsys.readouterr().out

@@ -16,8 +16,8 @@ from emix.learners.ensemble_mix import Batch, EnsembleMix
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
 from emix.learners.learner import Acted
 from emix.learners.value import EpsilonGreedyActor, ValueConfig, ValueLearner
-from emix.playing import Stopwatch, collect, evaluate
-from emix.training import CapturedRollout, CapturedUpdate
+from emix.playing import CapturedRollout, Stopwatch, collect, evaluate
+from emix.training import CapturedUpdate
 
 SMALL = {"critic_dim": 16, "hidden_dim": 8, "critic_update": "batched", "epsilon_anneal_time": 300}
 CONFIGS = {
@@ -170,7 +170,7 @@ def test_which_environments_are_captured(env, allowed, tape, monkeypatch):
     env = env()
     monkeypatch.setattr(captured, "CudaGraphs", lambda learner, device: tape())
     one = learner("smix", env.spec).actor
-    players = [source._player(env, one, explore=True, capture=each) for each in (None, CapturedRollout)]
+    players = [source._player(env, one, explore=True, captured=each) for each in (False, True)]
     assert [isinstance(each, CapturedRollout) for each in players] == [False, allowed]
     for player in players:
         assert player(stopwatch=Stopwatch()).lengths.min() > 0

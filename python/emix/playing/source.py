@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from emix.data import EnvSpec
 from emix.envs.core import Env, advance, capturable
+from emix.playing.captured import CapturedRollout
 from emix.playing.evaluate import evaluate
 from emix.playing.random import RandomActor
 from emix.playing.rollout import Policy, Rollout, collect
@@ -56,7 +57,7 @@ class Local:
         actor: the learner's.
         random_steps: environment steps at the start that a ``RandomActor`` plays.
         seed: of the random actor.
-        capture: ``CapturedRollout``, where rollouts are to be CUDA graphs and the environment allows it.
+        captured: whether rollouts are CUDA graphs, where the environment allows it.
     """
 
     def __init__(
@@ -67,15 +68,15 @@ class Local:
         *,
         random_steps: int = 0,
         seed: int = 0,
-        capture: Callable[..., Any] | None = None,
+        captured: bool = False,
     ) -> None:
         self.env, self.test_env, self.random_steps = env, test_env, random_steps
         self.spec, self.num_envs = env.spec, env.num_envs
         self.actor, self.random_actor = actor, RandomActor(env.spec, actor.record, device=env.device, seed=seed)
         self.env_steps = 0
-        self._play = _player(env, actor, explore=True, capture=capture)
+        self._play = _player(env, actor, explore=True, captured=captured)
         self._play_at_random = partial(collect, env, self.random_actor, explore=True)
-        self._test = _player(test_env, actor, explore=False, capture=capture)
+        self._test = _player(test_env, actor, explore=False, captured=captured)
 
     def collect(self, *, stopwatch: Stopwatch) -> Rollout:
         """An episode of each environment, at random before ``random_steps``; the stopwatch gets the time."""
@@ -111,8 +112,8 @@ class Local:
         self.test_env.close()
 
 
-def _player(env: Env, actor: Policy, *, explore: bool, capture: Callable[..., Any] | None) -> Callable[..., Rollout]:
+def _player(env: Env, actor: Policy, *, explore: bool, captured: bool) -> Callable[..., Rollout]:
     """What plays an episode in every environment."""
-    if capture is not None and capturable(env):
-        return capture(env, actor, explore=explore)
+    if captured and capturable(env):
+        return CapturedRollout(env, actor, explore=explore)
     return partial(collect, env, actor, explore=explore)

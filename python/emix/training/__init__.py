@@ -3,7 +3,6 @@
 ``docs/training.md`` shows how the pieces work alone.
 """
 
-from emix.playing.captured import CapturedRollout
 from emix.training.captured import CapturedUpdate
 from emix.training.config import TrainingConfig
 from emix.training.loop import DivergenceError
@@ -16,7 +15,6 @@ from emix.training.state import TrainingState
 from emix.training.trained import Trained, load
 
 __all__ = [
-    "CapturedRollout",
     "CapturedUpdate",
     "DivergenceError",
     "Result",

@@ -14,7 +14,6 @@ from emix.data import Replay, TransitionReplay
 from emix.distributed import Alone, Group
 from emix.errors import UsageError
 from emix.learners.learner import Learner
-from emix.playing.captured import CapturedRollout
 from emix.playing.rollout import Rollout
 from emix.playing.source import Local, Source
 from emix.training import checkpoint
@@ -64,9 +63,8 @@ class TrainingState:
             learner.parts.join(group)
             data = make_data(learner, env.spec, training.num_envs, device, seeds.replay)
             captured = training.graphs and learner.capturable and device.type == "cuda"
-            capture = CapturedRollout if captured else None
             random = {"random_steps": learner.plan.random_steps, "seed": seeds.random_actor}
-            source = Local(env, test_env, learner.actor, capture=capture, **random)
+            source = Local(env, test_env, learner.actor, captured=captured, **random)
             opened.pop_all()
         return cls(source, learner, data, captured, group)
 

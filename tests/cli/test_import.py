@@ -1,0 +1,86 @@
+"""``--import``: a learner and its recipes that are in a file of the user's."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emix import learners
+from emix.cli import main
+from emix.training import read_settings
+
+MODULE = '''
+"""Independent learners under another name, with a recipe."""
+from pathlib import Path
+
+from emix.learners import register_learner
+from emix.learners.value import ValueConfig, ValueLearner
+
+register_learner("mine", ValueLearner, ValueConfig, Path(__file__).parent / "recipes")
+'''
+RECIPE = """
+version: 3
+source: a test
+learner: {mixer: none, target: max, plan: {batch_size: 4, buffer_size: 50}}
+training: {num_envs: 2, test_envs: 2, test_episodes: 2, steps: 40}
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "code"
+    (folder / "recipes").mkdir(parents=True)
+    (folder / "my_learner.py").write_text(MODULE)
+    (folder / "recipes" / "quick.yaml").write_text(RECIPE)
+    yield folder / "my_learner.py"
+    learners._ALGORITHMS.pop("mine", None)
+    sys.modules.pop("my_learner", None)
+
+
+def emix(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, which has imported nothing before."""
+    command = [sys.executable, "-m", "emix", *map(str, arguments)]
+    env = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=env, check=False)
+
+
+def test_a_learner_of_ones_own(module, tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(["train", "mine@quick", "matrix/penalty-2x3", "--import", str(module), "--run-dir", str(folder)]) == 0
+    assert capsys.readouterr().out.startswith("mine@quick (recipe mine@quick, version 3) on matrix/penalty-2x3, seed 0")
+    assert read_settings(folder).imports == (str(module),)
+    assert read_settings(folder).name == "mine@quick"
+
+    # The account that named the module need not do so again; another one must.
+    film, picture = tmp_path / "film.gif", tmp_path / "curves.png"
+    for arguments in (["eval", folder, "--episodes", 2], ["plot", folder, "--out", picture], ["resume", folder]):
+        done = emix(*arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert picture.exists()
+    stranger = {"XDG_CONFIG_HOME": str(tmp_path / "stranger")}
+    for arguments in (["eval", folder], ["plot", folder], ["resume", folder], ["replay", folder, film]):
+        done = emix(*arguments, **stranger)
+        assert done.returncode == 2
+        assert f"{folder} was trained with --import {module}, which nobody on this account has imported" in done.stderr
+    assert emix("eval", folder, "--episodes", 2, "--import", module, **stranger).returncode == 0
+    assert emix("eval", folder, "--episodes", 2, **stranger).returncode == 0
+
+
+def test_a_sweep_with_a_learner_of_ones_own(module, tmp_path, capsys):
+    arguments = ["sweep", "mine@quick", "matrix/penalty-2x3", f"--import={module}", "--learner.gamma", "0.5,0.99"]
+    assert main([*arguments, "--seeds", "1", "--runs", str(tmp_path / "runs")]) == 0
+    rows = json.loads((tmp_path / "runs" / "sweep.json").read_text())["results"]
+    assert [(row["algorithm"], row["configuration"], len(row["values"])) for row in rows] == [
+        ("mine@quick", "gamma=0.5", 1),
+        ("mine@quick", "", 1),
+    ]
+
+
+def test_without_the_import_there_is_no_such_algorithm(capsys):
+    assert main(["train", "mine@quick", "matrix/penalty-2x3"]) == 2
+    assert "unknown algorithm 'mine'" in capsys.readouterr().err
