@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 
 import torch
-from emix.learners.episodes import Episodes
 from plain_qmix import UnrolledAgent
 from torch import Tensor, nn
 from torch.nn import functional

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from emix.learners.episodes import Episodes
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -4,7 +4,6 @@ import warnings
 
 import pytest
 import torch
-from emix.playing.rollout import collect
 
 from emix import learners
 from emix.data import Discrete, EnvSpec, Field, Step
@@ -13,6 +12,7 @@ from emix.errors import UsageError
 from emix.learners.ensemble_mix import EnsembleMix
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
 from emix.learners.plan import Plan
+from emix.playing.rollout import collect
 from tests.learners import slow_ensemble_mix as slow
 
 DOP = {"members": 1, "bonus": "none", "c1": 0.0, "c2": 0.0, "actor": "on_policy", "norm": "bti"}

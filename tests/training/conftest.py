@@ -15,7 +15,6 @@ from emix import learners
 from emix.data import EnvSpec, Episodes, Field, Step
 from emix.distributed import Group
 from emix.learners.learner import Acted
-from emix.learners.loop import run_loop
 from emix.learners.parts import Parts
 from emix.learners.plan import Plan
 from emix.training import Run, Settings, TrainingState, make_settings
