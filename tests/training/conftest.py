@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tape import Tape
 
 from emix.envs.core import EnvSpec, Step
 from emix.training import Progress, Settings, StopRequest, TrainingState, make_settings, train
+from tests.tape import Tape
 
 
 @pytest.fixture(autouse=True)
