@@ -3,14 +3,15 @@
     pytest benchmarks/bench_recurrent.py
 
 Forward, and forward and backward with gradients to the input and every weight; acting is one step for a few rows. Every
-peer's results are compared with ours before they are timed. On CUDA the times are device times in a CUDA graph, and
-ours come in the narrow precisions, too. On the CPU what dominates the peers is fresh memory: compare them under the
-same allocator (MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 keeps what was freed).
+peer's results are compared with ours before they are timed. All is float32, as the rows say, and cuDNN is kept from
+tf32; on CUDA ours come in the narrow precisions, too, named in the column. There the times are device times in a CUDA
+graph. On the CPU what dominates the peers is fresh memory: compare them under the same allocator
+(MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 keeps what was freed).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -30,6 +31,12 @@ NARROW = {"emix tf32": 3e-2, "emix bf16": 1e-1}  # how far from ours in float32,
 CASES = [(device, peer) for device in DEVICES for peer in [*PEERS, *(NARROW if device == "cuda" else ())]]
 
 Call = Callable[[], tuple[Tensor, ...]]
+
+
+@pytest.fixture(autouse=True)
+def _float32() -> Iterator[None]:
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # nn.GRU's default is tf32
+        yield
 
 
 def of_ours(peer: str) -> dict[str, str]:
@@ -125,7 +132,7 @@ def run(
     make: Callable[[str], tuple[Call, list[Tensor]]],
 ) -> None:
     (ours, our_wanted), (call, wanted) = make("emix"), make(peer)
-    x_first = " gru " in row
+    x_first, row = " gru " in row, f"{row}, float32"
     with torch.no_grad():
         compare(peer, ours(), call(), x_first=x_first)
     if direction == "forward":

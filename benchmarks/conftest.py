@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import torch
 
-from emix.bench.measure import device_times, median_times
+from emix.bench.measure import median_times, repeated
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 # Once such a block was freed, glibc keeps smaller ones: else the first calls would pay for new pages of their results.
@@ -22,11 +22,24 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def record() -> Callable[[str, str, Callable[[], object], str], None]:
-    """Time a call (on CUDA: on the device alone) and put its median into the table under (row, column)."""
+def record(benchmark: object) -> Callable[[str, str, Callable[[], object], str], None]:
+    """Time a call by pytest-benchmark (on CUDA: on the device alone) and put its median into the table under (row,
+    column)."""
 
     def run(row: str, column: str, call: Callable[[], object], device: str) -> None:
-        TABLE[row][column] = device_times({column: call}, torch.device(device))[column] * 1e6
+        calls, timed = 1, call
+        if device == "cuda":
+            replay, calls = repeated(call, torch.device(device))
+
+            def timed() -> None:
+                replay()
+                torch.cuda.synchronize()
+
+        else:
+            call()
+        benchmark.group = row
+        benchmark(timed)
+        TABLE[row][column] = benchmark.stats.stats.median / calls * 1e6
 
     return run
 

@@ -25,7 +25,7 @@ ALLOWED = {
     "envs": BOTTOM | {"data", "ops"},
     "learners": BOTTOM | {"data", "distributed", "nn", "ops"},
     "playing": BOTTOM | {"data", "envs", "learners"},
-    "training": BOTTOM | {"data", "distributed", "envs", "learners", "playing"},
+    "training": BOTTOM | {"data", "distributed", "envs", "learners", "ops", "playing"},
     "bench": BOTTOM | {"data", "distributed", "envs", "learners", "nn", "ops", "playing", "training"},
     "cli": BOTTOM | {"", "bench", "data", "envs", "learners", "ops", "playing", "training"},
 }

@@ -15,18 +15,19 @@ struct Transposed {
 
 template <class F>
 __global__ void __launch_bounds__(kThreads) transpose_weights(const __grid_constant__ Sequence p, Transposed<F> to) {
-  const int64_t H = p.hidden, E = p.encoded(), C = p.in_columns();
-  const auto turn = [&](const void* from, int64_t rows, int64_t columns, F* into, auto source) {
+  const int64_t E = p.encoded(), C = p.in_columns();
+  const int H = static_cast<int>(p.hidden);
+  const auto turn = [&](const void* from, int64_t rows, int columns, F* into, auto source) {
     for (int64_t row = blockIdx.x; row < rows; row += gridDim.x)
-      for (int64_t column = threadIdx.x; column < columns; column += kThreads)
+      for (int column = threadIdx.x; column < columns; column += kThreads)
         into[row * columns + column] = static_cast<const F*>(from)[source(column) * rows + row];
   };
-  const auto same = [](int64_t row) { return row; };
-  turn(p.w_ih, E, 3 * H, to.ih, [&](int64_t row) { return row < H ? row + 2 * H : row - H; });  // n, r, z
+  const auto same = [](int row) { return row; };
+  turn(p.w_ih, E, 3 * H, to.ih, [&](int row) { return row < H ? row + 2 * H : row - H; });  // n, r, z
   turn(p.w_hh, H, 3 * H, to.hh, same);
   if (!p.is_agent) return;
   turn(p.w_in, C, H, to.in, same);
-  turn(p.w_out, H, p.actions, to.out, same);
+  turn(p.w_out, H, static_cast<int>(p.actions), to.out, same);
 }
 
 // Blocks on a multiprocessor at once, which caps the registers: in float32 the weights leave shared memory for two at

@@ -108,6 +108,31 @@ def test_interrupted_killed_and_resumed_gives_the_same_bytes(reference, tmp_path
     assert (folder / "metrics.jsonl").read_bytes() == (reference[0] / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("algorithm", ["smix", "ensemble-mix"])
+def test_killed_and_resumed_on_a_gpu_gives_the_same_bytes(tmp_path, algorithm):
+    """With CUDA graphs of updates, rollouts and tests, which each process captures anew."""
+    run = [
+        "train", algorithm, "battle/3m", "--device", "cuda", "--steps", "8000", "--seed", "5", "--num-envs", "4",
+        "--log-interval", "400", "--test-interval", "2000", "--test-episodes", "8", "--checkpoint-interval", "300",
+        "--batch-episodes", "16", "--buffer-episodes", "200",
+    ]  # fmt: skip
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    code, _, err = finish(start(*run, "--run-dir", str(whole)))
+    assert code == 0, err
+    assert rows(whole) > 20
+
+    for command, seen in (([*run, "--run-dir"], 4), (["resume"], 10)):
+        process = start(*command, str(folder))
+        wait_until(lambda: rows(folder) > seen, process)  # noqa: B023
+        process.kill()
+        assert finish(process)[0] == -signal.SIGKILL
+    code, out, err = finish(start("resume", str(folder)))
+    assert code == 0, err
+    assert out.startswith(f"resuming {folder} at ")
+    assert (folder / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
 def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path):
     settings = make_settings("iql", "matrix/msteps-5", training={"steps": 50})
     write_config(tmp_path, settings, episode_limit=5)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from emix import learners, ops
-from emix.envs.core import Step
+from emix.data import Step
 from emix.learners.ensemble_mix import Batch
 
 NAMES = ["iql", "smix", "dop", "ensemble-mix"]
@@ -34,7 +34,7 @@ def act_and_update(learner, spec, episodes):
     zeros = {"obs": torch.zeros(2, spec.n_agents, spec.obs_dim), "state": torch.zeros(2, spec.state_dim)}
     avail = torch.ones(2, spec.n_agents, spec.n_actions, dtype=torch.bool)
     step = Step(**zeros, avail=avail, reward=flags.float(), terminated=flags, truncated=flags)
-    actions, _ = learner.act(step, learner.initial_memory(2), explore=True)
+    actions, *_ = learner.actor.act(step, learner.actor.initial_memory(2), explore=True)
     batch = Batch(episodes, episodes[:4]) if hasattr(learner, "critic") else episodes
     return {"actions": actions} | learner.update(batch)
 

@@ -82,7 +82,7 @@ def test_unknown_or_missing_fields_are_refused():
         (good + "env: 3\n", "env expects names with values, got 3"),
         (
             good.replace("lr: 0.001", "plan: {batch: 3}"),
-            "smix@mine: plan: unknown hyperparameter 'batch': did you mean",
+            "smix: plan: unknown hyperparameter 'batch': did you mean",
         ),
         (good.replace("lr: 0.001", "plan: 3"), "plan: expected a Plan, got 3"),
         (good.replace("source: here\n", ""), "expected the fields"),

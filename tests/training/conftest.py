@@ -8,8 +8,6 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from tests.scripted import CountingPolicy, ScriptedEnv
-from tests.tape import Tape
 
 from emix import learners
 from emix.data import EnvSpec, Episodes, Field, Step
@@ -20,6 +18,8 @@ from emix.learners.plan import Plan
 from emix.training import Run, Settings, TrainingState, make_settings
 from emix.training.loop import StopRequest, train
 from emix.training.progress import Progress
+from tests.scripted import CountingPolicy, ScriptedEnv
+from tests.tape import Tape
 
 
 @pytest.fixture(autouse=True)

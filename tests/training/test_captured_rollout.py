@@ -13,22 +13,14 @@ import emix.playing.source as source
 from emix.data.episodes import joined
 from emix.errors import UsageError
 from emix.learners.ensemble_mix import Batch, EnsembleMix
-from emix.learners.ensemble_mix_config import EnsembleMixConfig
 from emix.learners.learner import Acted
-from emix.learners.value import EpsilonGreedyActor, ValueConfig, ValueLearner
+from emix.learners.value import EpsilonGreedyActor
 from emix.playing import CapturedRollout, Stopwatch, collect, evaluate
 from emix.training import CapturedUpdate
+from tests.training.test_captured import LEARNERS, make_learner
 
-SMALL = {"critic_dim": 16, "hidden_dim": 8, "critic_update": "batched", "epsilon_anneal_time": 300}
-CONFIGS = {
-    "smix": ValueConfig(epsilon_anneal_time=300, target_update_episodes=4),
-    "ensemble-mix": EnsembleMixConfig(**SMALL, test_sample=True),
-    "gate over all": EnsembleMixConfig(**SMALL, gate_over="all"),
-    "variance": EnsembleMixConfig(**SMALL, bonus="variance"),
-    "dop": EnsembleMixConfig(**SMALL, members=1, bonus="none", c1=0.0, c2=0.0, actor="on_policy", norm="bti"),
-}
 CASES = [(name, limit) for name in ("smix", "ensemble-mix") for limit in (5, 16, 20, 60)]  # multiples of 8, and not
-CASES += [(name, 20) for name in ("gate over all", "variance", "dop")]
+CASES += [(name, 20) for name in LEARNERS if name not in ("smix", "ensemble-mix")]
 
 
 @pytest.fixture(autouse=True)
@@ -41,15 +33,6 @@ def battle(limit=20, *, num_envs=3, seed=0, device="cpu", name="battle/3m", **op
     return emix.make(
         name, num_envs=num_envs, seed=seed, device=device, **({"checked": False, "episode_limit": limit} | options)
     )
-
-
-def learner(name, spec, device="cpu"):
-    config = CONFIGS[name]
-    if isinstance(config, ValueConfig):
-        return ValueLearner(config, spec, device=device, seed=1)
-    one = EnsembleMix(config, spec, device=device, seed=1)
-    one.critic.skips_padding = False  # as on a GPU
-    return one
 
 
 def ordinary(env, one, *, explore):
@@ -67,14 +50,14 @@ def play(name, limit, player, *, device="cpu", updater=lambda one: one.update):
         updater: makes of the learner what updates it.
     """
     env, test_env = battle(limit, device=device), battle(limit, num_envs=2, seed=1, device=device)
-    one = learner(name, env.spec, device)
+    one = make_learner(name, env.spec, device)
     rollout, test = player(env, one.actor, explore=True), player(test_env, one.actor, explore=False)
     update = updater(one)
     found = []
     for _ in range(4):
         found += [rollout(), test()]
         on, lengths = found[-2].episodes, found[-2].lengths
-        update(on if name == "smix" else Batch(joined(on, on), on))
+        update(Batch(joined(on, on), on) if isinstance(one, EnsembleMix) else on)
         one.advance(env_steps=int(lengths.sum()), episodes=3)
     state = dict(one.parts.state_dict())
     for which, each in (("env", env), ("test", test_env)):
@@ -97,19 +80,18 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize(("name", "limit"), CASES)
-def test_the_numbers_are_those_of_collect(name, limit, tape):
+def test_the_numbers_are_those_of_collect(name, limit, device, tape):
     """While epsilon falls, weights move and tests come between: none of it is left in what was recorded."""
-    assert_same(play(name, limit, partial(CapturedRollout, recorder=tape())), play(name, limit, ordinary))
+    if device == "cpu":
+        found = play(name, limit, partial(CapturedRollout, recorder=tape()))
+    else:
+        updater = partial(CapturedUpdate, longest=limit)
+        found = play(name, limit, CapturedRollout, device=device, updater=updater)
+    assert_same(found, play(name, limit, ordinary, device=device))
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize(("name", "limit"), CASES)
-def test_on_a_gpu(name, limit):
-    graphs = play(name, limit, CapturedRollout, device="cuda", updater=partial(CapturedUpdate, longest=limit))
-    assert_same(graphs, play(name, limit, ordinary, device="cuda"))
-
-
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_on_a_gpu_that_is_not_the_current_one():
     graphs = play("ensemble-mix", 20, CapturedRollout, device="cuda:1", updater=partial(CapturedUpdate, longest=20))
     assert_same(graphs, play("ensemble-mix", 20, ordinary, device="cuda:1"))
@@ -117,7 +99,7 @@ def test_on_a_gpu_that_is_not_the_current_one():
 
 def test_python_runs_twice_for_blocks_of_one_length(tape):
     env = battle(20, spawn_jitter=0.0)
-    one, calls, act = learner("smix", env.spec).actor, [], EpsilonGreedyActor.act
+    one, calls, act = make_learner("smix", env.spec).actor, [], EpsilonGreedyActor.act
     one.act = lambda *args, **options: calls.append(1) or act(one, *args, **options)
     rollout, acted = CapturedRollout(env, one, explore=True, recorder=tape()), []
     for _ in range(4):
@@ -131,7 +113,7 @@ def test_observations_in_place_of_the_state(tape):
     spec = battle(obs_instead_of_state=True).spec
     assert spec.state_dim == spec.n_agents * spec.obs_dim
     env, same = (battle(obs_instead_of_state=True) for _ in range(2))
-    one, other = learner("smix", spec).actor, learner("smix", spec).actor
+    one, other = make_learner("smix", spec).actor, make_learner("smix", spec).actor
     rollout = CapturedRollout(env, one, explore=True, recorder=tape())
     for _ in range(3):
         assert torch.equal(rollout().episodes.state, collect(same, other, explore=True).episodes.state)
@@ -140,7 +122,7 @@ def test_observations_in_place_of_the_state(tape):
 def test_a_map_that_closes_between_rollouts(tape):
     options = {"name": "battle/2_corridors", "closing_step": 10, "obs_closed": True}
     env, same = battle(**options), battle(**options)
-    one, other = learner("smix", env.spec).actor, learner("smix", env.spec).actor
+    one, other = make_learner("smix", env.spec).actor, make_learner("smix", env.spec).actor
     rollout = CapturedRollout(env, one, explore=True, recorder=tape())
     for env_steps in (0, 0, 0, 20, 20):
         for each in (env, same):
@@ -150,7 +132,7 @@ def test_a_map_that_closes_between_rollouts(tape):
 
 def test_tests_and_time(tape):
     env, same = battle(num_envs=2), battle(num_envs=2)
-    one, watch = learner("smix", env.spec).actor, Stopwatch()
+    one, watch = make_learner("smix", env.spec).actor, Stopwatch()
     rollout = CapturedRollout(env, one, explore=False, recorder=tape())
     assert evaluate(env, one, 6, rollout) == evaluate(same, one, 6)
     rollout(stopwatch=watch)
@@ -169,7 +151,7 @@ def test_tests_and_time(tape):
 def test_which_environments_are_captured(env, allowed, tape, monkeypatch):
     env = env()
     monkeypatch.setattr(captured, "CudaGraphs", lambda learner, device: tape())
-    one = learner("smix", env.spec).actor
+    one = make_learner("smix", env.spec).actor
     players = [source._player(env, one, explore=True, captured=each) for each in (False, True)]
     assert [isinstance(each, CapturedRollout) for each in players] == [False, allowed]
     for player in players:

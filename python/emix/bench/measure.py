@@ -52,10 +52,15 @@ def device_times(
     """
     if device.type != "cuda":
         return median_times(candidates, device, rounds=rounds, slice_=slice_)
-    calls = {name: 1 if _seconds(graphed(call, 1), 1, device) > _LONG else CALLS for name, call in candidates.items()}
-    replays = {name: graphed(call, calls[name]) for name, call in candidates.items()}
-    seconds = median_times(replays, device, rounds=rounds, slice_=slice_)
-    return {name: found / calls[name] for name, found in seconds.items()}
+    graphs = {name: repeated(call, device) for name, call in candidates.items()}
+    seconds = median_times({name: replay for name, (replay, _) in graphs.items()}, device, rounds=rounds, slice_=slice_)
+    return {name: found / graphs[name][1] for name, found in seconds.items()}
+
+
+def repeated(call: Call, device: torch.device) -> tuple[Call, int]:
+    """On CUDA the replay of a graph of 20 calls, or of one where that takes a millisecond, and how many they are."""
+    calls = 1 if _seconds(graphed(call, 1), 1, device) > _LONG else CALLS
+    return graphed(call, calls), calls
 
 
 def graphed(call: Call, calls: int) -> Call:

@@ -117,7 +117,12 @@ def _driver() -> Finding:
     """Whether the driver runs emix's CUDA kernels: torch's may be of another CUDA, and say nothing of them."""
     driver = _driver_version()
     if driver == 0:
-        return Finding("driver", "missing", "no CUDA driver (libcuda.so.1), needed only for a GPU", "NVIDIA's driver")
+        return Finding(
+            "driver",
+            "missing",
+            "no CUDA driver (libcuda.so.1), needed only for a GPU",
+            "https://www.nvidia.com/drivers",
+        )
     try:
         host = import_module("emix._host")
     except ImportError:
