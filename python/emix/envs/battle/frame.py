@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from emix.envs.battle.fields import CLOCK, LOOPS, MIND, STAT, UNIT
 
 if TYPE_CHECKING:
-    from emix.envs.battle.env import BattleEnv
+    from torch import Tensor
+
+    from emix.envs.battle.scenario import Scenario
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,16 @@ class Frame:
     total: float | None  # reward so far, where somebody has added it up
 
 
-def snapshot(env: BattleEnv, index: int = 0, *, total: float | None = None) -> Frame:
+class Battles(Protocol):
+    """What is looked at: a ``BattleEnv``."""
+
+    scenario: Scenario
+    units: Tensor  # [B, rows, slots]
+    minds: Tensor  # [B, rows, slots]
+    clock: Tensor  # [B, rows]
+
+
+def snapshot(env: Battles, index: int = 0, *, total: float | None = None) -> Frame:
     """Copy battle ``index`` of ``env`` to the CPU; ``total`` is the reward so far, which the battle does not know."""
     units, minds, clock = (rows[index].cpu().numpy().copy() for rows in (env.units, env.minds, env.clock))
     rows = {name: units[row] for name, row in UNIT.items()} | {name: minds[row] for name, row in MIND.items()}
