@@ -1,7 +1,8 @@
 """What the CUDA kernels are compiled to: registers, spills, loads that wait alone, divisions. Needs no GPU.
 
     python benchmarks/machine_code.py --word returns policy
-    python benchmarks/machine_code.py --output before.json; (change csrc); python benchmarks/machine_code.py --compare before.json
+    python benchmarks/machine_code.py --output before.json
+    python benchmarks/machine_code.py --compare before.json    # after a change of csrc
 
 Compiles csrc/<word>/cuda.cu with nvcc, disassembles it with nvdisasm, and prints a row a kernel:
 
@@ -84,9 +85,8 @@ def parse(lines: list[str]) -> list[Instruction]:
             break
         if match := re.match(r"(\.L_x_\d+):", line):
             labels[match[1]] = len(code)
-        elif match := re.match(r"\s+/\*[0-9a-f]+\*/\s+(@!?U?P\w+\s+)?(.*?)\s*;", line):
-            if not match[2].startswith("NOP"):
-                code.append(Instruction(match[2], bool(match[1])))
+        elif match := re.match(r"\s+/\*[0-9a-f]+\*/\s+(@!?U?P\w+\s+)?(?!NOP)(.*?)\s*;", line):
+            code.append(Instruction(match[2], bool(match[1])))
     for instruction in code:
         if re.match(r"(BRA|BRX|JMP)", instruction.opcode):
             targets = LABEL.findall(instruction.text)
