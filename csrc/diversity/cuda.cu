@@ -11,7 +11,7 @@ namespace {
 inline constexpr int kBlock = 128;
 // Blocks on a multiprocessor at once: caps the registers, so that enough rows are in flight.
 template <class F>
-inline constexpr int kBlocks = sizeof(F) == 8 ? 4 : 8;
+inline constexpr int kBlocks = sizeof(F) == 8 ? 3 : 8;
 
 // The lanes that take a row of A actions, and so how many actions each of them.
 Group group_of(int actions) { return {actions <= 32 ? 3 : actions <= 64 ? 4 : 5}; }
