@@ -7,6 +7,8 @@ namespace emix::battle {
 namespace {
 
 inline constexpr int kMaxBlock = kMaxSlots;
+// Blocks on a multiprocessor at once, which grants 80 registers: without a word the compiler takes 64, and spills.
+inline constexpr int kStepBlocks = 6;
 
 struct Threads {
   static constexpr bool kTablesAreNear = false;
@@ -101,7 +103,7 @@ __device__ __forceinline__ void read_kinds(const Threads& block, const Run& run,
              shared<int>(run.shape.traits, trait::rows * b.slots));
 }
 
-__global__ void __launch_bounds__(kMaxBlock)
+__global__ void __launch_bounds__(kMaxBlock, kStepBlocks)
     step_battles(const __grid_constant__ Run run, int64_t battles, const int64_t* actions) {
   run_battles(run, battles, [&](const Threads& block, Battle& b, int64_t index) EMIX_INLINE {
     read_kinds(block, run, b);

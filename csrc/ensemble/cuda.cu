@@ -102,18 +102,24 @@ __device__ __forceinline__ Row<Wide<T>> explore(const Exploration& e, int64_t ro
   using F = Wide<T>;
   Row<F> result;
   F kurtosis[kSlots], added[kSlots];
+  T logit[kSlots];
+  Masks<kSlots> available;
+  const auto there = [&](int s) { return s * kWarp + lane < e.actions; };
+  const auto offset = [&](const Strided& view, int s) { return row * view.row + (s * kWarp + lane) * view.action; };
+  available.load(e.avail.data, e.avail.itemsize, [&](int s) { return offset(e.avail, s); }, there);
+#pragma unroll
+  for (int s = 0; s < kSlots; ++s)
+    logit[s] = there(s) ? static_cast<const T*>(e.logits.data)[offset(e.logits, s)] : static_cast<T>(0.0f);
 #pragma unroll
   for (int s = 0; s < kSlots; ++s) {
-    const int a = s * kWarp + lane;
-    result.logit[s] = kurtosis[s] = added[s] = 0;
-    result.available[s] = false;
-    if (a >= e.actions) continue;
-    result.available[s] =
-        !e.avail.data || mask_at(e.avail.data, e.avail.itemsize, row * e.avail.row + a * e.avail.action);
-    result.logit[s] = static_cast<F>(static_cast<const T*>(e.logits.data)[row * e.logits.row + a * e.logits.action]);
-    auto members = members_at<T, kCapacity>(e.q.data, e.members, e.member_stride, row * e.q.row + a * e.q.action);
-    kurtosis[s] = members.moments(e.members).kurtosis;
-    added[s] = excess(kurtosis[s], result.available[s]);
+    kurtosis[s] = 0;
+    if (there(s)) {
+      auto members = members_at<T, kCapacity>(e.q.data, e.members, e.member_stride, offset(e.q, s));
+      kurtosis[s] = members.moments(e.members).kurtosis;
+    }
+    result.available[s] = available[s];
+    result.logit[s] = static_cast<F>(logit[s]);
+    added[s] = there(s) ? excess(kurtosis[s], result.available[s]) : F(0);
   }
   result.open = sum_in_order(added, e.actions, lane) > 0;
 #pragma unroll

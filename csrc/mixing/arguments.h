@@ -28,7 +28,8 @@ inline bool view_rows(const Tensor& tensor, size_t leading, RowView& view, size_
     }
   }
   view.stride = stride[0];
-  view.group = found == 2 ? size[0] : 0;
+  view.grouped = found == 2;
+  view.group = Divider<int64_t>(size[0]);
   view.group_stride = stride[1];
   return true;
 }

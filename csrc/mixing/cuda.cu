@@ -43,16 +43,35 @@ struct WeightedSum {
   __device__ __forceinline__ F mean() const { return sum / divisor(weight_sum); }
 };
 
+inline constexpr int kLoads = 4;  // agents of a lane at once, so that their latencies overlap
+
+// Agents first, first + kGroup, ... of a row.
+template <class T>
+struct Agents {
+  using F = Wide<T>;
+  T q[kLoads], weight[kLoads];
+
+  __device__ __forceinline__ Agents(const Linear& p, int64_t row, int64_t first) {
+    const T *q_row = p.q.row<T>(row) + first, *weight_row = p.weight.row<T>(row) + first;
+#pragma unroll
+    for (int k = 0; k < kLoads; ++k) {
+      const bool there = first + k * kGroup < p.agents;
+      q[k] = there ? q_row[k * kGroup] : static_cast<T>(0.0f);
+      weight[k] = there ? weight_row[k * kGroup] : static_cast<T>(0.0f);
+    }
+  }
+};
+
 template <class T>
 __device__ __forceinline__ WeightedSum<Wide<T>> weighted_sum(const Linear& p, int64_t row, int place) {
   using F = Wide<T>;
   F sum = 0, weight_sum = 0;
-  if (row < p.rows) {
-    const T *q = p.q.row<T>(row), *weight = p.weight.row<T>(row);
-    for (int64_t i = place; i < p.agents; i += kGroup) {
-      const F u = static_cast<F>(weight[i]);
-      sum += u * static_cast<F>(q[i]);
-      weight_sum += u;
+  for (int64_t first = place; row < p.rows && first < p.agents; first += kLoads * kGroup) {
+    const Agents<T> agents(p, row, first);
+#pragma unroll
+    for (int k = 0; k < kLoads; ++k) {
+      const F u = static_cast<F>(agents.weight[k]);
+      if (first + k * kGroup < p.agents) sum += u * static_cast<F>(agents.q[k]), weight_sum += u;
     }
   }
   return {group_sum(sum, kGroup), group_sum(weight_sum, kGroup)};
@@ -63,8 +82,9 @@ __global__ void __launch_bounds__(kBlock, kBlocks) forward(const __grid_constant
   const int lane = static_cast<int>(threadIdx.x % kWarp), place = lane % kGroup;
   for (int64_t first = thread_index() / kWarp * (kWarp / kGroup); first < p.rows; first += thread_count() / kGroup) {
     const int64_t row = first + lane / kGroup;
+    const Wide<T> bias = row < p.rows ? bias_at<T>(p.bias, row) : Wide<T>(0);
     const auto sum = weighted_sum<T>(p, row, place);
-    if (row < p.rows && place == 0) out[row] = sum.mean() + bias_at<T>(p.bias, row);
+    if (row < p.rows && place == 0) out[row] = sum.mean() + bias;
   }
 }
 
@@ -75,14 +95,20 @@ __global__ void __launch_bounds__(kBlock, kBlocks)
   const int lane = static_cast<int>(threadIdx.x % kWarp), place = lane % kGroup;
   for (int64_t first = thread_index() / kWarp * (kWarp / kGroup); first < p.rows; first += thread_count() / kGroup) {
     const int64_t row = first + lane / kGroup;
+    const F grad = row < p.rows ? grad_at<F>(g.grad, row) : F(0);
     const auto sum = weighted_sum<T>(p, row, place);
     if (row >= p.rows) continue;
-    const T *q = p.q.row<T>(row), *weight = p.weight.row<T>(row);
     F *q_grad = output_row<F>(g.q, row, p.agents), *weight_grad = output_row<F>(g.weight, row, p.agents);
-    const F scale = grad_at<F>(g.grad, row) / divisor(sum.weight_sum);
-    for (int64_t i = place; i < p.agents; i += kGroup) {
-      q_grad[i] = scale * static_cast<F>(weight[i]);
-      weight_grad[i] = scale * (static_cast<F>(q[i]) - sum.mean());
+    const F scale = grad / divisor(sum.weight_sum);
+    for (int64_t first = place; first < p.agents; first += kLoads * kGroup) {
+      const Agents<T> agents(p, row, first);
+#pragma unroll
+      for (int k = 0; k < kLoads; ++k) {
+        const int64_t i = first + k * kGroup;
+        if (i >= p.agents) break;
+        q_grad[i] = scale * static_cast<F>(agents.weight[k]);
+        weight_grad[i] = scale * (static_cast<F>(agents.q[k]) - sum.mean());
+      }
     }
   }
 }
@@ -116,19 +142,21 @@ __global__ void __launch_bounds__(kBlock, kBlocks) forward(const __grid_constant
   for (int64_t row = thread_index() / kWarp; row < p.rows; row += thread_count() / kWarp) {
     const T *q = p.q.row<T>(row), *pi = p.pi.row<T>(row), *uncertainty = p.uncertainty.row<T>(row),
             *weight = p.weight.row<T>(row);
-    F sum = 0;
+    const F bias = bias_at<T>(p.bias, row);
+    F sum = 0, weight_sum = 0;
     for (int64_t i = lane / kGroup; i < p.agents; i += kWarp / kGroup) {
+      const F u = static_cast<F>(weight[i]);
       F expectation = 0;
 #pragma unroll 4
       for (int64_t a = place; a < p.actions; a += kGroup) {
         const Action<T> action(p, pi, q, uncertainty, i * p.actions + a);
         expectation += expectation_term(action.pi, action.value());
       }
-      sum += static_cast<F>(weight[i]) * expectation;
+      sum += u * expectation;
+      if (place == 0) weight_sum += u;
     }
-    const F total = weight_divisor<T>(weight, p.agents, lane);
-    sum = group_sum(sum, kWarp);
-    if (lane == 0) out[row] = sum / total + bias_at<T>(p.bias, row);
+    sum = group_sum(sum, kWarp), weight_sum = group_sum(weight_sum, kWarp);
+    if (lane == 0) out[row] = sum / divisor(weight_sum) + bias;
   }
 }
 
@@ -144,7 +172,7 @@ __global__ void __launch_bounds__(kBlock, kBlocks)
     T *q_grad = output_row<T>(g.q, row, elements), *pi_grad = output_row<T>(g.pi, row, elements),
       *uncertainty_grad = output_row<T>(g.uncertainty, row, elements);
     F* weight_grad = output_row<F>(g.weight, row, p.agents);  // first each agent's expectation
-    const F total = weight_divisor<T>(weight, p.agents, lane), scale = grad_at<F>(g.grad, row) / total;
+    const F grad = grad_at<F>(g.grad, row), total = weight_divisor<T>(weight, p.agents, lane), scale = grad / total;
     F sum = 0;
     for (int64_t first = 0; first < p.agents; first += kWarp / kGroup) {
       const int64_t i = first + lane / kGroup;
@@ -186,11 +214,15 @@ __global__ void __launch_bounds__(kBlock, kBlocks) forward(const __grid_constant
   using F = Wide<T>;
   const int lane = static_cast<int>(threadIdx.x % kWarp);
   for (int64_t row = thread_index() / kWarp; row < p.rows; row += thread_count() / kWarp) {
+    const F bias = bias_at<T>(p.v, row);
+    const T* const w2 = p.w2.row<T>(row);
     F sum = 0;
-    for (int64_t e = lane; e < p.embed; e += kWarp)
-      sum += elu(hidden_unit<T>(p, row, e)).value * std::fabs(static_cast<F>(p.w2.row<T>(row)[e]));
+    for (int64_t e = lane; e < p.embed; e += kWarp) {
+      const T weight = w2[e];
+      sum += elu(hidden_unit<T>(p, row, e)).value * std::fabs(static_cast<F>(weight));
+    }
     sum = group_sum(sum, kWarp);
-    if (lane == 0) out[row] = sum + bias_at<T>(p.v, row);
+    if (lane == 0) out[row] = sum + bias;
   }
 }
 
@@ -205,8 +237,8 @@ __global__ void __launch_bounds__(kBlock, kBlocks)
     T *w1_grad = output_row<T>(g.w1, row, p.agents * p.embed), *b1_grad = output_row<T>(g.b1, row, p.embed),
       *w2_grad = output_row<T>(g.w2, row, p.embed);
     const F grad = grad_at<F>(g.grad, row);
-    for (int64_t i = lane; i < p.agents; i += kWarp) q_grad[i] = 0;
-    for (int64_t first = 0; first < p.embed; first += kWarp) {
+    int64_t first = 0;
+    do {  // once at least: without hidden units q's gradient is 0
       const int64_t e = first + lane;
       F h_grad = 0;
       if (e < p.embed) {
@@ -216,15 +248,27 @@ __global__ void __launch_bounds__(kBlock, kBlocks)
         if (b1_grad) b1_grad[e] = static_cast<T>(h_grad);
         if (w2_grad) w2_grad[e] = static_cast<T>(with_sign(weight, grad * unit.value));
       }
-#pragma unroll 4
-      for (int64_t i = 0; i < p.agents; ++i) {
-        const int64_t at = i * p.embed + e;
-        const F weight = e < p.embed ? static_cast<F>(w1[at]) : F(0);
-        if (w1_grad && e < p.embed) w1_grad[at] = static_cast<T>(with_sign(weight, static_cast<F>(q[i]) * h_grad));
-        const F sum = group_sum(h_grad * std::fabs(weight), kWarp);
-        if (lane == i % kWarp) q_grad[i] += sum;  // the lane that set it to 0
+      for (int64_t i = 0; i < p.agents; i += kLoads) {
+        T weight[kLoads], value[kLoads];
+        F before[kLoads];  // from the hidden units before these, in the lane that writes it
+#pragma unroll
+        for (int k = 0; k < kLoads; ++k) {
+          const bool there = i + k < p.agents;
+          weight[k] = there && e < p.embed ? w1[(i + k) * p.embed + e] : static_cast<T>(0.0f);
+          value[k] = there ? q[i + k] : static_cast<T>(0.0f);
+          before[k] = there && first > 0 && lane == (i + k) % kWarp ? q_grad[i + k] : F(0);
+        }
+#pragma unroll
+        for (int k = 0; k < kLoads; ++k) {
+          if (i + k >= p.agents) break;
+          const F w = static_cast<F>(weight[k]);
+          if (w1_grad && e < p.embed)
+            w1_grad[(i + k) * p.embed + e] = static_cast<T>(with_sign(w, static_cast<F>(value[k]) * h_grad));
+          const F sum = group_sum(h_grad * std::fabs(w), kWarp);
+          if (lane == (i + k) % kWarp) q_grad[i + k] = before[k] + sum;
+        }
       }
-    }
+    } while ((first += kWarp) < p.embed);
   }
 }
 

@@ -6,6 +6,7 @@
 //   every Q_i
 #pragma once
 #include "device.h"
+#include "divider.h"
 #include "elementary.h"
 
 namespace emix::mixing {
@@ -15,11 +16,14 @@ namespace emix::mixing {
 struct RowView {
   const void *data = nullptr;  // nullptr: not given
   int64_t stride = 0;          // from a row to the next
-  int64_t group = 0;           // so many rows lie `stride` apart; 0: all of them
-  int64_t group_stride = 0;    // from a group to the next
+  bool grouped = false;
+  Divider<int64_t> group;    // so many rows lie `stride` apart, where grouped; else all of them
+  int64_t group_stride = 0;  // from a group to the next
 
   EMIX_HD int64_t offset(int64_t r) const {
-    return group == 0 ? r * stride : r / group * group_stride + r % group * stride;
+    if (!grouped) return r * stride;
+    const int64_t in_group = group.divide(r);
+    return r * group_stride + in_group * stride;
   }
 
   template <class T>

@@ -1,6 +1,7 @@
 // policy on the GPU, one launch each. A row is spread over a group of lanes, 2 to 32 of them, with up to four of its
 // actions in the registers of each: neighbouring lanes read neighbouring actions, all loads before the first shuffle.
 #include "cuda_stream.h"
+#include "group.h"
 #include "mask.h"
 #include "policy/arguments.h"
 
@@ -12,45 +13,26 @@ inline constexpr int kBlock = 128;
 template <class F>
 inline constexpr int kBlocks = sizeof(F) == 8 ? 4 : 8;
 
-template <class F>
-__device__ __forceinline__ F group_sum(F x, int width) {
-  for (int mask = width / 2; mask > 0; mask /= 2) x += shuffle_xor(x, mask);
-  return x;
-}
-
-template <class F>
-__device__ __forceinline__ F group_max(F x, int width) {
-  for (int mask = width / 2; mask > 0; mask /= 2) {
-    const F other = shuffle_xor(x, mask);
-    x = other > x ? other : x;
-  }
-  return x;
-}
-
 // This lane's part of a row: slot i is action lane + i * width. Absent rows and actions read nothing and count for
 // nothing.
 template <class T, int kSlots>
 struct Place {
   using F = Wide<T>;
   const Problem& p;
-  int width, lane;
+  Group group;
   int64_t row;
 
-  __device__ __forceinline__ Place(const Problem& problem, int group, int64_t first)
-      : p(problem),
-        width(group),
-        lane(static_cast<int>(threadIdx.x % group)),
-        row(first + threadIdx.x % kWarp / group) {}
+  __device__ __forceinline__ Place(const Problem& problem, const Group& group_, int64_t first)
+      : p(problem), group(group_), row(first + group_.in_warp()) {}
 
-  __device__ __forceinline__ int action(int slot) const { return lane + slot * width; }
+  __device__ __forceinline__ int action(int slot) const { return group.lane() + slot * group.width(); }
   __device__ __forceinline__ bool there(int slot) const { return row < p.rows && action(slot) < p.actions; }
 
   template <class Element>
-  __device__ __forceinline__ void load(const Strided& view, F (&x)[kSlots]) const {
+  __device__ __forceinline__ void load(const Strided& view, Element (&x)[kSlots]) const {
+    const Element* at = static_cast<const Element*>(view.data) + row * view.row + action(0) * view.action;
 #pragma unroll
-    for (int i = 0; i < kSlots; ++i)
-      x[i] = there(i) ? static_cast<F>(static_cast<const Element*>(view.data)[row * view.row + action(i) * view.action])
-                      : F(0);
+    for (int i = 0; i < kSlots; ++i) x[i] = there(i) ? at[i * group.width() * view.action] : static_cast<Element>(0.0f);
   }
 
   template <class Element>
@@ -63,55 +45,69 @@ struct Place {
   __device__ __forceinline__ F row_value(const Strided& view) const {
     return view.data && row < p.rows ? static_cast<const F*>(view.data)[row * view.row] : F(0);
   }
+  __device__ __forceinline__ int64_t taken() const { return row < p.rows ? action_at(p.action, row) : 0; }
+};
+
+// What every op reads. It is loaded before any of it is looked at, the narrow integers last: they are widened at once.
+template <class T, int kSlots>
+struct Inputs {
+  T logits[kSlots];
+  Masks<kSlots> available;
+  double floor;
+
+  __device__ __forceinline__ explicit Inputs(const Place<T, kSlots>& place) {
+    const Problem& p = place.p;
+    floor = p.floor.load();
+    place.load(p.logits, logits);
+    const int64_t at = place.row * p.avail.row + place.action(0) * p.avail.action;
+    available.load(
+        p.avail.data, p.avail.itemsize, [&](int i) { return at + i * place.group.width() * p.avail.action; },
+        [&](int i) { return place.there(i); });
+  }
 };
 
 template <class T, int kSlots>
 struct Policy {
   using F = Wide<T>;
+  Floor<F> floor;
   bool available[kSlots];
   F relative[kSlots], e[kSlots], w[kSlots];  // relative: z_a - max z, e: its exponential
   F sum, scale, log_total;                   // scale: 1 / W
 
-  __device__ __forceinline__ Policy(const Place<T, kSlots>& place, const Floor<F>& floor) {
-    const Problem& p = place.p;
-    place.template load<T>(p.logits, relative);
+  __device__ __forceinline__ Policy(const Place<T, kSlots>& place, const Inputs<T, kSlots>& inputs)
+      : floor(place.p.floor.template convert<F>(inputs.floor, place.p.actions)) {
     F start = -INFINITY, total = 0;
 #pragma unroll
-    for (int i = 0; i < kSlots; ++i)
-      available[i] =
-          place.there(i) && (!p.avail.data || mask_at(p.avail.data, p.avail.itemsize,
-                                                      place.row * p.avail.row + place.action(i) * p.avail.action));
-#pragma unroll
     for (int i = 0; i < kSlots; ++i) {
-      relative[i] = place.there(i) ? counted(relative[i], available[i], floor) : F(-INFINITY);
+      available[i] = inputs.available[i];
+      relative[i] = place.there(i) ? counted(static_cast<F>(inputs.logits[i]), available[i], floor) : F(-INFINITY);
       start = relative[i] > start ? relative[i] : start;
     }
-    start = origin(group_max(start, place.width));
+    start = origin(place.group.max(start));
     sum = 0;
 #pragma unroll
     for (int i = 0; i < kSlots; ++i) {
       relative[i] -= start;
       sum += e[i] = exponential(relative[i]);
     }
-    sum = group_sum(sum, place.width);
+    sum = place.group.sum(sum);
 #pragma unroll
     for (int i = 0; i < kSlots; ++i) total += w[i] = weight(e[i], sum, available[i], floor);
-    total = group_sum(total, place.width);
+    total = place.group.sum(total);
     scale = inverse(total);
     log_total = logarithm(total);
   }
 
   // From h_a = pi_a dL/dpi_a to dL/dz_a, in place.
-  __device__ __forceinline__ void logits_gradient(const Place<T, kSlots>& place, const Floor<F>& floor,
-                                                  F (&h)[kSlots]) const {
+  __device__ __forceinline__ void logits_gradient(const Place<T, kSlots>& place, F (&h)[kSlots]) const {
     F total = 0, arrived = 0;
 #pragma unroll
     for (int i = 0; i < kSlots; ++i) total += h[i];
-    total = group_sum(total, place.width);
+    total = place.group.sum(total);
 #pragma unroll
     for (int i = 0; i < kSlots; ++i) arrived += h[i] = own_share(e[i], w[i], floor) * (h[i] - w[i] * scale * total);
     if (!(floor.share > 0)) return;  // what arrived sums to 0
-    arrived = group_sum(arrived, place.width) * (scale == 0 ? F(0) : 1 / sum);
+    arrived = place.group.sum(arrived) * (scale == 0 ? F(0) : 1 / sum);
 #pragma unroll
     for (int i = 0; i < kSlots; ++i) h[i] -= e[i] * arrived;
   }
@@ -119,18 +115,17 @@ struct Policy {
 
 // f(place) for the rows of this warp: the whole warp together, for the shuffles.
 template <class T, int kSlots, class Each>
-__device__ __forceinline__ void for_rows(const Problem& p, int width, const Each& each) {
-  const int rows = kWarp / width;
+__device__ __forceinline__ void for_rows(const Problem& p, const Group& group, const Each& each) {
+  const int rows = group.per_warp();
   for (int64_t first = thread_index() / kWarp * rows; first < p.rows; first += thread_count() / kWarp * rows)
-    each(Place<T, kSlots>(p, width, first));
+    each(Place<T, kSlots>(p, group, first));
 }
 
 template <class T, int kSlots>
 __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
-    policy_forward(const __grid_constant__ Problem p, int width, Wide<T>* out) {
-  const auto floor = p.floor.read<Wide<T>>(p.actions);
-  for_rows<T, kSlots>(p, width, [&](const Place<T, kSlots>& place) {
-    Policy<T, kSlots> policy(place, floor);
+    policy_forward(const __grid_constant__ Problem p, Group group, Wide<T>* out) {
+  for_rows<T, kSlots>(p, group, [&](const Place<T, kSlots>& place) {
+    Policy<T, kSlots> policy(place, Inputs<T, kSlots>(place));
 #pragma unroll
     for (int i = 0; i < kSlots; ++i) policy.w[i] *= policy.scale;
     place.store(policy.w, out);
@@ -139,44 +134,43 @@ __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
 
 template <class T, int kSlots>
 __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
-    policy_backward(const __grid_constant__ Problem p, int width, T* out) {
+    policy_backward(const __grid_constant__ Problem p, Group group, T* out) {
   using F = Wide<T>;
-  const auto floor = p.floor.read<F>(p.actions);
-  for_rows<T, kSlots>(p, width, [&](const Place<T, kSlots>& place) {
+  for_rows<T, kSlots>(p, group, [&](const Place<T, kSlots>& place) {
     F h[kSlots];
-    place.template load<F>(p.policy_grad, h);
-    const Policy<T, kSlots> policy(place, floor);
+    place.load(p.policy_grad, h);
+    const Policy<T, kSlots> policy(place, Inputs<T, kSlots>(place));
 #pragma unroll
     for (int i = 0; i < kSlots; ++i) h[i] = expected(policy.w[i] * policy.scale, h[i]);
-    policy.logits_gradient(place, floor, h);
+    policy.logits_gradient(place, h);
     place.store(h, out);
   });
 }
 
 template <class T, int kSlots>
 __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
-    terms_forward(const __grid_constant__ Problem p, int width, const __grid_constant__ Terms<Wide<T>> out) {
+    terms_forward(const __grid_constant__ Problem p, Group group, const __grid_constant__ Terms<Wide<T>> out) {
   using F = Wide<T>;
-  const auto floor = p.floor.read<F>(p.actions);
-  for_rows<T, kSlots>(p, width, [&](const Place<T, kSlots>& place) {
-    F value[kSlots] = {};
-    if (p.value.data) place.template load<T>(p.value, value);
-    const int64_t action = place.row < p.rows ? action_at(p.action, place.row) : 0;
-    const Policy<T, kSlots> policy(place, floor);
+  for_rows<T, kSlots>(p, group, [&](const Place<T, kSlots>& place) {
+    T value[kSlots] = {};
+    if (p.value.data) place.load(p.value, value);
+    const Inputs<T, kSlots> inputs(place);
+    const int64_t action = place.taken();
+    const Policy<T, kSlots> policy(place, inputs);
     F log_prob = 0, entropy = 0, expectation = 0;
 #pragma unroll
     for (int i = 0; i < kSlots; ++i) {
       const F pi = policy.w[i] * policy.scale;
-      const F minus_log = surprise(policy.relative[i], policy.w[i], policy.log_total, floor);
-      const bool can = possible(policy.relative[i], policy.available[i], floor);
+      const F minus_log = surprise(policy.relative[i], policy.w[i], policy.log_total, policy.floor);
+      const bool can = possible(policy.relative[i], policy.available[i], policy.floor);
       if (place.action(i) == action) log_prob = log_probability(can, minus_log, policy.scale);
       entropy += expected(pi, minus_log);
-      expectation += expected(pi, value[i]);
+      expectation += expected(pi, static_cast<F>(value[i]));
     }
-    log_prob = group_sum(log_prob, width);  // one lane has it
-    entropy = group_sum(entropy, width);
-    expectation = group_sum(expectation, width);
-    if (place.lane != 0 || place.row >= p.rows) return;
+    log_prob = group.sum(log_prob);  // one lane has it
+    entropy = group.sum(entropy);
+    expectation = group.sum(expectation);
+    if (group.lane() != 0 || place.row >= p.rows) return;
     const bool out_of_range = action < 0 || action >= p.actions;
     out.log_prob[place.row] = out_of_range && policy.scale != 0 ? F(NAN) : log_prob;
     out.entropy[place.row] = entropy;
@@ -186,49 +180,50 @@ __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
 
 template <class T, int kSlots>
 __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
-    terms_backward(const __grid_constant__ Problem p, int width, const __grid_constant__ TermsGradients<T> out) {
+    terms_backward(const __grid_constant__ Problem p, Group group, const __grid_constant__ TermsGradients<T> out) {
   using F = Wide<T>;
-  const auto floor = p.floor.read<F>(p.actions);
-  for_rows<T, kSlots>(p, width, [&](const Place<T, kSlots>& place) {
-    F value[kSlots] = {}, h[kSlots];
-    if (p.value.data) place.template load<T>(p.value, value);
-    const int64_t action = place.row < p.rows ? action_at(p.action, place.row) : 0;
+  for_rows<T, kSlots>(p, group, [&](const Place<T, kSlots>& place) {
+    T value[kSlots] = {};
+    F value_slope[kSlots], h[kSlots];
+    if (p.value.data) place.load(p.value, value);
     const F log_prob_grad = place.row_value(p.log_prob_grad), entropy_grad = place.row_value(p.entropy_grad),
             value_grad = place.row_value(p.value_grad);
-    const Policy<T, kSlots> policy(place, floor);
+    const Inputs<T, kSlots> inputs(place);
+    const int64_t action = place.taken();
+    const Policy<T, kSlots> policy(place, inputs);
 #pragma unroll
     for (int i = 0; i < kSlots; ++i) {
       const F pi = policy.w[i] * policy.scale;
-      const F minus_log = surprise(policy.relative[i], policy.w[i], policy.log_total, floor);
-      const bool can = possible(policy.relative[i], policy.available[i], floor);
+      const F minus_log = surprise(policy.relative[i], policy.w[i], policy.log_total, policy.floor);
+      const bool can = possible(policy.relative[i], policy.available[i], policy.floor);
       const F moved = can && place.action(i) == action ? log_prob_grad : F(0);
-      h[i] = moved + expected(pi, entropy_grad * minus_log) + expected(pi, value_grad * value[i]);
-      value[i] = pi * value_grad;
+      h[i] = moved + expected(pi, entropy_grad * minus_log) + expected(pi, value_grad * static_cast<F>(value[i]));
+      value_slope[i] = pi * value_grad;
     }
-    if (out.value) place.store(value, out.value);
-    policy.logits_gradient(place, floor, h);
+    if (out.value) place.store(value_slope, out.value);
+    policy.logits_gradient(place, h);
     place.store(h, out.logits);
   });
 }
 
-// Lanes a row, so that few idle: 3 or 4 actions a lane. f(width, constant with the number of slots)
+// Lanes a row, so that few idle: 3 or 4 actions a lane. f(group, constant with the number of slots)
 template <class F>
 void with_group(int actions, const F& f) {
-  int three = 1, four = 1;
-  while (three * 3 < actions) three *= 2;
-  while (four * 4 < actions) four *= 2;
-  if (three * 3 <= four * 4 && three <= kWarp)
+  Group three, four;
+  while ((3 << three.shift) < actions) ++three.shift;
+  while ((4 << four.shift) < actions) ++four.shift;
+  if (3 << three.shift <= 4 << four.shift && 1 << three.shift <= kWarp)
     f(three, std::integral_constant<int, 3>());
   else
     f(four, std::integral_constant<int, 4>());
 }
 
-// launch(kernel's element, slots, width, grid) for the arguments' dtype and number of actions
+// launch(kernel's element, slots, group, grid) for the arguments' dtype and number of actions
 template <class F>
 void dispatch(const Arguments& a, const F& launch_for) {
   dispatch_floating(a.input, [&](auto element) {
-    with_group(a.problem.actions, [&](int width, auto slots) {
-      launch_for(element, slots, width, blocks_for(a.problem.rows * width, kBlock));
+    with_group(a.problem.actions, [&](const Group& group, auto slots) {
+      launch_for(element, slots, group, blocks_for(a.problem.rows << group.shift, kBlock));
     });
   });
 }
@@ -238,9 +233,9 @@ Tensor masked_policy(const Tensor& logits, const OptionalTensor& avail, double f
   const CurrentStream current(logits);
   const Arguments a = policy_arguments(logits, avail, floor, floor_tensor);
   Tensor result = empty(a.shape, a.output, logits);
-  dispatch(a, [&](auto element, auto slots, int width, unsigned grid) {
+  dispatch(a, [&](auto element, auto slots, const Group& group, unsigned grid) {
     using T = decltype(element);
-    launch("policy_forward", policy_forward<T, slots()>, grid, kBlock, current.stream, a.problem, width,
+    launch("policy_forward", policy_forward<T, slots()>, grid, kBlock, current.stream, a.problem, group,
            pointer<Wide<T>>(result));
   });
   return result;
@@ -251,9 +246,9 @@ Tensor masked_policy_backward(const Tensor& grad, const Tensor& logits, const Op
   const CurrentStream current(logits);
   const Arguments a = policy_backward_arguments(grad, logits, avail, floor, floor_tensor);
   Tensor result = empty(a.shape, a.input, logits);
-  dispatch(a, [&](auto element, auto slots, int width, unsigned grid) {
+  dispatch(a, [&](auto element, auto slots, const Group& group, unsigned grid) {
     using T = decltype(element);
-    launch("policy_backward", policy_backward<T, slots()>, grid, kBlock, current.stream, a.problem, width,
+    launch("policy_backward", policy_backward<T, slots()>, grid, kBlock, current.stream, a.problem, group,
            pointer<T>(result));
   });
   return result;
@@ -265,9 +260,9 @@ std::tuple<Tensor, Tensor, Tensor> policy_terms(const Tensor& logits, const Tens
   const CurrentStream current(logits);
   const Arguments a = terms_arguments(logits, action, avail, value, floor, floor_tensor);
   const TermsTensors results = empty_terms(a, logits);
-  dispatch(a, [&](auto element, auto slots, int width, unsigned grid) {
+  dispatch(a, [&](auto element, auto slots, const Group& group, unsigned grid) {
     using T = decltype(element);
-    launch("terms_forward", terms_forward<T, slots()>, grid, kBlock, current.stream, a.problem, width,
+    launch("terms_forward", terms_forward<T, slots()>, grid, kBlock, current.stream, a.problem, group,
            results.pointers<Wide<T>>());
   });
   return results.tuple();
@@ -282,9 +277,9 @@ std::tuple<Tensor, Tensor> policy_terms_backward(const OptionalTensor& log_prob_
   const Arguments a = terms_backward_arguments(log_prob_grad, entropy_grad, value_grad, logits, action, avail, value,
                                                floor, floor_tensor);
   const GradientTensors gradients = empty_gradients(a, value_wanted, logits);
-  dispatch(a, [&](auto element, auto slots, int width, unsigned grid) {
+  dispatch(a, [&](auto element, auto slots, const Group& group, unsigned grid) {
     using T = decltype(element);
-    launch("terms_backward", terms_backward<T, slots()>, grid, kBlock, current.stream, a.problem, width,
+    launch("terms_backward", terms_backward<T, slots()>, grid, kBlock, current.stream, a.problem, group,
            gradients.pointers<T>());
   });
   return gradients.tuple();

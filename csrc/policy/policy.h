@@ -37,10 +37,17 @@ struct FloorSource {
   Floor<double> number;
   const double* place = nullptr;
 
+  // Where a kernel reads more than this, it loads first and converts when all of it is under way.
+  EMIX_HD double load() const { return place ? *place : 0; }
+  template <class F>
+  EMIX_HD Floor<F> convert(double loaded, int actions) const {
+    const Floor<double> floor = place ? floor_of(loaded, actions) : number;
+    return {static_cast<F>(floor.keep), static_cast<F>(floor.share)};
+  }
+
   template <class F>
   EMIX_HD Floor<F> read(int actions) const {
-    const Floor<double> floor = place ? floor_of(*place, actions) : number;
-    return {static_cast<F>(floor.keep), static_cast<F>(floor.share)};
+    return convert<F>(load(), actions);
   }
 };
 

@@ -1,5 +1,6 @@
 // From tensors to a Problem, with the checks that both devices share.
 #pragma once
+#include <algorithm>
 #include <utility>
 
 #include "returns/returns.h"
@@ -129,8 +130,12 @@ inline Arguments arguments(const Tensor& reward, const Tensor& terminated, const
   }
 
   problem.row_axes = static_cast<int>(result.shape.size()) - 1;
-  problem.rows = problem.row_size[0] = result.shape[0];
-  for (int axis = 1; axis < problem.row_axes; ++axis) problem.rows *= problem.row_size[axis] = result.shape[axis + 1];
+  problem.rows = result.shape[0];
+  for (int axis = 1; axis < problem.row_axes; ++axis) {
+    const int64_t size = result.shape[axis + 1];
+    problem.rows *= size;
+    problem.row_size[axis] = Divider<int64_t>(std::max<int64_t>(1, size));
+  }
   return result;
 }
 
@@ -140,7 +145,8 @@ inline View output_view(const Tensor& output, const Problem& problem) {
   view.data = output.mutable_data_ptr();
   view.itemsize = static_cast<int>(output.element_size());
   int64_t stride = 1;
-  for (int axis = problem.row_axes - 1; axis > 0; --axis) view.row[axis] = stride, stride *= problem.row_size[axis];
+  for (int axis = problem.row_axes - 1; axis > 0; --axis)
+    view.row[axis] = stride, stride *= problem.row_size[axis].divisor();
   view.time = stride;
   view.row[0] = stride * output.sizes()[1];
   return view;
@@ -159,10 +165,6 @@ inline Gradients empty_gradients(const Arguments& arguments, const Tensor& like)
   return {empty(arguments.shape, type, like), empty(next, type, like), empty(next, type, like),
           empty(next, type, like)};
 }
-
-struct GradientViews {
-  View grad, reward, q, v, trace;
-};
 
 // `grad` is the upstream gradient, in the shape and dtype of the forward's result.
 inline GradientViews gradient_views(const Arguments& arguments, const Tensor& grad, const Gradients& gradients) {

@@ -105,10 +105,10 @@ EMIX_HD void forward_rows(const Problem& p, const View& out, int64_t begin, int6
     RowStarts start;
     int64_t out_start[kRows];
     for (int row = 0; row < rows; ++row) {
-      const Row<T, F> one(p, row0 + row);
+      const Row<T, F> one(p, row0 + row, out);
       start.reward[row] = one.reward, start.q[row] = one.q, start.v[row] = one.v, start.trace[row] = one.trace;
       start.terminated[row] = one.terminated, start.truncated[row] = one.truncated, start.valid[row] = one.valid;
-      out_start[row] = row_offset(p, out, row0 + row);
+      out_start[row] = one.out;
     }
     const int most = static_cast<int>(std::min<int64_t>(kSteps, p.steps));
     if (!p.trace.data) fill(rows, most, F(1), tile.trace_next);
@@ -146,7 +146,7 @@ EMIX_HD void forward_windows(const Problem& p, const View& out, int64_t begin, i
   std::vector<F> buffer(3 * p.steps + 1);
   F *offset = buffer.data(), *gain = offset + p.steps, *x = gain + p.steps;
   for (int64_t i = begin; i < end; ++i) {
-    const Row<T, F> row(p, i);
+    const Row<T, F> row(p, i, out);
     for (int64_t t = 0; t < p.steps; ++t) {
       const Affine<F> map = affine(row[t], gamma, lam, p.clip);
       offset[t] = map.offset, gain[t] = map.gain;
@@ -154,8 +154,7 @@ EMIX_HD void forward_windows(const Problem& p, const View& out, int64_t begin, i
     std::fill(x, x + p.steps + 1, F(0));
     for (int64_t pass = 0; pass < p.horizon; ++pass)
       for (int64_t t = 0; t < p.steps; ++t) x[t] = apply(Affine<F>{offset[t], gain[t]}, x[t + 1]);
-    const int64_t start = row_offset(p, out, i);
-    for (int64_t t = 0; t < p.steps; ++t) element<F>(out, start + t * out.time) = result(row[t], x[t], p.advantage);
+    for (int64_t t = 0; t < p.steps; ++t) element<F>(out, row.out + t * out.time) = result(row[t], x[t], p.advantage);
   }
 }
 
@@ -166,19 +165,15 @@ EMIX_HD void backward_rows(const Problem& p, const GradientViews& views, int64_t
   std::vector<F> x(p.steps + 1);
   for (int64_t i = begin; i < end; ++i) {
     const Row<T, F> row(p, i);
-    const int64_t grad = row_offset(p, views.grad, i), reward = row_offset(p, views.reward, i),
-                  q = row_offset(p, views.q, i), v = row_offset(p, views.v, i), trace = row_offset(p, views.trace, i);
+    const GradientRow<F> to(p, views, i);
     const auto map_at = [&](int64_t t) { return map[t]; };
-    const auto grad_at = [&](int64_t t) {
-      return row[t].valid ? element<F>(views.grad, grad + t * views.grad.time) : F(0);
-    };
+    const auto grad_at = [&](int64_t t) { return row[t].valid ? to.upstream(t) : F(0); };
     for (int64_t t = p.steps; t-- > 0;) {
       map[t] = affine(row[t], gamma, lam, p.clip);
       x[t] = apply(map[t], x[t + 1]);
     }
     F x_grad = 0;
-    element<F>(views.v, v) = element<F>(views.trace, trace) = 0;
-    element<F>(views.q, q + p.steps * views.q.time) = 0;
+    to.write_ends();
     for (int64_t t = 0; t < p.steps; ++t) {
       const F upstream = grad_at(t);
       WindowGradient<F> arrived;
@@ -188,12 +183,7 @@ EMIX_HD void backward_rows(const Problem& p, const GradientViews& views, int64_t
         x_grad = apply(Affine<F>{upstream, t > 0 ? map[t - 1].gain : F(0)}, x_grad);
         arrived = {x_grad, x_grad * x[t + 1]};
       }
-      const StepGradient<F> g =
-          gradient(row[t], upstream, arrived.delta, arrived.gain, gamma, lam, p.clip, p.advantage);
-      element<F>(views.reward, reward + t * views.reward.time) = g.reward;
-      element<F>(views.q, q + t * views.q.time) = g.q;
-      element<F>(views.v, v + (t + 1) * views.v.time) = g.v_next;
-      element<F>(views.trace, trace + (t + 1) * views.trace.time) = g.trace_next;
+      to.write(t, gradient(row[t], upstream, arrived.delta, arrived.gain, gamma, lam, p.clip, p.advantage));
     }
   }
 }

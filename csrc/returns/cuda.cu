@@ -1,24 +1,31 @@
-// returns on the GPU, one launch each. A warp scans a row: all loads of up to 8 x 32 steps are issued before the first
-// shuffle waits for one. Where there are many rows whose steps lie apart (time-major or agent-innermost storage), a
-// thread walks a row and neighbours share cache lines.
+// returns on the GPU, one launch each. Forward, a lane composes the maps of four neighbouring steps, and lanes scan
+// what they have: 2 to 32 lanes a row, or the warps of a block, so that all loads of a row of up to 1024 steps are
+// under way at once. Where there are many rows whose steps lie apart (time-major or agent-innermost storage), a thread
+// walks a row and neighbours share cache lines.
 #include "cuda_stream.h"
 #include "returns/arguments.h"
+#include "returns/cuda_steps.h"
 
 namespace emix::returns {
 namespace {
 
 inline constexpr int kBlock = 128;
-// Blocks on a multiprocessor at once: caps the registers, so that 16 warps keep enough loads in flight.
-inline constexpr int kBlocks = 4;
+inline constexpr int kMaxBlock = 256;        // a row's threads at most
 inline constexpr int64_t kManyRows = 16384;  // enough threads to fill the device with one a row
-
-// Lane i gets the composition of the maps of lanes i .. 31.
+// Blocks on a multiprocessor at once: caps the registers, so that enough loads are in flight.
 template <class F>
-__device__ __forceinline__ Affine<F> scan_to_the_end(Affine<F> map, int lane) {
+inline constexpr int kBlocks = sizeof(F) == 8 ? 3 : 5;
+template <class F>
+inline constexpr int kScanBlocks = sizeof(F) == 8 ? 2 : 3;  // of kMaxBlock threads
+
+// Lane i of a group of `width` gets the composition of the maps of lanes i .. width - 1.
+template <class F>
+__device__ __forceinline__ Affine<F> scan_to_the_end(Affine<F> map, int lane, int width) {
 #pragma unroll
   for (int distance = 1; distance < kWarp; distance *= 2) {
+    if (distance >= width) break;
     const Affine<F> later{shuffle_down(map.offset, distance), shuffle_down(map.gain, distance)};
-    if (lane + distance < kWarp) map = compose(map, later);
+    append(map, later, lane + distance < width);
   }
   return map;
 }
@@ -29,192 +36,224 @@ __device__ __forceinline__ Affine<F> scan_from_the_start(Affine<F> map, int lane
 #pragma unroll
   for (int distance = 1; distance < kWarp; distance *= 2) {
     const Affine<F> earlier{shuffle_up(map.offset, distance), shuffle_up(map.gain, distance)};
-    if (lane >= distance) map = compose(map, earlier);
+    append(map, earlier, lane >= distance);
   }
   return map;
 }
 
-template <class T, int kChunks>
-__global__ void __launch_bounds__(kBlock, kBlocks)
-    forward_scan(const __grid_constant__ Problem p, const __grid_constant__ View out) {
+// Who takes a row: `threads` of them, a power of two, each kSteps neighbouring steps at a time. More than a warp are a
+// block.
+struct Team {
+  int threads = 1, shift = 0;  // 1 << shift
+  int64_t last = 0;            // the first step of the last steps that they take together; they begin there
+
+  explicit Team(int64_t steps) {
+    while (threads < kMaxBlock && threads * kSteps < steps) threads *= 2, ++shift;
+    last = (steps - 1) / (threads * kSteps) * (threads * kSteps);
+  }
+};
+
+// Of the maps of a block's warps: what arrives at this one from the later ones. `carry`: what arrives at the last warp;
+// becomes what leaves the first.
+template <class F>
+__device__ __forceinline__ F pass_on(const Affine<F>& own, int warps, F& carry) {
+  const Shared<Affine<F>> maps(0, warps);
+  const int warp = static_cast<int>(threadIdx.x / kWarp);
+  block_barrier();  // the last maps have been read
+  if (threadIdx.x % kWarp == 0) maps[warp] = own;
+  block_barrier();
+  F arrived = carry;
+#pragma unroll 1
+  for (int w = warps - 1; w >= 0; --w) {
+    if (w == warp) arrived = carry;
+    carry = apply(maps[w], carry);
+  }
+  return arrived;
+}
+
+template <class T, class StepsOf>
+__global__ void __launch_bounds__(kMaxBlock, kScanBlocks<Wide<T>>)
+    forward_scan(const __grid_constant__ Problem p, const __grid_constant__ View out,
+                 const __grid_constant__ Team team) {
   using F = Wide<T>;
-  const int lane = static_cast<int>(threadIdx.x % kWarp);
+  const int width = team.threads < kWarp ? team.threads : kWarp;
+  const int lane = static_cast<int>(threadIdx.x) & (width - 1);
+  const int row_of_warp = static_cast<int>(threadIdx.x % kWarp) >> team.shift;
   const F gamma = static_cast<F>(p.gamma), lam = static_cast<F>(p.lam);
-  for (int64_t i = thread_index() / kWarp; i < p.rows; i += thread_count() / kWarp) {
-    const Row<T, F> row(p, i);
-    const int64_t start = row_offset(p, out, i);
-    F carry = 0;
-    for (int64_t last = p.steps; last > 0; last -= kChunks * kWarp) {
-      Affine<F> map[kChunks];
-      F q[kChunks];
-      bool valid[kChunks];
+  int64_t i = thread_index() >> team.shift, begin = team.last;
+  F carry = 0;
+  while (i - row_of_warp < p.rows) {  // a warp's rows together, for the shuffles
+    const int64_t t = begin + (static_cast<int>(threadIdx.x) & (team.threads - 1)) * kSteps;
+    const Row<T, F> row(p, i, out);
+    const StepsOf steps(row, t, i < p.rows);
+    Affine<F> map[kSteps];
 #pragma unroll
-      for (int c = 0; c < kChunks; ++c) {
-        const int64_t t = last - (kChunks - c) * kWarp + lane;
-        map[c] = {F(0), F(0)};
-        valid[c] = false;
-        if (t >= 0) {
-          const Step<F> step = row[t];
-          map[c] = affine(step, gamma, lam, p.clip);
-          q[c] = p.advantage ? F(0) : step.q;
-          valid[c] = step.valid;
-        }
-      }
+    for (int c = 0; c < kSteps; ++c) map[c] = affine(steps[c], gamma, lam, p.clip);
+    Affine<F> all = map[0];
 #pragma unroll
-      for (int c = 0; c < kChunks; ++c) map[c] = scan_to_the_end(map[c], lane);
+    for (int c = 1; c < kSteps; ++c) append(all, map[c]);
+    all = scan_to_the_end(all, lane, width);
+    F warp_carry = carry;
+    if (team.threads > kWarp) warp_carry = pass_on(all, team.threads / kWarp, carry);
+    F x = apply(Affine<F>{shuffle_down(all.offset, 1), shuffle_down(all.gain, 1)}, warp_carry);
+    if (lane == width - 1) x = warp_carry;
+    F results[kSteps];
 #pragma unroll
-      for (int c = kChunks - 1; c >= 0; --c) {
-        const int64_t t = last - (kChunks - c) * kWarp + lane;
-        const F x = apply(map[c], carry);
-        if (t >= 0) element<F>(out, start + t * out.time) = valid[c] ? q[c] + x : F(0);
-        carry = shuffle(x, 0);
-      }
+    for (int c = kSteps - 1; c >= 0; --c) {
+      x = apply(map[c], x);
+      results[c] = result(steps[c], x, p.advantage);
     }
+    steps.store(results, out, row.out, t);
+    if (team.threads <= kWarp) carry = shuffle(x, static_cast<int>(threadIdx.x % kWarp) - lane);
+    begin -= team.threads * kSteps;
+    if (begin < 0) begin = team.last, carry = 0, i += thread_count() >> team.shift;
   }
 }
 
 template <class T>
-__global__ void __launch_bounds__(kBlock, kBlocks)
+__global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
     forward_walk(const __grid_constant__ Problem p, const __grid_constant__ View out) {
   using F = Wide<T>;
   const F gamma = static_cast<F>(p.gamma), lam = static_cast<F>(p.lam);
   for (int64_t i = thread_index(); i < p.rows; i += thread_count()) {
-    const Row<T, F> row(p, i);
-    const int64_t start = row_offset(p, out, i);
+    const Row<T, F> row(p, i, out);
+    F* const target = &element<F>(out, row.out);
     F x = 0;
-#pragma unroll 4
-    for (int64_t t = p.steps - 1; t >= 0; --t) {
-      const Step<F> step = row[t];
-      x = apply(affine(step, gamma, lam, p.clip), x);
-      element<F>(out, start + t * out.time) = result(step, x, p.advantage);
+    for (int64_t t = (p.steps - 1) / kSteps * kSteps; t >= 0; t -= kSteps) {
+      const Steps<T, kSteps, 1> steps(row, t);
+#pragma unroll
+      for (int c = kSteps - 1; c >= 0; --c) {
+        x = apply(affine(steps[c], gamma, lam, p.clip), x);
+        if (steps.there(c)) target[(t + c) * out.time] = result(steps[c], x, p.advantage);
+      }
     }
   }
 }
 
 // A limited horizon: every step on its own.
 template <class T>
-__global__ void __launch_bounds__(kBlock, kBlocks)
-    forward_window(const __grid_constant__ Problem p, const __grid_constant__ View out) {
+__global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
+    forward_window(const __grid_constant__ Problem p, const __grid_constant__ View out, Divider<int64_t> row_steps) {
   using F = Wide<T>;
   const F gamma = static_cast<F>(p.gamma), lam = static_cast<F>(p.lam);
   for (int64_t i = thread_index(); i < p.rows * p.steps; i += thread_count()) {
-    const int64_t t = i % p.steps;
-    const Row<T, F> row(p, i / p.steps);
-    const auto map_at = [&](int64_t s) { return affine(row[s], gamma, lam, p.clip); };
-    element<F>(out, row_offset(p, out, i / p.steps) + t * out.time) =
-        result(row[t], window<F>(map_at, t, p.steps, p.horizon), p.advantage);
+    int64_t row_index = i;
+    const int64_t t = row_steps.divide(row_index);
+    const Row<T, F> row(p, row_index, out);
+    WindowSum<F> window;
+    Step<F> own;
+    for (int64_t l = 0; l < p.horizon && t + l < p.steps && window.open(); l += kSteps) {
+      const Steps<T, kSteps, 1> steps(row, t + l);
+      if (l == 0) own = steps[0];
+#pragma unroll
+      for (int c = 0; c < kSteps; ++c)
+        if (l + c < p.horizon && window.open()) window.add(affine(steps[c], gamma, lam, p.clip));
+    }
+    element<F>(out, row.out + t * out.time) = result(own, window.sum, p.advantage);
   }
 }
-
-template <class T, class F>
-struct Backward {
-  const Row<T, F>& row;
-  const Problem& p;
-  const GradientViews& views;
-  F gamma, lam;
-  int64_t grad, reward, q, v, trace;  // offsets of step 0
-
-  __device__ Backward(const Row<T, F>& row_, const Problem& p_, const GradientViews& views_, int64_t i)
-      : row(row_),
-        p(p_),
-        views(views_),
-        gamma(static_cast<F>(p_.gamma)),
-        lam(static_cast<F>(p_.lam)),
-        grad(row_offset(p_, views_.grad, i)),
-        reward(row_offset(p_, views_.reward, i)),
-        q(row_offset(p_, views_.q, i)),
-        v(row_offset(p_, views_.v, i)),
-        trace(row_offset(p_, views_.trace, i)) {}
-
-  __device__ Affine<F> map(int64_t t) const { return affine(row[t], gamma, lam, p.clip); }
-  __device__ F upstream(int64_t t) const {
-    return row[t].valid ? element<F>(views.grad, grad + t * views.grad.time) : F(0);
-  }
-
-  __device__ void write(int64_t t, F x_grad, F trace_grad) const {
-    const StepGradient<F> g = gradient(row[t], upstream(t), x_grad, trace_grad, gamma, lam, p.clip, p.advantage);
-    element<F>(views.reward, reward + t * views.reward.time) = g.reward;
-    element<F>(views.q, q + t * views.q.time) = g.q;
-    element<F>(views.v, v + (t + 1) * views.v.time) = g.v_next;
-    element<F>(views.trace, trace + (t + 1) * views.trace.time) = g.trace_next;
-  }
-
-  __device__ void write_ends() const {  // entries that no step reads
-    element<F>(views.v, v) = element<F>(views.trace, trace) = 0;
-    element<F>(views.q, q + p.steps * views.q.time) = 0;
-  }
-};
 
 // Two scans: X from the end, kept where trace's gradient will be, then dL/dX from the start.
 template <class T>
-__global__ void __launch_bounds__(kBlock, kBlocks)
+__global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
     backward_scan(const __grid_constant__ Problem p, const __grid_constant__ GradientViews views) {
   using F = Wide<T>;
+  constexpr int kChunks = 2, kLength = kChunks * kWarp;
   const int lane = static_cast<int>(threadIdx.x % kWarp);
+  const F gamma = static_cast<F>(p.gamma), lam = static_cast<F>(p.lam);
   for (int64_t i = thread_index() / kWarp; i < p.rows; i += thread_count() / kWarp) {
     const Row<T, F> row(p, i);
-    const Backward<T, F> backward(row, p, views, i);
+    const GradientRow<F> gradients(p, views, i);
     F carry = 0;
-    for (int64_t last = p.steps; last > 0; last -= kWarp) {
-      const int64_t t = last - kWarp + lane;
-      const F x = apply(scan_to_the_end(t >= 0 ? backward.map(t) : Affine<F>{F(0), F(0)}, lane), carry);
-      if (t >= 0) element<F>(views.trace, backward.trace + t * views.trace.time) = x;
-      carry = shuffle(x, 0);
+    for (int64_t begin = (p.steps - 1) / kLength * kLength; begin >= 0; begin -= kLength) {
+      const Steps<T, kChunks, kWarp> steps(row, begin + lane);
+#pragma unroll
+      for (int c = kChunks - 1; c >= 0; --c) {
+        const F x = apply(scan_to_the_end(affine(steps[c], gamma, lam, p.clip), lane, kWarp), carry);
+        if (steps.there(c)) gradients.trace_at(begin + c * kWarp + lane) = x;
+        carry = shuffle(x, 0);
+      }
     }
     warp_barrier();  // the X of step t + 1 was written by another lane
     carry = 0;
-    for (int64_t first = 0; first < p.steps; first += kWarp) {
-      const int64_t t = first + lane;
-      const bool there = t < p.steps;
-      const Affine<F> own{there ? backward.upstream(t) : F(0), there && t > 0 ? backward.map(t - 1).gain : F(0)};
-      const F x_grad = apply(scan_from_the_start(own, lane), carry);
-      const F x_next = t + 1 < p.steps ? element<F>(views.trace, backward.trace + (t + 1) * views.trace.time) : F(0);
-      if (there) backward.write(t, x_grad, x_grad * x_next);
-      carry = shuffle(x_grad, kWarp - 1);
+    F last_gain = 0;  // of the step before these
+    for (int64_t begin = 0; begin < p.steps; begin += kLength) {
+      const Steps<T, kChunks, kWarp> steps(row, begin + lane);
+      F upstream[kChunks], x_next[kChunks];
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c) {
+        const int64_t t = begin + c * kWarp + lane;
+        upstream[c] = t < p.steps ? gradients.upstream(t) : F(0);
+        x_next[c] = t + 1 < p.steps ? gradients.trace_at(t + 1) : F(0);
+      }
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c) {
+        const Step<F> step = steps[c];
+        const F gain = affine(step, gamma, lam, p.clip).gain, gain_before = shuffle_up(gain, 1);
+        const Affine<F> own{step.valid ? upstream[c] : F(0), lane > 0 ? gain_before : last_gain};
+        const F x_grad = apply(scan_from_the_start(own, lane), carry);
+        if (steps.there(c))
+          gradients.write(begin + c * kWarp + lane,
+                          gradient(step, own.offset, x_grad, x_grad * x_next[c], gamma, lam, p.clip, p.advantage));
+        carry = shuffle(x_grad, kWarp - 1), last_gain = shuffle(gain, kWarp - 1);
+      }
     }
     warp_barrier();
-    if (lane == 0) backward.write_ends();
+    if (lane == 0) gradients.write_ends();
   }
 }
 
 template <class T>
-__global__ void __launch_bounds__(kBlock, kBlocks)
-    backward_window(const __grid_constant__ Problem p, const __grid_constant__ GradientViews views) {
+__global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
+    backward_window(const __grid_constant__ Problem p, const __grid_constant__ GradientViews views,
+                    Divider<int64_t> row_steps) {
   using F = Wide<T>;
+  const F gamma = static_cast<F>(p.gamma), lam = static_cast<F>(p.lam);
   for (int64_t i = thread_index(); i < p.rows * p.steps; i += thread_count()) {
-    const int64_t t = i % p.steps;
-    const Row<T, F> row(p, i / p.steps);
-    const Backward<T, F> backward(row, p, views, i / p.steps);
-    const auto map_at = [&](int64_t s) { return backward.map(s); };
-    const auto grad_at = [&](int64_t s) { return backward.upstream(s); };
+    int64_t row_index = i;
+    const int64_t t = row_steps.divide(row_index);
+    const Row<T, F> row(p, row_index);
+    const GradientRow<F> gradients(p, views, row_index);
+    const auto step_at = [&](int64_t s) { return Steps<T, 1, 1>(row, s)[0]; };
+    const auto map_at = [&](int64_t s) { return affine(step_at(s), gamma, lam, p.clip); };
+    const auto grad_at = [&](int64_t s) {
+      const F upstream = gradients.upstream(s);
+      return step_at(s).valid ? upstream : F(0);
+    };
     const WindowGradient<F> g = window_gradient<F>(map_at, grad_at, t, p.steps, p.horizon);
-    backward.write(t, g.delta, g.gain);
-    if (t == 0) backward.write_ends();
+    gradients.write(t, gradient(step_at(t), grad_at(t), g.delta, g.gain, gamma, lam, p.clip, p.advantage));
+    if (t == 0) gradients.write_ends();
   }
 }
 
 // A few rows are spread over as many multiprocessors as there are warps.
 int scan_block(const Problem& p) { return p.rows < 1024 ? kWarp : kBlock; }
 
+template <class T, class StepsOf>
+void launch_scan(const Problem& p, const View& out, cudaStream_t stream) {
+  const Team team(p.steps);
+  const int block = team.threads > kWarp ? team.threads : scan_block(p);
+  const int shared = team.threads > kWarp ? team.threads / kWarp * static_cast<int>(sizeof(Affine<Wide<T>>)) : 0;
+  launch_shared("forward_scan", forward_scan<T, StepsOf>, blocks_for(p.rows * team.threads, block), block, shared,
+                stream, p, out, team);
+}
+
 template <class T>
 void launch_forward(const Problem& p, const View& out, cudaStream_t stream) {
   if (p.horizon > 0)
-    return launch("forward_window", forward_window<T>, blocks_for(p.rows * p.steps, kBlock), kBlock, stream, p, out);
+    return launch("forward_window", forward_window<T>, blocks_for(p.rows * p.steps, kBlock), kBlock, stream, p, out,
+                  Divider<int64_t>(p.steps));
   if (p.rows >= kManyRows && p.q.time != 1)
     return launch("forward_walk", forward_walk<T>, blocks_for(p.rows, kBlock), kBlock, stream, p, out);
-  const int block = scan_block(p);
-  const unsigned grid = blocks_for(p.rows * kWarp, block);
-  if (p.steps <= 1 * kWarp) return launch("forward_scan", forward_scan<T, 1>, grid, block, stream, p, out);
-  if (p.steps <= 2 * kWarp) return launch("forward_scan", forward_scan<T, 2>, grid, block, stream, p, out);
-  if (p.steps <= 4 * kWarp) return launch("forward_scan", forward_scan<T, 4>, grid, block, stream, p, out);
-  launch("forward_scan", forward_scan<T, 8>, grid, block, stream, p, out);
+  if (DenseSteps<T>::fit(p, out)) return launch_scan<T, DenseSteps<T>>(p, out, stream);
+  launch_scan<T, Steps<T, kSteps, 1>>(p, out, stream);
 }
 
 template <class T>
 void launch_backward(const Problem& p, const GradientViews& views, cudaStream_t stream) {
   if (p.horizon > 0)
-    return launch("backward_window", backward_window<T>, blocks_for(p.rows * p.steps, kBlock), kBlock, stream, p,
-                  views);
+    return launch("backward_window", backward_window<T>, blocks_for(p.rows * p.steps, kBlock), kBlock, stream, p, views,
+                  Divider<int64_t>(p.steps));
   const int block = scan_block(p);
   launch("backward_scan", backward_scan<T>, blocks_for(p.rows * kWarp, block), block, stream, p, views);
 }

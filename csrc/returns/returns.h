@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "device.h"
+#include "divider.h"
 #include "mask.h"
 
 namespace emix::returns {
@@ -35,7 +36,7 @@ EMIX_HD F& element(const View& view, int64_t offset) {
 struct Problem {
   int64_t rows = 0, steps = 0;
   int row_axes = 0;
-  int64_t row_size[kMaxRowAxes] = {};
+  Divider<int64_t> row_size[kMaxRowAxes];  // 1 for an empty axis
   View reward, terminated, truncated, valid, q, v, trace;
   double gamma = 0, lam = 0;
   bool clip = false;       // c = min(1, trace), Retrace
@@ -43,14 +44,20 @@ struct Problem {
   int64_t horizon = 0;     // X_t is the sum of at most this many terms; 0: all
 };
 
-EMIX_HD int64_t row_offset(const Problem& problem, const View& view, int64_t row) {
-  if (problem.row_axes == 1) return row * view.row[0];
-  int64_t offset = 0;
-  for (int axis = problem.row_axes - 1; axis >= 0; --axis) {
-    offset += row % problem.row_size[axis] * view.row[axis];
-    row /= problem.row_size[axis];
+// Where a row starts in each of the views, in elements.
+template <int kViews>
+EMIX_HD void row_offsets(const Problem& problem, int64_t row, const View* const (&views)[kViews],
+                         int64_t* const (&offsets)[kViews]) {
+  EMIX_UNROLL
+  for (int k = 0; k < kViews; ++k) *offsets[k] = 0;
+#pragma unroll 1
+  for (int axis = problem.row_axes - 1; axis > 0; --axis) {
+    const int64_t index = problem.row_size[axis].divide(row);
+    EMIX_UNROLL
+    for (int k = 0; k < kViews; ++k) *offsets[k] += index * views[k]->row[axis];
   }
-  return offset;
+  EMIX_UNROLL
+  for (int k = 0; k < kViews; ++k) *offsets[k] += row * views[k]->row[0];
 }
 
 EMIX_HD bool mask_at(const View& mask, int64_t offset) { return emix::mask_at(mask.data, mask.itemsize, offset); }
@@ -66,10 +73,12 @@ EMIX_HD F apply(const Affine<F>& map, F x) {
   return map.gain != 0 ? map.offset + map.gain * x : map.offset;
 }
 
-// x -> first(second(x))
+// first becomes x -> first(second(x)), where there is a second.
 template <class F>
-EMIX_HD Affine<F> compose(const Affine<F>& first, const Affine<F>& second) {
-  return {apply(first, second.offset), first.gain != 0 ? first.gain * second.gain : F(0)};
+EMIX_HD void append(Affine<F>& first, const Affine<F>& second, bool there = true) {
+  if (!there || first.gain == 0) return;
+  first.offset += first.gain * second.offset;
+  first.gain *= second.gain;
 }
 
 // What step t reads. The fields that end in _next belong to t + 1.
@@ -117,21 +126,16 @@ EMIX_HD StepGradient<F> gradient(const Step<F>& step, F grad, F x_grad, F trace_
           through ? gamma * lam * trace_grad : F(0)};
 }
 
-// The inputs of one row.
+// The inputs of one row, and what is written.
 template <class T, class F>
 struct Row {
   const Problem& problem;
-  int64_t reward, terminated, truncated, valid, q, v, trace;  // offsets of step 0
+  int64_t reward, terminated, truncated, valid, q, v, trace, out;  // offsets of step 0
 
-  EMIX_HD Row(const Problem& p, int64_t row)
-      : problem(p),
-        reward(row_offset(p, p.reward, row)),
-        terminated(row_offset(p, p.terminated, row)),
-        truncated(p.truncated.data ? row_offset(p, p.truncated, row) : 0),
-        valid(p.valid.data ? row_offset(p, p.valid, row) : 0),
-        q(row_offset(p, p.q, row)),
-        v(row_offset(p, p.v, row)),
-        trace(p.trace.data ? row_offset(p, p.trace, row) : 0) {}
+  EMIX_HD Row(const Problem& p, int64_t row, const View& output = {}) : problem(p) {
+    row_offsets<8>(p, row, {&p.reward, &p.terminated, &p.truncated, &p.valid, &p.q, &p.v, &p.trace, &output},
+                   {&reward, &terminated, &truncated, &valid, &q, &v, &trace, &out});
+  }
 
   EMIX_HD static F at(const View& view, int64_t offset) {
     return static_cast<F>(static_cast<const T*>(view.data)[offset]);
@@ -152,17 +156,56 @@ struct Row {
   }
 };
 
+struct GradientViews {
+  View grad, reward, q, v, trace;
+};
+
+// Where the upstream gradient of one row comes from, and the gradients go.
+template <class F>
+struct GradientRow {
+  const Problem& problem;
+  const GradientViews& views;
+  int64_t grad, reward, q, v, trace;  // offsets of step 0
+
+  EMIX_HD GradientRow(const Problem& p, const GradientViews& views_, int64_t row) : problem(p), views(views_) {
+    row_offsets<5>(p, row, {&views.grad, &views.reward, &views.q, &views.v, &views.trace},
+                   {&grad, &reward, &q, &v, &trace});
+  }
+
+  EMIX_HD F upstream(int64_t t) const { return element<F>(views.grad, grad + t * views.grad.time); }
+  EMIX_HD F& trace_at(int64_t t) const { return element<F>(views.trace, trace + t * views.trace.time); }
+
+  EMIX_HD void write(int64_t t, const StepGradient<F>& g) const {
+    element<F>(views.reward, reward + t * views.reward.time) = g.reward;
+    element<F>(views.q, q + t * views.q.time) = g.q;
+    element<F>(views.v, v + (t + 1) * views.v.time) = g.v_next;
+    trace_at(t + 1) = g.trace_next;
+  }
+
+  EMIX_HD void write_ends() const {  // entries that no step reads
+    element<F>(views.v, v) = trace_at(0) = 0;
+    element<F>(views.q, q + problem.steps * views.q.time) = 0;
+  }
+};
+
 // The limited horizon n, one step at a time and independent of the other steps:
 //   X_t = sum_{l < n} (prod_{j < l} gain_{t+j}) delta_{t+l}
-template <class F, class Maps>
-EMIX_HD F window(const Maps& map_at, int64_t t, int64_t steps, int64_t horizon) {
+template <class F>
+struct WindowSum {
   F sum = 0, weight = 1;
-  for (int64_t l = 0; l < horizon && t + l < steps && weight != 0; ++l) {
-    const Affine<F> map = map_at(t + l);
+
+  EMIX_HD void add(const Affine<F>& map) {
     sum += weight * map.offset;
     weight *= map.gain;
   }
-  return sum;
+  EMIX_HD bool open() const { return weight != 0; }  // else nothing more counts, NaN neither
+};
+
+template <class F, class Maps>
+EMIX_HD F window(const Maps& map_at, int64_t t, int64_t steps, int64_t horizon) {
+  WindowSum<F> sum;
+  for (int64_t l = 0; l < horizon && t + l < steps && sum.open(); ++l) sum.add(map_at(t + l));
+  return sum.sum;
 }
 
 // dL/d delta_t and dL/d gain_t under a limited horizon, from the upstream gradients of the windows that reach step t.

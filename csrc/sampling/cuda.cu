@@ -3,6 +3,7 @@
 // draws: a search in the lane's own column of the table, which is free of bank conflicts, and a store of 32
 // neighbouring bytes.
 #include "cuda_stream.h"
+#include "divider.h"
 #include "mask.h"
 #include "sampling/arguments.h"
 
@@ -14,54 +15,65 @@ inline constexpr int kBlocks = 6;          // on a multiprocessor at once: caps 
 inline constexpr int kStride = kWarp + 1;  // of the logits: neither neighbouring rows nor neighbouring actions share a
 inline constexpr int kByteStride = kWarp + 4;  // bank of the shared memory
 
-// Which parts of the shared memory hold what.
+// Which parts of the shared memory hold what, and which element of a row is whose.
 struct Layout {
   int table = 2;  // entries a row, a power of two: the search halves it
   int logits = 0, available = 0, bytes = 0;
+  Divider<int32_t> actions;
 
-  explicit Layout(int actions) {
-    while (table < actions) table *= 2;
+  explicit Layout(int actions_) : actions(actions_) {
+    while (table < actions_) table *= 2;
     logits = table * kWarp * static_cast<int>(sizeof(int32_t));
-    available = logits + actions * kStride * static_cast<int>(sizeof(float));
-    bytes = available + actions * kByteStride;
+    available = logits + actions_ * kStride * static_cast<int>(sizeof(float));
+    bytes = available + actions_ * kByteStride;
   }
 };
 
-__device__ __forceinline__ float logit_at(const Strided& view, ScalarType type, int64_t i) {
-  switch (type) {
-    case ScalarType::Float:
-      return static_cast<const float*>(view.data)[i];
-    case ScalarType::Double:
-      return static_cast<float>(static_cast<const double*>(view.data)[i]);
-    case ScalarType::Half:
-      return static_cast<const Half*>(view.data)[i];
-    default:
-      return static_cast<const BFloat16*>(view.data)[i];
-  }
+inline constexpr int kLoads = 4;  // elements of a thread at once, so that their latencies overlap
+
+template <class T, class Offset, class There>
+__device__ __forceinline__ void load_logits(const void* data, const Offset& offset, const There& there,
+                                            float (&logit)[kLoads]) {
+  T x[kLoads];
+#pragma unroll
+  for (int j = 0; j < kLoads; ++j) x[j] = there(j) ? static_cast<const T*>(data)[offset(j)] : static_cast<T>(0.0f);
+#pragma unroll
+  for (int j = 0; j < kLoads; ++j) logit[j] = static_cast<float>(x[j]);
 }
 
-// Four elements a thread at once, so that their latencies overlap.
-__device__ __forceinline__ void load(const Problem& p, const Floor<float>& floor, ScalarType type, int64_t first,
-                                     const Shared<float>& logits, const Shared<uint8_t>& available) {
-  constexpr int kLoads = 4;
+__device__ __forceinline__ void load(const Problem& p, const Floor<float>& floor, ScalarType type, const Layout& layout,
+                                     int64_t first, const Shared<float>& logits, const Shared<uint8_t>& available) {
   const int rows = static_cast<int>(p.rows - first < kWarp ? p.rows - first : kWarp);
   for (int start = static_cast<int>(threadIdx.x); start < rows * p.actions; start += kLoads * kBlock) {
-    float logit[kLoads];
-    bool open[kLoads];
+    int row[kLoads], action[kLoads];
 #pragma unroll
-    for (int j = 0; j < kLoads; ++j) {
-      const int i = start + j * kBlock, row = i / p.actions, a = i % p.actions;
-      if (row >= rows) break;
-      logit[j] = logit_at(p.logits, type, (first + row) * p.logits.row + a * p.logits.action);
-      open[j] =
-          !p.avail.data || mask_at(p.avail.data, p.avail.itemsize, (first + row) * p.avail.row + a * p.avail.action);
+    for (int j = 0; j < kLoads; ++j) row[j] = start + j * kBlock, action[j] = layout.actions.divide(row[j]);
+    const auto there = [&](int j) { return row[j] < rows; };
+    const auto offset = [&](const Strided& view, int j) {
+      return (first + row[j]) * view.row + action[j] * view.action;
+    };
+    const auto logit_offset = [&](int j) { return offset(p.logits, j); };
+    Masks<kLoads> open;
+    open.load(p.avail.data, p.avail.itemsize, [&](int j) { return offset(p.avail, j); }, there);
+    float logit[kLoads];
+    switch (type) {
+      case ScalarType::Float:
+        load_logits<float>(p.logits.data, logit_offset, there, logit);
+        break;
+      case ScalarType::Double:
+        load_logits<double>(p.logits.data, logit_offset, there, logit);
+        break;
+      case ScalarType::Half:
+        load_logits<Half>(p.logits.data, logit_offset, there, logit);
+        break;
+      default:
+        load_logits<BFloat16>(p.logits.data, logit_offset, there, logit);
     }
 #pragma unroll
     for (int j = 0; j < kLoads; ++j) {
-      const int i = start + j * kBlock, row = i / p.actions, a = i % p.actions;
-      if (row >= rows) break;
-      logits[a * kStride + row] = counted(logit[j], open[j], floor);
-      available[a * kByteStride + row] = open[j];
+      if (!there(j)) break;
+      logits[action[j] * kStride + row[j]] = counted(logit[j], open[j], floor);
+      available[action[j] * kByteStride + row[j]] = open[j];
     }
   }
 }
@@ -96,7 +108,7 @@ __global__ void __launch_bounds__(kBlock, kBlocks)
   const int64_t seed = *p.seed;
   const auto floor = p.floor.read<float>(p.actions);
   for (int64_t first = blockIdx.x * int64_t(kWarp); first < p.rows; first += gridDim.x * int64_t(kWarp)) {
-    load(p, floor, type, first, logits, available);
+    load(p, floor, type, layout, first, logits, available);
     block_barrier();
     if (warp == 0 && first + lane < p.rows)
       find_thresholds(p, floor, layout.table, lane, logits, available, thresholds);

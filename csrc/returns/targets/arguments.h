@@ -19,7 +19,7 @@ class JointCall {
     const auto sizes = q.sizes();
     const std::vector<int64_t> values(sizes.begin() + axes_, sizes.end());  // [B, T + 1, n, A]
     const std::vector<int64_t> agents(values.begin(), values.end() - 1), entries(agents.begin(), agents.end() - 1);
-    problem.rows = values[0] * values[1], problem.entries = values[1];
+    problem.rows = values[0] * values[1], problem.entries = Divider<int64_t>(values[1]);
     problem.agents = values[2], problem.actions = values[3];
     problem.members = axes_ ? static_cast<int>(sizes[0]) : 1;
     problem.uncertain = uncertainty_scale.has_value(), problem.scale = uncertainty_scale.value_or(0);
@@ -39,7 +39,7 @@ class JointCall {
 
   // Fresh q, v and trace [B, T + 1]; without pi the trace has no elements.
   std::tuple<Tensor, Tensor, Tensor> outputs(const Tensor& like) const {
-    const std::vector<int64_t> shape{problem.rows / problem.entries, problem.entries};
+    const std::vector<int64_t> shape{problem.entries.quotient(problem.rows), problem.entries.divisor()};
     return {empty(shape, output, like), empty(shape, output, like),
             empty(problem.pi.data ? shape : std::vector<int64_t>{0}, output, like)};
   }

@@ -17,7 +17,8 @@ namespace emix::returns {
 
 // Rows are the entries: row = episode (T + 1) + s. Strides are in elements.
 struct Joint {
-  int64_t rows = 0, entries = 0;  // B (T + 1), T + 1
+  int64_t rows = 0;          // B (T + 1)
+  Divider<int64_t> entries;  // T + 1
   int64_t agents = 0, actions = 0;
   int members = 1;
   mixing::RowView q, pi, weight, bias, taken;  // q: of the first member
@@ -31,9 +32,12 @@ struct Joint {
   // Whether step s or step s - 1 is valid.
   EMIX_HD bool needed(int64_t row) const {
     if (!valid) return true;
-    const int64_t s = row % entries, at = row / entries * valid_episode + s * valid_step;
-    return (s + 1 < entries && mask_at(valid, valid_itemsize, at)) ||
-           (s > 0 && mask_at(valid, valid_itemsize, at - valid_step));
+    const int64_t s = entries.divide(row), at = row * valid_episode + s * valid_step;
+    Masks<2> masks;
+    masks.load(
+        valid, valid_itemsize, [&](int i) { return at - i * valid_step; },
+        [&](int i) { return i == 0 ? s + 1 < entries.divisor() : s > 0; });
+    return masks[0] || masks[1];
   }
 
   // Agent i's action, or -1 where it is none of 0 .. A - 1.
