@@ -6,18 +6,31 @@ import pytest
 import torch
 
 from emix import learners
-from emix.bench import update
 from emix.bench.update import SPECS, RandomEpisodes, measure_update
 from emix.cli import main
-from emix.envs.core import EnvSpec
+from emix.data import Discrete, EnvSpec
 
-SMALL = EnvSpec("small", n_agents=2, n_actions=3, obs_dim=5, state_dim=7, episode_limit=4)
+SMALL = EnvSpec("small", n_agents=2, action=Discrete(3), obs_dim=5, state_dim=7, episode_limit=4)
 
 
 @pytest.fixture
-def small(monkeypatch):
+def batches_of(monkeypatch):
+    """Let every plan's batches have so many episodes."""
+    made = learners.make_config
+
+    def set_size(size):
+        def with_size(name, values):
+            return made(name, learners.merged(values, {"plan": {"batch_size": size}}))
+
+        monkeypatch.setattr(learners, "make_config", with_size)
+
+    return set_size
+
+
+@pytest.fixture
+def small(monkeypatch, batches_of):
     monkeypatch.setitem(SPECS, "small", SMALL)
-    monkeypatch.setattr(update, "BATCH", 4)
+    batches_of(4)
 
 
 @pytest.mark.parametrize("algorithm", [name for name in learners.list_algorithms() if "@" not in name])
@@ -38,16 +51,17 @@ def test_arithmetic_of_vdn(small):
     assert measure_update("vdn", "small", torch.device("cpu"), rounds=1).flops == 2 * agent + backward
 
 
-def test_bytes_grow_with_the_batch(small, monkeypatch):
+def test_bytes_grow_with_the_batch(small, batches_of):
     one = measure_update("vdn", "small", torch.device("cpu"), rounds=1).bytes
-    monkeypatch.setattr(update, "BATCH", 8)
+    batches_of(8)
     two = measure_update("vdn", "small", torch.device("cpu"), rounds=1).bytes
-    batch = RandomEpisodes(SMALL, torch.device("cpu")).sample(4)
-    assert two - one == sum(field.numel() * field.element_size() for field in batch.values())
+    batch = RandomEpisodes(SMALL, device=torch.device("cpu")).sample(4)
+    fields = [batch.valid, *batch.by_name().values()]
+    assert two - one == sum(field.numel() * field.element_size() for field in fields)
 
 
 def test_random_episodes_are_valid():
-    batch = RandomEpisodes(SMALL, torch.device("cpu")).sample(16)
+    batch = RandomEpisodes(SMALL, device=torch.device("cpu")).sample(16)
     assert batch.avail.gather(-1, batch.actions.unsqueeze(-1)).all()
     assert batch.valid.all()
     assert batch.terminated.sum(1).eq(1).all()

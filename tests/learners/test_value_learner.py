@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from emix.playing.rollout import collect
 
 from emix import make
 from emix.data import EnvSpec, Step
 from emix.data.replay import Replay
 from emix.errors import UsageError
 from emix.learners.value import ValueConfig, ValueLearner
+from emix.playing.rollout import collect
 
 
 def make_learner(spec, seed=0, **values):

@@ -11,12 +11,12 @@ from torch.utils import _pytree as trees
 from emix.data import Discrete, EnvSpec, Episodes, Field, Replay
 from emix.data.episodes import joined
 from emix.errors import UsageError
-from emix.learners import get, list_algorithms, load_recipe, make_config
+from emix.learners import get, list_algorithms, load_recipe, make_config, merged
 from emix.learners.ensemble_mix import Batch, EnsembleMix
 from emix.learners.loop import run_loop
 from emix.learners.value import ValueConfig, ValueLearner
+from emix.training.building import LENGTHS
 from emix.training.captured import CapturedUpdate
-from emix.training.state import LENGTHS
 
 RECORD = (Field("probability", (2,), "float32", "observation"),)
 SPEC = EnvSpec("test", n_agents=2, action=Discrete(3), obs_dim=4, state_dim=5, episode_limit=8)
@@ -195,11 +195,11 @@ LEARNERS |= {
 }
 
 
-def make_learner(name, spec, device="cpu"):
+def make_learner(name, spec, device="cpu", **plan):
     """A small one, that computes padding as on a GPU."""
     algorithm, changes = LEARNERS[name]
     found = get(algorithm)
-    values = load_recipe(algorithm).learner | SMALL | SOON | changes
+    values = merged(load_recipe(algorithm).learner, SMALL | SOON | changes | {"plan": plan})
     known = {field.name for field in fields(found.config)}
     config = make_config(algorithm, {key: value for key, value in values.items() if key in known})
     one = found.learner(config, spec, device=device, seed=0)
@@ -254,7 +254,7 @@ def test_what_is_recorded_does_not_grow_with_time(name, tape):
         for seed in range(2):
             update(Batch(joined(batch(steps, seed), batch(steps, seed + 10)), batch(steps, seed)))
         recorded.append(recorder.recorded)
-        assert one.critic.steps == 2 * steps
+        assert one.critic.target.units == 2 * steps
     assert recorded[0] == recorded[1] == recorded[2] < 400
 
 
@@ -262,12 +262,12 @@ def test_shapes_are_few_and_lie_in_one_set_of_buffers(tape):
     """Of Ensemble-MIX, whose batches have two parts, as training on a GPU draws them."""
     limit, recorder = 40, tape()
     spec = replace(SPEC, episode_limit=limit)
-    one = make_learner("batched", spec)
-    source = Replay(100, spec, device="cpu", seed=0, multiple=limit // LENGTHS)
+    one = make_learner("batched", spec, batch_size=2)
+    source = Replay(100, spec, RECORD, device="cpu", seed=0, multiple=limit // LENGTHS)
     update = CapturedUpdate(one, recorder, longest=limit)
     for seed, steps in enumerate(torch.randperm(limit, generator=torch.Generator().manual_seed(0)).tolist() * 2):
         source.add(batch(max(steps, 2), seed), torch.tensor([max(steps, 2), 2]))
-        update(one.draw(source, 2))
+        update(one.draw(source))
     lengths = [static.actors.reward.shape[1] for static in update.batches.values()]
     assert len(lengths) == len(set(lengths))  # both parts have one
     assert set(lengths) <= set(range(5, 41, 5))

@@ -13,11 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import emix
 from emix import learners, ops
+from emix.data import Replay
 from emix.errors import UsageError
-from emix.learners import shared
+from emix.learners.parts import Optimiser
 from emix.ops import critic
-from emix.training import Replay, collect
-from emix.training.loop import make_deterministic
+from emix.playing import collect
+from emix.training.deterministic import deterministic
 
 # https://docs.pytorch.org/docs/2.13/generated/torch.use_deterministic_algorithms.html, "will throw", by aten's names.
 RAISE = {
@@ -52,15 +53,15 @@ class Names(TorchDispatchMode):
         return outputs
 
 
-def torchs_step(optimizer, clip):
-    norm = nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip)
-    optimizer.step()
+def torchs_step(optimiser):
+    norm = nn.utils.clip_grad_norm_(optimiser.parameters.values(), optimiser.max_norm)
+    optimiser.torch.step()
     return norm
 
 
 @pytest.fixture
 def _as_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(shared, "_rmsprop_step", torchs_step)
+    monkeypatch.setattr(Optimiser, "_rmsprop_step", torchs_step)
     monkeypatch.setattr(ops, "ensemble_critic", critic._products)
 
 
@@ -80,20 +81,20 @@ CONFIGS |= {
 def test_learners_use_none_of_it(name):
     algorithm, values = CONFIGS[name]
     env = emix.make("battle/3m", num_envs=4, checked=False)
-    values = learners.load_recipe(algorithm).learner | values | SMALL
+    values = learners.merged(learners.load_recipe(algorithm).learner, values | SMALL | {"plan": {"batch_size": 4}})
     known = learners.get(algorithm).config.__dataclass_fields__
     config = learners.make_config(algorithm, {key: value for key, value in values.items() if key in known})
     one = learners.get(algorithm).learner(config, env.spec, device="cpu", seed=0)
     if hasattr(one, "critic"):
         one.critic.skips_padding = False
-    replay = Replay(20, env.spec, device="cpu", seed=0, multiple=8)
+    replay = Replay(20, env.spec, one.actor.record, device="cpu", seed=0, multiple=8)
     with Names() as names:
         for explore in (True, False):
-            rollout = collect(env, one, explore=explore)
+            rollout = collect(env, one.actor, explore=explore)
     with Names() as storing:
         replay.add(rollout.episodes, rollout.lengths)
     with names:
-        one.update(one.draw(replay, 4))
+        one.update(one.draw(replay))
         one.advance(100, 4)
     assert len(names.found) > 30
     assert "_foreach_norm" in names.found or "linalg_vector_norm" in names.found
@@ -144,8 +145,9 @@ def test_what_it_says_where_cublas_was_used_before(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
     monkeypatch.setattr(torch, "ones", lambda *sizes, device: None)
     monkeypatch.setattr(torch, "mm", refuse)
-    with pytest.raises(UsageError, match=r"expected CUBLAS_WORKSPACE_CONFIG :4096:8 or :16:8 at .*, got ':0:0' now"):
-        make_deterministic(1, torch.device("cuda"))
+    message = r"expected CUBLAS_WORKSPACE_CONFIG :4096:8 or :16:8 at .*, got ':0:0' now"
+    with pytest.raises(UsageError, match=message), deterministic(1, torch.device("cuda")):
+        pass
 
 
 @pytest.mark.cuda
@@ -155,7 +157,7 @@ def test_cublas_before_training_is_imported(before):
     found = python(
         "import os, torch\nos.environ.pop('CUBLAS_WORKSPACE_CONFIG', 0)\n"
         + (product if before else "")
-        + "from emix.training.loop import make_deterministic\nmake_deterministic(1, torch.device('cuda'))\n"
+        + "from emix.training.deterministic import deterministic\nwith deterministic(1, torch.device('cuda')):\n    "
         + product
     )
     assert (found.returncode == 0) != before, found.stderr
