@@ -42,7 +42,7 @@ def sweep(folder: Path, *options: str, algorithms: str = "vdn,iql", env: str = E
         (["sweep", "smix", ENV, "--run_dir=x"], "has no --run-dir, because it makes several runs: use --runs"),
         (["sweep", "smix", ENV, "--setps", "9"], "Unrecognized options: --setps"),
         (["sweep", "smix", ENV, "--steps", "0"], "steps expects at least 1, got 0"),
-        (["sweep", "smix", ENV, "--learner.td-lambda", "0,x"], "invalid literal for float: 'x'"),
+        (["sweep", "smix", ENV, "--learner.td-lambda", "0,x"], "Error parsing --learner.td-lambda"),
         (
             ["sweep", "smix", ENV, "--steps", "100,200"],
             "runs that differ in training.steps alone would share runs/smix/matrix/penalty-2x3/1, because a run is not",

@@ -1,20 +1,21 @@
-// A CUDA emulator: include it in place of <cuda_runtime.h>, compile the .cu file as plain C++17 and call
-// emulator::launch in place of <<<>>>.
+// A CUDA emulator: include it in place of <cuda_runtime.h>, compile the .cu file as plain C++17 with -fsanitize=thread,
+// call emulator::launch in place of <<<>>>, and link races.cpp in place of ThreadSanitizer's library.
 //
 // It checks what a GPU would not say. A kernel that breaks a rule ends launch() with an emulator::Fault that names
 // kernel, block and thread: a barrier or warp primitive that some thread never reaches, lanes at different primitives
-// or with different masks, a read from a lane that takes no part, shared memory out of bounds, a launch over CUDA's
-// limits, an overflowing stack. Threads run one after another in an order that
-// EMIX_EMULATOR_ORDER=ascending|descending|shuffled[:seed] sets, so a forgotten barrier that no check sees changes
-// results with the order.
+// or with different masks, a read from a lane that takes no part, a data race in shared or global memory (a missing
+// __syncwarp or __syncthreads, blocks that share a byte that one of them writes), shared memory out of bounds, a launch
+// over CUDA's limits, an overflowing stack. Threads run one after another in an order that
+// EMIX_EMULATOR_ORDER=ascending|descending|shuffled[:seed] sets, so what depends on the order changes results with it.
 //
-// Not emulated: global memory is the process's own and unchecked; threads never run at the same time, so one that spins
-// on memory until another writes it hangs; barriers and primitives are told apart by name and mask, not by the place of
-// the call.
+// Not emulated: the bounds of global memory, which is the process's own; atomics and fences; threads never run at the
+// same time, so one that spins on memory until another writes it hangs; barriers and primitives are told apart by name
+// and mask, not by the place of the call. What the race detection does not see stands in races.h.
 //
 //   emulator.h    launch, shared memory; barrier, warp primitives and integer intrinsics under CUDA's names (this file)
 //   mma.h         the matrix units
 //   scheduler.h   blocks, warps and threads: who runs, who waits for whom
+//   races.h .cpp  who accessed which byte, and what orders two accesses
 //   order.h       in which order
 //   faults.h      the limits of a launch, the words of a fault
 //   fiber.h       stacks, and the switch between them

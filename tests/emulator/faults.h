@@ -8,6 +8,7 @@
 #include <string>
 
 #include "cuda_types.h"
+#include "races.h"
 
 namespace emulator {
 
@@ -52,6 +53,17 @@ inline std::string text(const Call& call) {
   std::snprintf(mask, sizeof(mask), "0x%08x", call.mask);
   return std::string(kPrimitiveNames[size_t(call.primitive)]) + " (mask " + mask + ", " +
          std::to_string(call.value_bytes) + "-byte value)";
+}
+
+inline constexpr const char* kMissingNames[] = {"no __syncwarp of both lanes (or __syncthreads) lies between",
+                                                "no __syncthreads lies between",
+                                                "nothing orders the blocks of a launch"};
+
+inline std::string text(const Race& race) {
+  char address[32];
+  std::snprintf(address, sizeof(address), race.in_shared ? "%zu of shared memory" : "0x%zx", size_t(race.address));
+  return std::string("data race: ") + (race.writes ? "writes " : "reads ") + std::to_string(race.bytes) +
+         (race.bytes == 1 ? " byte" : " bytes") + " at " + (race.in_shared ? "byte " : "address ") + address;
 }
 
 inline void check_launch(const std::string& kernel, const dim3& grid, const dim3& block, size_t shared_bytes) {

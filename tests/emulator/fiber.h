@@ -76,6 +76,7 @@ class Fiber {
   }
 
   bool overflowed() const { return stack_.overflowed(); }
+  const void* stack() const { return stack_.usable(); }
 
  private:
   [[gnu::noinline]] void start() {

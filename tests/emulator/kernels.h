@@ -11,3 +11,5 @@ using Cases = std::map<std::string, void (*)()>;
 
 extern const Cases kBrokenCases;  // each ends in an exception
 extern const Cases kFatalCases;   // each ends the process
+extern const Cases kRacyCases;    // each ends in a data race
+extern const Cases kRaceFreeCases;

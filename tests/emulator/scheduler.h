@@ -14,6 +14,7 @@
 #include "faults.h"
 #include "fiber.h"
 #include "order.h"
+#include "races.h"
 
 namespace emulator {
 
@@ -38,8 +39,10 @@ class Scheduler {
     Dealer dealer(current_schedule());
     lanes_ = dealer.numbers(warpSize);
     warps_ = dealer.numbers((count_ + warpSize - 1) / warpSize);
+    races_.start_launch();
     for (uint64_t rank : dealer.numbers(uint64_t(grid.x) * grid.y * grid.z)) {
-      blockIdx = {unsigned(rank % grid.x), unsigned(rank / grid.x % grid.y), unsigned(rank / grid.x / grid.y)};
+      blockIdx = index_of_block(rank);
+      races_.start_block(rank, shared_.data(), shared_bytes_);
       run_block(dealer);
     }
   }
@@ -54,7 +57,7 @@ class Scheduler {
   // Hands in `value` and waits until every lane of `mask` has come to the same primitive; received() then tells what
   // they handed in.
   template <class T>
-  void meet(Primitive primitive, unsigned mask, const T& value) {
+  EMULATOR_UNWATCHED void meet(Primitive primitive, unsigned mask, const T& value) {
     static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= kMaxValueBytes);
     current_->call = {primitive, mask, sizeof(T)};
     if (!(mask >> lane() & 1)) {
@@ -88,6 +91,12 @@ class Scheduler {
 
   Fault fault(const std::string& what) const { return fault_of(*current_, what); }
 
+  // Ends the launch where the running thread stands: no exception leaves an access to memory.
+  void stop(const Race& race) {
+    error_ = std::make_exception_ptr(fault(why_race(race)));
+    wait(At::kReady);  // so that it is abandoned
+  }
+
  private:
   enum class At : uint8_t { kReady, kBarrier, kPrimitive, kExit };
 
@@ -104,10 +113,14 @@ class Scheduler {
   // A fiber's main: once a thread has exited, its fiber serves the thread of the same rank in the next block.
   static void run_threads();
 
-  void wait(At at) {
+  EMULATOR_UNWATCHED void wait(At at) {
+    Races::stop();
     current_->at = at;
     current_->fiber.yield();
+    watch();
   }
+
+  void watch() { races_.watch(current_->rank, current_->fiber.stack(), Stack::kUsableBytes); }
 
   void run_block(Dealer& dealer) {
     std::memset(shared_.data(), 0xff, shared_bytes_);  // NaN, or -1: what a kernel reads before it writes shows
@@ -168,6 +181,7 @@ class Scheduler {
         return;
       }
       released = true;
+      if (first.call.primitive == Primitive::kSyncwarp) races_.warp_barrier(warp_, first.call.mask, existing_lanes());
       for_each_lane(first.call.mask, [&](unsigned other) {
         Thread& thread = threads_[warp_ + other];
         std::memcpy(thread.received, thread.sent, kMaxValueBytes);
@@ -206,9 +220,22 @@ class Scheduler {
     }
     if (!waiting) return false;
     for (unsigned rank = 0; rank < count_; ++rank) threads_[rank].at = At::kReady;
+    races_.block_barrier();
     return true;
   }
 
+  unsigned existing_lanes() const { return count_ - warp_ < unsigned(warpSize) ? (1u << (count_ - warp_)) - 1 : ~0u; }
+
+  std::string why_race(const Race& race) const {
+    std::string other = "thread " + text(threads_[race.other_rank].index);
+    if (race.missing == Race::kLaunch) other += " of block " + text(index_of_block(race.other_block));
+    return text(race) + ", which " + other + (race.other_wrote ? " wrote" : " read") + " before; " +
+           kMissingNames[race.missing];
+  }
+
+  static uint3 index_of_block(uint64_t rank) {
+    return {unsigned(rank % gridDim.x), unsigned(rank / gridDim.x % gridDim.y), unsigned(rank / gridDim.x / gridDim.y)};
+  }
   std::string place() const { return "kernel " + std::string(kernel_) + ", block " + text(blockIdx); }
   Fault fault_of(const Thread& thread, const std::string& what) const {
     return Fault(place() + ", thread " + text(thread.index) + ": " + what);
@@ -226,6 +253,7 @@ class Scheduler {
   Thread* current_ = nullptr;
   std::exception_ptr error_;  // what the thread that ran last threw
   std::vector<uint64_t> lanes_, warps_;
+  Races races_;
   std::vector<float4> shared_;  // float4 for its alignment
   size_t shared_bytes_ = 0;
 };
@@ -234,9 +262,10 @@ class Scheduler {
 // whether it has been constructed.
 inline thread_local Scheduler* scheduler = nullptr;
 
-inline void Scheduler::run_threads() {
+EMULATOR_UNWATCHED inline void Scheduler::run_threads() {
   for (;;) {
     try {
+      scheduler->watch();
       (*scheduler->body_)();
     } catch (...) {
       scheduler->error_ = std::current_exception();

@@ -1,6 +1,7 @@
 """The CUDA emulator: kernels that keep CUDA's rules compute right numbers; each broken rule is told with its place."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,9 +27,14 @@ def compiler() -> str:
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("emulator") / "kernels"
-    flags = ["-x", "c++", "-std=c++17", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"]
-    sources = [FOLDER / "kernels.cu", FOLDER / "broken_kernels.cu"]
-    subprocess.run([compiler(), *flags, *sources, "-o", path], check=True)
+    flags = ["-std=c++17", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-c"]
+    kernels = ["-x", "c++", "-fsanitize=thread"]
+    objects = []
+    for source in ["kernels.cu", "broken_kernels.cu", "race_kernels.cu", "races.cpp"]:
+        objects.append(path.with_name(f"{source}.o"))
+        extra = kernels if source.endswith(".cu") else []
+        subprocess.run([compiler(), *flags, *extra, FOLDER / source, "-o", objects[-1]], check=True)
+    subprocess.run([compiler(), "-pthread", *objects, "-o", path], check=True)  # without ThreadSanitizer's library
     return path
 
 
@@ -100,13 +106,6 @@ def test_indices_of_three_dimensional_blocks_and_grids(run: Run, order: str) -> 
 @pytest.mark.parametrize("order", ORDERS)
 def test_block_sum_in_every_order(run: Run, order: str) -> None:
     assert numbers(run("block_sum", order)) == [total for total in BLOCK_SUMS for _ in range(4)]
-
-
-@pytest.mark.parametrize("case", ["first_barrier_forgotten", "last_barrier_forgotten"])
-def test_forgotten_barrier_makes_the_result_depend_on_the_order(run: Run, case: str) -> None:
-    ascending, descending, shuffled = (run(case, order) for order in ("ascending", "descending", "shuffled"))
-    assert ascending != descending
-    assert ascending != shuffled
 
 
 def test_order_of_blocks_and_threads(run: Run) -> None:
@@ -200,9 +199,63 @@ def test_broken_rule_is_told_with_its_place(run: Run, case: str) -> None:
     assert [part for part in FAULTS[case] if part not in report] == []
 
 
-@pytest.mark.parametrize("case", FAULTS)
+NO_WARP_BARRIER = "no __syncwarp of both lanes (or __syncthreads) lies between"
+NO_BLOCK_BARRIER = "no __syncthreads lies between"
+BLOCKS = "nothing orders the blocks of a launch"
+# What the ascending order finds; in another, the threads' parts may be exchanged.
+RACES = {
+    # The project's own shapes (mixing's and returns' backward) without their warp barriers.
+    "group_values_race": ["thread (1, 0, 0)", "reads 4 bytes at address 0x", "thread (8, 0, 0) wrote", NO_WARP_BARRIER],
+    "scans_race": ["thread (0, 0, 0)", "reads 4 bytes", "which thread (27, 0, 0) wrote before", NO_WARP_BARRIER],
+    "ends_race": ["thread (0, 0, 0)", "writes 4 bytes", "which thread (5, 0, 0) wrote before", NO_WARP_BARRIER],
+    # Barriers of a part of the warp.
+    "half_warp_race": ["thread (16, 0, 0): data race: reads", "thread (0, 0, 0) wrote", NO_WARP_BARRIER],
+    "half_warps_out_of_turn_race": ["thread (31, 0, 0): data race: reads", "thread (0, 0, 0) wrote", NO_WARP_BARRIER],
+    "partial_last_warp_race": ["thread (4, 0, 0)", "writes 4 bytes", "thread (3, 0, 0) read before", NO_WARP_BARRIER],
+    "same_value_race": ["thread (9, 0, 0)", "writes 4 bytes", "which thread (0, 0, 0) wrote before", NO_WARP_BARRIER],
+    "first_of_all_readers_race": ["thread (0, 0, 0)", "writes 4", "thread (1, 0, 0) read before", NO_WARP_BARRIER],
+    "last_of_all_readers_race": ["thread (31, 0, 0)", "writes 4", "thread (0, 0, 0) read before", NO_WARP_BARRIER],
+    # Warps of a block.
+    "read_after_write_race": ["writes 4 bytes at byte 128", "which thread (0, 0, 0) read before", NO_BLOCK_BARRIER],
+    "write_after_read_race": ["reads 4 bytes at byte 0", "which thread (0, 0, 0) wrote before", NO_BLOCK_BARRIER],
+    "one_buffer_race": ["thread (32, 0, 0)", "reads 4 bytes at byte 124", "thread (31, 0, 0) wrote", NO_BLOCK_BARRIER],
+    "readers_race": ["thread (63, 0, 0)", "writes 4 bytes at byte 0", "thread (0, 0, 0) read before", NO_BLOCK_BARRIER],
+    # A byte of another thread's value: of 1, 2, 16 and 200 bytes.
+    "bytes_race": ["thread (38, 0, 0): data race: writes 1 byte at", "thread (37, 0, 0) wrote", NO_WARP_BARRIER],
+    "halves_race": ["thread (38, 0, 0): data race: writes 2 bytes", "thread (37, 0, 0) wrote", NO_WARP_BARRIER],
+    "vectors_race": ["thread (38, 0, 0): data race: writes 16 bytes", "thread (37, 0, 0) wrote", NO_WARP_BARRIER],
+    "structs_race": ["thread (38, 0, 0): data race: writes 200 bytes", "thread (37, 0, 0) wrote", NO_WARP_BARRIER],
+    # Blocks of a grid.
+    "blocks_write_race": ["block (6, 0, 0)", "writes 4", "thread (3, 0, 0) of block (1, 0, 0) wrote before", BLOCKS],
+    "blocks_read_after_write_race": ["block (6, 0, 0)", "reads 4", "(40, 0, 0) of block (1, 0, 0) wrote", BLOCKS],
+    "blocks_write_after_read_race": ["block (6, 0, 0)", "writes 4", "(3, 0, 0) of block (1, 0, 0) read", BLOCKS],
+    "pages_race": ["block (0, 0, 0), thread (1, 0, 0)", "writes 4 bytes", "thread (0, 0, 0) read", NO_WARP_BARRIER],
+}
+# What makes a warp's lanes meet orders no memory.
+for primitive in ["shuffle", "ballot", "vote", "reduction", "mma"]:
+    RACES[f"{primitive}_is_no_barrier"] = ["reads 4 bytes at byte 4 of shared", "(1, 0, 0) wrote", NO_WARP_BARRIER]
+RACE_FREE = ["group_values", "scan_back", "swap", "half_warp", "half_warps_in_turn", "all_read"]
+RACE_FREE += ["partial_last_warp", "same_value", "tiles", "buffers", "readers", "bytes", "halves", "vectors", "structs", "blocks", "launches", "pages"]
+
+
+@pytest.mark.parametrize("case", RACES)
+def test_data_race_is_told_with_both_threads(run: Run, case: str) -> None:
+    report = run(case, "ascending")
+    assert report.startswith("Fault: kernel ")
+    assert [part for part in ["data race: ", *RACES[case]] if part not in report] == []
+
+
+@pytest.mark.parametrize("case", RACE_FREE)
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_barriers_order_is_no_race(run: Run, case: str, order: str) -> None:
+    assert run(case, order) == ""
+
+
+@pytest.mark.parametrize("case", FAULTS | RACES)
 def test_broken_rule_is_found_in_any_order(run: Run, case: str) -> None:
-    assert [order for order in ORDERS if not run(case, order).startswith("Fault: ")] == []
+    kind = "data race: " if case in RACES else ""
+    reports = {order: run(case, order) for order in ORDERS}
+    assert {order: report for order, report in reports.items() if not re.match(f"Fault: .*{kind}", report)} == {}
 
 
 def test_stack_overrun_ends_the_process_before_it_harms_other_memory(program: Path) -> None:
@@ -216,7 +269,7 @@ def test_exception_in_a_kernel_reaches_the_caller_of_launch(run: Run) -> None:
 @pytest.mark.parametrize("order", ORDERS)
 def test_launches_work_after_faults(run: Run, order: str) -> None:
     lines = run("recovery", order).splitlines()
-    faults = len(FAULTS) + 1  # and an exception
+    faults = len(FAULTS) + len(RACES) + 1  # and an exception
     assert [numbers(line) for line in lines] == [[total for total in BLOCK_SUMS for _ in range(4)]] * faults
 
 
