@@ -4,6 +4,7 @@ emix train ippo cues/4 --import examples/own_learner.py --steps 20000 --seed 1
 emix eval runs/ippo/cues/4/1       emix plot runs/ippo/cues/4/*       emix resume RUN       emix sweep ippo cues/4 ...
 """
 
+import tempfile
 from dataclasses import dataclass
 
 import torch
@@ -131,3 +132,16 @@ class IPPO:
 
 emix.register_env("cues/<A>", Cues, description="name your cue: 2 agents, A cues, best return 5")
 emix.register_learner("ippo", IPPO, IPPOConfig)
+
+
+def main() -> None:
+    """Train for a few seconds, in one call."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = emix.train(
+            "ippo", "cues/4", steps=12_000, seed=1, num_envs=64, test_interval=6_000, runs=folder, quiet=True
+        )
+    print(f"test return {result.summary['test_return_mean']:.2f} of 5 after {result.summary['env_steps']:,} steps")
+
+
+if __name__ == "__main__":
+    main()

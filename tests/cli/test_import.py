@@ -84,3 +84,20 @@ def test_a_sweep_with_a_learner_of_ones_own(module, tmp_path, capsys):
 def test_without_the_import_there_is_no_such_algorithm(capsys):
     assert main(["train", "mine@quick", "matrix/penalty-2x3"]) == 2
     assert "unknown algorithm 'mine'" in capsys.readouterr().err
+
+
+def test_the_example_is_trained_evaluated_drawn_resumed_and_swept(tmp_path, monkeypatch, capsys):
+    """examples/own_learner.py: an environment and a learner (IPPO, on policy) of one's own."""
+    example = Path(__file__).parents[2] / "examples" / "own_learner.py"
+    monkeypatch.chdir(tmp_path)
+    short = ["--import", str(example), "--num-envs", "16", "--test-interval", "400", "--log-interval", "400"]
+    assert main(["train", "ippo", "cues/3", "--steps", "640", "--seed", "1", *short]) == 0
+    run = tmp_path / "runs" / "ippo,num_envs=16" / "cues" / "3" / "1"
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert (rows[-1]["episodes"], rows[-1]["updates"]) == (128, 2)  # 64 fresh episodes an update, from 16 environments
+    assert main(["eval", str(run), "--episodes", "8"]) == 0
+    assert "return_mean" in capsys.readouterr().out
+    assert main(["resume", str(run), "--steps", "1280"]) == 0
+    assert main(["sweep", "ippo", "cues/3", "--seeds", "1-2", "--steps", "1280", "--jobs", "2", *short]) == 0
+    assert main(["plot", str(run), str(run.with_name("2"))]) == 0
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
