@@ -198,8 +198,7 @@ __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
         carry = shuffle(x_grad, kWarp - 1), last_gain = shuffle(gain, kWarp - 1);
       }
     }
-    warp_barrier();
-    if (lane == 0) gradients.write_ends();
+    if (lane == 0) gradients.write_ends();  // which no other lane reads or writes
   }
 }
 
