@@ -10,8 +10,10 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
+PATIENCE = 120  # seconds: a machine that has just started reads torch for the first time
 TOOLKIT = "/usr/local/cuda/bin"
 _TORCH = """
 import json, torch
@@ -28,7 +30,8 @@ print(json.dumps({
 def describe(root: Path) -> dict[str, str]:
     """Card, driver, versions, commit and date; "none" or "unknown" for what is not there."""
     torch = _output([sys.executable, "-c", _TORCH])
-    found = json.loads(torch) if torch else {"torch": "none", "CUDA": "none", "card": "none"}
+    missing = "none" if find_spec("torch") is None else "not importable"
+    found = json.loads(torch) if torch else {"torch": missing, "CUDA": "none", "card": "none"}
     version = re.search(r"release ([\d.]+)", _output([find_tool("nvcc"), "--version"]))
     return {
         "card": found.pop("card"),
@@ -60,7 +63,7 @@ def _commit(root: Path) -> str:
 
 def _output(command: list[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.gpu_check.machine import TOOLKIT
+from benchmarks.gpu_check.machine import PATIENCE, TOOLKIT
 
 # The ops' small cases, by words of their tests' names: every kernel in float64, narrow types and gradients.
 SMALL = "devices_agree or narrow or padding_reaches_nothing or rows_and_steps_alone or (course_of_a_battle and 3m)"
@@ -71,6 +71,8 @@ class Setting:
         """Why nothing can be run here, or an empty string."""
         if machine["torch"] == "none":
             return f"{sys.executable} has no torch: make gpu-check PYTHON=<a Python that has it>"
+        if machine["torch"] == "not importable":
+            return f"torch cannot be imported, or not in {PATIENCE} s: {sys.executable} -c 'import torch' says more"
         if self.device == "cuda" and machine["card"] == "none":
             return (
                 f"torch {machine['torch']} sees no CUDA device here (`nvidia-smi` says more); "

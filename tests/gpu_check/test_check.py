@@ -101,6 +101,7 @@ def test_a_machine_without_a_gpu_or_torch(tmp_path):
     assert f"{sys.executable} has no torch: make gpu-check PYTHON=" in setting.problem(
         {"torch": "none", "card": "none"}
     )
+    assert "cannot be imported" in setting.problem({"torch": "not importable", "card": "none"})
     assert Setting("emulated", tmp_path).problem({"torch": "2.11.0", "card": "none"}) == ""
 
 
