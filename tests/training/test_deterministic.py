@@ -15,6 +15,7 @@ import emix
 from emix import learners, ops
 from emix.data import Replay
 from emix.errors import UsageError
+from emix.learners import shared
 from emix.learners.parts import Optimiser
 from emix.ops import critic
 from emix.playing import collect
@@ -62,6 +63,7 @@ def torchs_step(optimiser):
 @pytest.fixture
 def _as_on_a_gpu(monkeypatch):
     monkeypatch.setattr(Optimiser, "_rmsprop_step", torchs_step)
+    monkeypatch.setattr(shared, "_scatters_in_order", lambda device: False)
     monkeypatch.setattr(ops, "ensemble_critic", critic._products)
 
 

@@ -81,7 +81,14 @@ def greedy(scores: Tensor, avail: Tensor | None) -> Tensor:
 
 def pick(values: Tensor, actions: Tensor) -> Tensor:
     """The values of the given actions: ``[..., A], [...] -> [...]``."""
-    return _Pick.apply(values, actions.unsqueeze(-1)).squeeze(-1)
+    index = actions.unsqueeze(-1)
+    picked = values.gather(-1, index) if _scatters_in_order(values.device) else _Pick.apply(values, index)
+    return picked.squeeze(-1)
+
+
+def _scatters_in_order(device: torch.device) -> bool:
+    """Whether the gradient of ``gather`` costs nothing more where torch is to be deterministic."""
+    return device.type == "cpu"
 
 
 class _Pick(torch.autograd.Function):
