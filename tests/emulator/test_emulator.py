@@ -235,7 +235,20 @@ RACES = {
 for primitive in ["shuffle", "ballot", "vote", "reduction", "mma"]:
     RACES[f"{primitive}_is_no_barrier"] = ["reads 4 bytes at byte 4 of shared", "(1, 0, 0) wrote", NO_WARP_BARRIER]
 RACE_FREE = ["group_values", "scan_back", "swap", "half_warp", "half_warps_in_turn", "all_read"]
-RACE_FREE += ["partial_last_warp", "same_value", "tiles", "buffers", "readers", "bytes", "halves", "vectors", "structs", "blocks", "launches", "pages"]
+RACE_FREE += [
+    "partial_last_warp",
+    "same_value",
+    "tiles",
+    "buffers",
+    "readers",
+    "bytes",
+    "halves",
+    "vectors",
+    "structs",
+    "blocks",
+    "launches",
+    "pages",
+]
 
 
 @pytest.mark.parametrize("case", RACES)
