@@ -48,7 +48,7 @@ def _command(setting: Setting, steps: int) -> list[str]:
     """The paper's recipe, but for the intervals."""
     intervals = {"log": steps // ROWS, "checkpoint": steps // 8, "test": steps // 4}
     options = [each for name, value in intervals.items() for each in (f"--{name}-interval", str(value))]
-    few = "--test-episodes 8" if setting.device == "cuda" else "--test-episodes 4 --batch-episodes 8"
+    few = "--test-episodes 8" if setting.device == "cuda" else "--test-episodes 4 --plan.batch-size 8"
     options += few.split()
     return ["smix", "battle/3m", "--seed", "1", "--device", setting.torch_device, "--steps", str(steps), *options]
 
