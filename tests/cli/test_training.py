@@ -115,7 +115,7 @@ def test_killed_and_resumed_on_a_gpu_gives_the_same_bytes(tmp_path, algorithm):
     run = [
         "train", algorithm, "battle/3m", "--device", "cuda", "--steps", "8000", "--seed", "5", "--num-envs", "4",
         "--log-interval", "400", "--test-interval", "2000", "--test-episodes", "8", "--checkpoint-interval", "300",
-        "--batch-episodes", "16", "--buffer-episodes", "200",
+        "--plan.batch-size", "16", "--plan.buffer-size", "200",
     ]  # fmt: skip
     whole, folder = tmp_path / "whole", tmp_path / "run"
     code, _, err = finish(start(*run, "--run-dir", str(whole)))

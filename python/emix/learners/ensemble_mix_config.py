@@ -78,7 +78,7 @@ class EnsembleMixConfig:
     critic_update: CriticUpdate = "per_step"
     """An optimiser step for each time step of the batch, in ascending order [DOP], or one for all of them."""
     on_batch: int = 16
-    """Episodes of the on-policy batch, and of the actors'. The off-policy one is ``batch_episodes``. [DOP]"""
+    """Episodes of the on-policy batch, and of the actors'. The off-policy one is ``plan.batch_size``. [DOP]"""
     on_window: int = 32
     """Newest episodes from which the on-policy batch is drawn; the actors' batch is the newest ones. [P: N_1]"""
     gamma: float = 0.99
