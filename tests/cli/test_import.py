@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from copy import copy
 from pathlib import Path
 
 import pytest
 
-from emix import learners
+from emix import learners, plugins
 from emix.cli import main
+from emix.envs import registry
 from emix.training import read_settings
 
 MODULE = '''
@@ -90,6 +92,8 @@ def test_the_example_is_trained_evaluated_drawn_resumed_and_swept(tmp_path, monk
     """examples/own_learner.py: an environment and a learner (IPPO, on policy) of one's own."""
     example = Path(__file__).parents[2] / "examples" / "own_learner.py"
     monkeypatch.chdir(tmp_path)
+    for module, name in ((learners, "_ALGORITHMS"), (registry, "_registered"), (plugins, "_files")):
+        monkeypatch.setattr(module, name, copy(getattr(module, name)))  # other tests shall not find them
     short = ["--import", str(example), "--num-envs", "16", "--test-interval", "400", "--log-interval", "400"]
     assert main(["train", "ippo", "cues/3", "--steps", "640", "--seed", "1", *short]) == 0
     run = tmp_path / "runs" / "ippo,num_envs=16" / "cues" / "3" / "1"
