@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from emix import learners
+from emix.data import Box, EnvSpec
 from emix.errors import UsageError
 from emix.learners.plan import Plan
 from emix.training.config import training_config
@@ -128,3 +129,10 @@ def test_what_cannot_be_a_learner_is_refused(monkeypatch):
         learners.register_learner("mine@quick", Mine, MineConfig)
     with pytest.raises(UsageError, match="config expects a dataclass"):
         learners.register_learner("mine", Mine, Mine)
+
+
+@pytest.mark.parametrize("name", ["smix", "dop"])
+def test_continuous_actions_are_refused_by_learners_of_discrete_ones(name):
+    spec = EnvSpec("mine", n_agents=2, action=Box(3), obs_dim=4, state_dim=5, episode_limit=6)
+    with pytest.raises(UsageError, match=r"expects discrete actions, mine has Box\(dim=3"):
+        learners.get(name).learner(learners.make_config(name, {}), spec, device="cpu", seed=0)

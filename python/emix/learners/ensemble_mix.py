@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from emix import ops
-from emix.data import EnvSpec, Episodes
+from emix.data import EnvSpec, Episodes, require_discrete
 from emix.data.episodes import alike, joined
 from emix.learners.decomposed_critic import DecomposedCritic, make_optimiser
 from emix.learners.ensemble_mix_actor import EnsembleMixActor
@@ -66,6 +66,7 @@ class EnsembleMix:
         seed: int,
         precision: Precision = "float32",
     ) -> None:
+        require_discrete(spec, "Ensemble-MIX")
         self.config, self.spec, self.plan = config, spec, config.plan
         self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from emix import ops
-from emix.data import EnvSpec, Episodes, Field, Step
+from emix.data import EnvSpec, Episodes, Field, Step, require_discrete
 from emix.learners.learner import Acted, EpisodeData
 from emix.learners.parts import Optimiser, Parts, Schedule, Target
 from emix.learners.plan import Plan
@@ -170,6 +170,7 @@ class ValueLearner:
         seed: int,
         precision: Precision = "float32",
     ) -> None:
+        require_discrete(spec, "the value learner")
         self.config, self.spec, self.plan = config, spec, config.plan
         self.device = torch.device(device)
         with torch.random.fork_rng(devices=[]):
