@@ -83,6 +83,16 @@ __device__ __forceinline__ unsigned ballot(bool predicate) { return __ballot_syn
 
 __device__ __forceinline__ void block_barrier() { __syncthreads(); }
 
+// Sets a flag that several threads may set before a barrier. A volatile store is a strong one in the PTX memory model,
+// in which ordinary stores, even of the same value, would race.
+__device__ __forceinline__ void raise(int& flag) {
+#if defined(EMIX_EMULATED)
+  emulator::strong_store(flag, 1);
+#else
+  *static_cast<volatile int*>(&flag) = 1;
+#endif
+}
+
 // `size` elements of the block's dynamic shared memory, from byte `offset` on (a multiple of sizeof(T)). The emulator
 // checks every access.
 template <class T>

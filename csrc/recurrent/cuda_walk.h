@@ -205,7 +205,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<F, kShared>)
         if (grad != 0) {  // else whatever lies there, NaN too
           sum = gate_gradients(gate[i], h_before[i], grad);
           carry[i] = grad * gate[i].z;
-          at.reached[r] = 1;  // all who write it write the same
+          raise(at.reached[r]);
         }
         at.gate[j].row[r] = sum.r, at.gate[H + j].row[r] = sum.z, at.gate[2 * H + j].row[r] = sum.m;
         grads[j] = sum.n, grads[H + j] = sum.r, grads[2 * H + j] = sum.z, grads[3 * H + j] = sum.m;

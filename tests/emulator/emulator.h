@@ -58,6 +58,9 @@ inline void shared_check(int64_t index, int64_t size) {
   }
 }
 
+// A store that does not race with others like it.
+[[gnu::noinline]] EMULATOR_UNWATCHED inline void strong_store(int& place, int value) { place = value; }
+
 // Every lane of `mask` hands in a value and gets that of lane `source`.
 template <class T>
 T exchange(Primitive primitive, unsigned mask, const T& value, unsigned source) {
