@@ -26,13 +26,15 @@ train: setup
 test: setup
 	$(BIN)/python -m pytest
 
-# The CUDA kernels on the CPU, each thread a fiber (tests/emulator), under the ops' own tests and in two thread orders.
+# The CUDA kernels on the CPU, each thread a fiber (tests/emulator), under the ops' own tests; then in another thread order, and looking for data races, which
+# takes several times as long: every op once, forward and backward, and those that pass memory between lanes.
 KERNEL_TESTS := tests/ops tests/envs/battle/test_devices.py
+RACE_TESTS := tests/ops/test_graph_capture.py tests/ops/test_returns.py tests/ops/test_mixing.py tests/ops/test_battle.py
 test-emulated: setup
 	@$(BIN)/cmake -S . -B build/emulated -G Ninja -DEMIX_CUDA=EMULATED -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python > build-emulated.log || (cat build-emulated.log; false)
 	@$(BIN)/cmake --build build/emulated && rm build-emulated.log
-	EMIX_LIBRARY=build/emulated/libemix.so $(BIN)/python -m pytest $(KERNEL_TESTS)
-	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_ORDER=shuffled:1 $(BIN)/python -m pytest $(KERNEL_TESTS)
+	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_RACES=off $(BIN)/python -m pytest $(KERNEL_TESTS)
+	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_ORDER=shuffled:1 $(BIN)/python -m pytest $(RACE_TESTS)
 
 bench: setup
 	$(BIN)/python -m pytest benchmarks
