@@ -33,8 +33,8 @@ RACE_TESTS := tests/ops/test_graph_capture.py tests/ops/test_returns.py tests/op
 test-emulated: setup
 	@$(BIN)/cmake -S . -B build/emulated -G Ninja -DEMIX_CUDA=EMULATED -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python > build-emulated.log || (cat build-emulated.log; false)
 	@$(BIN)/cmake --build build/emulated && rm build-emulated.log
-	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_RACES=off $(BIN)/python -m pytest $(KERNEL_TESTS)
-	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_ORDER=shuffled:1 $(BIN)/python -m pytest $(RACE_TESTS)
+	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_RACES=off $(BIN)/python -m pytest -n 2 $(KERNEL_TESTS)
+	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_ORDER=shuffled:1 $(BIN)/python -m pytest -n 2 $(RACE_TESTS)
 
 bench: setup
 	$(BIN)/python -m pytest benchmarks
