@@ -56,3 +56,11 @@ def test_links_between_the_pages() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_line_is_wider_than_160(page: Path) -> None:
+    wide = [
+        f"{page.name}:{i} has {len(line)}" for i, line in enumerate(page.read_text().splitlines(), 1) if len(line) > 160
+    ]
+    assert wide == []
