@@ -28,7 +28,7 @@ def write(folder: Path, machine: Mapping[str, str], outcomes: Mapping[str, Outco
 def markdown(machine: Mapping[str, str], outcomes: Mapping[str, Outcome], setting: Setting) -> str:
     """The parts, and their figures beside floor and peers."""
     parts = [
-        (name, outcome.result, f"{outcome.seconds:.0f}", f"{outcome.limit:.0f}", _short(outcome.detail))
+        (name, outcome.result, f"{outcome.seconds:.0f}", f"{outcome.limit:.0f}", _what(name, outcome, setting))
         for name, outcome in outcomes.items()
     ]
     figures = [line for name in outcomes for row in _rows(setting, name) for line in _figures(name, row)]
@@ -83,6 +83,13 @@ def _fastest(peers: Mapping[str, float | None] | None, unit: str) -> str:
 def _number(value: float | None) -> str:
     """Three digits."""
     return "-" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def _what(name: str, outcome: Outcome, setting: Setting) -> str:
+    """How a part ended; of a benchmark, whose last line is a row of its own table, how many figures stand below."""
+    if outcome.result == "passed" and name in ("ops", "battle", "update"):
+        return f"figures, below: {len(_rows(setting, name))}"
+    return _short(outcome.detail)
 
 
 def _short(text: str) -> str:

@@ -88,5 +88,6 @@ def first_error(text: str) -> str:
 
 
 def _last_line(text: str) -> str:
-    lines = text.split("\n")
-    return next((" ".join(line.split()) for line in reversed(lines) if line.strip()), "")
+    """The last line with a word in it: a table's frame says nothing."""
+    lines = [" ".join(line.strip("│ ").split()) for line in text.split("\n")]
+    return next((line for line in reversed(lines) if re.search(r"\w", line)), "")

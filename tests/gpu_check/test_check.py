@@ -133,6 +133,7 @@ def test_each_figure_stands_beside_floor_and_peers(tmp_path):
         ["update smix MMM2 B 32", "2.6 ms", "", "", "with nn.GRU 3.8 ms"],
     ]
     assert "emulated" not in text
+    assert "| ops    | passed | 12 | 60       | figures, below: 2 |" in text
 
 
 def test_the_table_stays_short(tmp_path):

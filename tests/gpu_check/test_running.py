@@ -25,6 +25,10 @@ def test_what_passes_shows_its_last_line(go):
     assert (outcome.result, outcome.detail) == ("passed", "two, done")
 
 
+def test_the_frame_of_a_table_says_nothing(go):
+    assert go("print('│ gae │ 3 us │'); print('└─────┴──────┘')").detail == "gae │ 3 us"
+
+
 def test_what_fails_shows_its_first_error(go):
     outcome = go("print('fine'); raise ValueError('expected 3, got 4')")
     assert (outcome.result, outcome.detail) == ("failed", "ValueError: expected 3, got 4")
