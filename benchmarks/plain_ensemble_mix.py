@@ -92,7 +92,7 @@ class PlainEnsembleMix:
             pairs += [(ours.weight, theirs.weight), (ours.bias, theirs.bias)]
         for j, member in enumerate(self.critics.members):
             head, bias = critic.w_head[j].t(), critic.b_head[j]
-            pairs += [(member.fc1.weight, critic.w_in[j].t()), (member.fc1.bias, critic.b_in[j])]
+            pairs += [(member.fc1.weight, critic.w_encode[j].t()), (member.fc1.bias, critic.b_encode[j])]
             pairs += [(member.fc2.weight, critic.w_hidden[j].t()), (member.fc2.bias, critic.b_hidden[j])]
             pairs += [(member.a.weight, head[:-1]), (member.a.bias, bias[:-1])]
             pairs += [(member.v.weight, head[-1:]), (member.v.bias, bias[-1:])]

@@ -145,7 +145,7 @@ EMIX_HD void monotonic_backward_rows(const Monotonic& p, const MonotonicGradient
     for (int64_t r = 0; r < rows; ++r) hidden_gradients<T>(p, g, first + r, h + r * p.embed, h + kBatch * p.embed);
     for (int64_t r = 0; r < rows; ++r)
       agent_gradients<T>(p, first + r, h + r * p.embed, output_row<F>(g.q, first + r, p.agents));
-    for (int64_t r = 0; r < rows && g.w1; ++r) weight_gradients<T>(p, g, first + r, h + r * p.embed);
+    for (int64_t r = 0; r < rows && g.b1; ++r) weight_gradients<T>(p, g, first + r, h + r * p.embed);
   }
 }
 

@@ -10,9 +10,9 @@ import torch
 
 def member_value(critic, j, state, obs, agent):
     """Member j's Q of every action, [A]: FC, ReLU, FC, ReLU, heads a and v, Q = a + v."""
-    agents = critic.w_in.shape[1] - len(state) - len(obs)
+    agents = critic.w_encode.shape[1] - len(state) - len(obs)
     x = torch.cat([state, obs, torch.eye(agents, dtype=state.dtype)[agent]])
-    x = torch.relu(x @ critic.w_in[j] + critic.b_in[j])
+    x = torch.relu(x @ critic.w_encode[j] + critic.b_encode[j])
     x = torch.relu(x @ critic.w_hidden[j] + critic.b_hidden[j])
     heads = x @ critic.w_head[j] + critic.b_head[j]
     return heads[:-1] + heads[-1]
@@ -20,7 +20,7 @@ def member_value(critic, j, state, obs, agent):
 
 def members_values(critic, episode, t):
     """[n][N] of [A] at step t."""
-    members, n = len(critic.w_in), episode.obs.shape[1]
+    members, n = len(critic.w_encode), episode.obs.shape[1]
     state, obs = episode.state[t], episode.obs[t]
     return [[member_value(critic, j, state, obs[i], i) for j in range(members)] for i in range(n)]
 

@@ -238,7 +238,7 @@ def test_same_seed_gives_the_same_bits_and_leaves_torch_alone(spec, random_episo
     same, again, other = (used(spec, random_episodes, seed, 2).parts.state_dict() for seed in (7, 7, 8))
     assert all(torch.equal(same[name], again[name]) for name in same)
     assert not torch.equal(same["agent.head.weight"], other["agent.head.weight"])
-    assert not torch.equal(same["critic.critic.w_in"], other["critic.critic.w_in"])
+    assert not torch.equal(same["critic.critic.w_encode"], other["critic.critic.w_encode"])
     assert not torch.equal(same["generator"], other["generator"])
     assert torch.equal(torch.get_rng_state(), untouched)
 

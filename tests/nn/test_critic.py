@@ -20,7 +20,7 @@ def one_member(critic, j, state, obs):
     """Member j on the input as DOP builds it: [state, obs, one-hot id]."""
     ids = torch.eye(N_AGENTS, dtype=state.dtype).expand(B, T, -1, -1)
     x = torch.cat([state.unsqueeze(2).expand(-1, -1, N_AGENTS, -1), obs, ids], dim=-1)
-    x = functional.relu(x @ critic.w_in[j] + critic.b_in[j])
+    x = functional.relu(x @ critic.w_encode[j] + critic.b_encode[j])
     x = functional.relu(x @ critic.w_hidden[j] + critic.b_hidden[j])
     a, v = (x @ critic.w_head[j] + critic.b_head[j]).split([A, 1], dim=-1)
     return a + v
@@ -46,7 +46,7 @@ def test_a_single_step_is_what_it_is_in_a_batch():
 def test_members_start_as_linear_layers_do_and_differ():
     torch.manual_seed(0)
     critic = EnsembleCritic(8, 20, 30, A, N_AGENTS, 64)
-    for weight, inputs in ((critic.w_in, 53), (critic.w_hidden, 64), (critic.w_head, 64)):
+    for weight, inputs in ((critic.w_encode, 53), (critic.w_hidden, 64), (critic.w_head, 64)):
         bound = inputs**-0.5
         assert weight.abs().max() <= bound
         assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)  # uniform

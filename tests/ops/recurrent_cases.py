@@ -49,11 +49,11 @@ def agent_inputs(
         "obs": _normal(g, B, T, n, O),
         "last_action": torch.randint(-1, A + 1, (B, T, n), generator=g) if actions else None,
         "h0": _normal(g, B, n, H) if given_h0 else None,
-        "w_in": _normal(g, H, columns) * max(columns, 1) ** -0.5,
-        "b_in": _normal(g, H),
+        "w_encode": _normal(g, H, columns) * max(columns, 1) ** -0.5,
+        "b_encode": _normal(g, H),
         **_weights(g, H, H),
-        "w_out": _normal(g, A, H) * H**-0.5,
-        "b_out": _normal(g, A),
+        "w_head": _normal(g, A, H) * H**-0.5,
+        "b_head": _normal(g, A),
     }
 
 

@@ -36,8 +36,8 @@ def make_inputs(
     return {
         "state": normal(*leading, S),
         "obs": normal(*leading, n, O),
-        "w_in": normal(N, columns, H, inputs=columns),
-        "b_in": normal(N, H),
+        "w_encode": normal(N, columns, H, inputs=columns),
+        "b_encode": normal(N, H),
         "w_hidden": normal(N, H, H, inputs=H),
         "b_hidden": normal(N, H),
         "w_head": normal(N, H, A + 1, inputs=H),
@@ -201,9 +201,9 @@ WRONG = [
     ({"state": torch.zeros(3, 3, 3)}, r"state must have shape \[3, 4, 3\]"),
     ({"state": torch.zeros(())}, "state must have shape"),
     ({"obs": torch.zeros(4)}, "obs"),
-    ({"w_in": torch.zeros(2, 8, 5)}, r"w_in must have shape \[2, 9, 5\]"),
-    ({"w_in": torch.zeros(3, 9, 5)}, r"w_in must have shape \[2, 9, 5\]"),
-    ({"b_in": torch.zeros(2, 1, 5)}, r"b_in must have shape \[2, 5\]"),
+    ({"w_encode": torch.zeros(2, 8, 5)}, r"w_encode must have shape \[2, 9, 5\]"),
+    ({"w_encode": torch.zeros(3, 9, 5)}, r"w_encode must have shape \[2, 9, 5\]"),
+    ({"b_encode": torch.zeros(2, 1, 5)}, r"b_encode must have shape \[2, 5\]"),
     ({"w_hidden": torch.zeros(5, 5)}, "w_hidden"),
     ({"w_hidden": torch.zeros(2, 5, 4)}, "w_hidden"),
     ({"b_hidden": torch.zeros(5)}, r"b_hidden must have shape \[2, 5\]"),
@@ -234,7 +234,7 @@ def test_wrong_calls_of_the_products(change: Inputs, message: str) -> None:
         ({"w_hidden": torch.zeros(2, 0, 0)}, "N and H at least 1"),
         ({"w_head": torch.zeros(2, 5, 0)}, r"w_head must have shape \[N, H, A \+ 1\]"),
         ({"state": None}, "state|first argument"),
-        ({"w_in": None}, "w_in"),
+        ({"w_encode": None}, "w_encode"),
     ],
 )
 def test_wrong_calls_on_the_cpu(change: Inputs, message: str) -> None:
@@ -265,12 +265,12 @@ def test_random_calls_are_right_or_refused(device: str, function: Callable[..., 
     ("change", "message"),
     [
         ({"obs": torch.zeros(3, 4, 2, 4).long()}, r"state must be .* of obs's type on a GPU, got torch.float32"),
-        ({"w_in": torch.zeros(2, 9, 5).double()}, "w_in must be .* of obs's type on a GPU, got torch.float64, and obs"),
+        ({"w_encode": torch.zeros(2, 9, 5).double()}, "w_encode must be .* of obs's type on a GPU, got torch.float64, and obs"),
         ({"w_head": torch.zeros(2, 5, 4, dtype=torch.complex64)}, "w_head must be a float16, .*, got torch.complex64"),
         ({"w_head": torch.zeros(0, 5, 4)}, "N and H at least 1"),
         ({"w_head": torch.zeros(2, 5, 0)}, r"w_head must have shape \[N, H, A \+ 1\]"),
         ({"state": None}, "state must be a tensor, got None"),
-        ({"w_in": torch.zeros(2, 9, 5, device="meta")}, "w_in must be on cpu like obs, got meta"),
+        ({"w_encode": torch.zeros(2, 9, 5, device="meta")}, "w_encode must be on cpu like obs, got meta"),
     ],
 )
 def test_wrong_types_of_the_products(change: Inputs, message: str) -> None:

@@ -111,13 +111,17 @@ WRONG = [
     ("agent_sequence", {"last_action": torch.zeros(3, 4, 2)}, "last_action must be an integer tensor"),
     ("agent_sequence", {"last_action": torch.zeros(3, 4).long()}, r"last_action must have shape \[3, 4, 2\]"),
     ("agent_sequence", {"h0": torch.zeros(6, 5)}, r"h0 must have shape \[3, 2, 5\]"),
-    ("agent_sequence", {"w_in": torch.zeros(5, 8)}, r"w_in must have shape \[H, O \+ A \+ n\] or \[H, O \+ A\]"),
-    ("agent_sequence", {"w_in": torch.zeros(9)}, "w_in must have shape"),
-    ("agent_sequence", {"last_action": None}, "w_in must have shape"),
-    ("agent_sequence", {"b_in": torch.zeros(4)}, r"b_in must have shape \[5\]"),
-    ("agent_sequence", {"w_out": torch.zeros(3)}, r"w_out must have shape \[A, H\]"),
-    ("agent_sequence", {"w_out": torch.zeros(3, 4)}, r"w_out must have shape \[3, 5\]"),
-    ("agent_sequence", {"b_out": torch.zeros(4)}, r"b_out must have shape \[3\]"),
+    (
+        "agent_sequence",
+        {"w_encode": torch.zeros(5, 8)},
+        r"w_encode must have shape \[H, O \+ A \+ n\] or \[H, O \+ A\]",
+    ),
+    ("agent_sequence", {"w_encode": torch.zeros(9)}, "w_encode must have shape"),
+    ("agent_sequence", {"last_action": None}, "w_encode must have shape"),
+    ("agent_sequence", {"b_encode": torch.zeros(4)}, r"b_encode must have shape \[5\]"),
+    ("agent_sequence", {"w_head": torch.zeros(3)}, r"w_head must have shape \[A, H\]"),
+    ("agent_sequence", {"w_head": torch.zeros(3, 4)}, r"w_head must have shape \[3, 5\]"),
+    ("agent_sequence", {"b_head": torch.zeros(4)}, r"b_head must have shape \[3\]"),
 ]
 
 

@@ -171,15 +171,15 @@ def _product_rate(device: torch.device) -> float:
 
 
 def _agent_sequence(obs: Any, *others: Any, out_val: Any = None, **options: Any) -> int:
-    *_, w_ih, w_hh, _b_ih, _b_hh, w_out, _b_out = others[:10]
-    return 2 * math.prod(obs[:3]) * (obs[3] * w_hh[1] + math.prod(w_ih) + math.prod(w_hh) + math.prod(w_out))
+    *_, w_ih, w_hh, _b_ih, _b_hh, w_head, _b_head = others[:10]
+    return 2 * math.prod(obs[:3]) * (obs[3] * w_hh[1] + math.prod(w_ih) + math.prod(w_hh) + math.prod(w_head))
 
 
 def _agent_sequence_backward(
     q_grad: Any, hidden_grad: Any, obs: Any, *others: Any, out_val: Any = None, **options: Any
 ) -> int:
-    *_, w_ih, w_hh, _b_ih, _b_hh, w_out, _b_out = others[:10]
-    weights = math.prod(w_ih) + math.prod(w_hh) + math.prod(w_out)
+    *_, w_ih, w_hh, _b_ih, _b_hh, w_head, _b_head = others[:10]
+    weights = math.prod(w_ih) + math.prod(w_hh) + math.prod(w_head)
     return 2 * math.prod(obs[:3]) * (obs[3] * w_hh[1] + 2 * weights)
 
 

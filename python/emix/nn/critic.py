@@ -33,8 +33,8 @@ class EnsembleCritic(nn.Module):
             return nn.Parameter(torch.empty(members, *shape).uniform_(-bound, bound))
 
         inputs = state_dim + obs_dim + n_agents
-        self.w_in = uniform(inputs, inputs, hidden_dim)
-        self.b_in = uniform(inputs, hidden_dim)
+        self.w_encode = uniform(inputs, inputs, hidden_dim)
+        self.b_encode = uniform(inputs, hidden_dim)
         self.w_hidden = uniform(hidden_dim, hidden_dim, hidden_dim)
         self.b_hidden = uniform(hidden_dim, hidden_dim)
         self.w_head = uniform(hidden_dim, hidden_dim, n_actions + 1)  # a, then v
@@ -43,5 +43,5 @@ class EnsembleCritic(nn.Module):
     def forward(self, state: Tensor, obs: Tensor) -> Tensor:
         """Every member's value of every action: state ``[..., S]``, obs ``[..., n, O]`` -> ``[N, ..., n, A]``."""
         return ops.ensemble_critic(
-            state, obs, self.w_in, self.b_in, self.w_hidden, self.b_hidden, self.w_head, self.b_head
+            state, obs, self.w_encode, self.b_encode, self.w_hidden, self.b_hidden, self.w_head, self.b_head
         )

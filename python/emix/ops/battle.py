@@ -7,8 +7,6 @@ collisions), then reward, end, observations, state and available actions. ``csrc
 CPU and GPU play the same battle bit for bit: every operation is exactly rounded, all sums have a fixed order, and the
 random numbers are Philox4x32-10 at (seed, number of the battle, number of the episode).
 
-Errors: ValueError that names the argument, what was expected and what came.
-
 >>> import emix
 >>> env = emix.make("battle/3m", num_envs=2)
 >>> start = env.reset()
@@ -25,13 +23,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from emix.ops._errors import explained
+from emix.ops._call import call
 
 _step = torch.ops.emix.battle_step.default
 _reset = torch.ops.emix.battle_reset.default
 
 _FIRST_TARGET = 6  # actions before those that name a unit
-_NO_NAMES: dict[str, str] = {}
 
 
 class BattleState(NamedTuple):
@@ -71,30 +68,49 @@ class BattleStep(NamedTuple):
 
 
 def battle_step(state: BattleState, actions: Tensor, scenario: BattleTables) -> BattleStep:
-    """Play ``actions`` [B, n] int64 for 8 game loops; battles that have ended stay as they are, with reward 0.
+    """Play 8 game loops of B battles; battles that have ended stay as they are, with reward 0.
 
-    0 no-op (of the dead), 1 stop, 2 north, 3 south, 4 east, 5 west, 6 + j attack enemy j (a healer: heal ally j). An
-    action that is not available counts as stop and is noted in ``clock.fault``; no-op of a living unit leaves its order
-    as it is. Source: SMAC (Samvelyan et al. 2019), oxwhirl/smac.
+    Source: SMAC (Samvelyan et al. 2019), oxwhirl/smac.
+
+    Args:
+        state: changed in place.
+        actions: int64 ``[B, n]``: 0 no-op (of the dead), 1 stop, 2 north, 3 south, 4 east, 5 west, 6 + j attack enemy j
+            (a healer: heal ally j). One that is not available counts as stop and is noted in ``clock.fault``; no-op of
+            a living unit leaves its order as it is.
+        scenario: the map.
+
+    Returns:
+        What the agents see and got after these loops.
+
+    Raises:
+        ValueError: names the argument, what was expected and what came.
     """
-    try:
-        return BattleStep(*_step(*state, actions, *scenario))
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise explained(error, _NO_NAMES) from None
+    return BattleStep(*call(_step, *state, actions, *scenario))
 
 
 def battle_reset(
     state: BattleState, where: Tensor, scenario: BattleTables, *, seed: int, first: int = 0, closed: bool = False
 ) -> BattleStep:
-    """Start the next episode where ``where`` [B] bool; the other battles are only observed.
+    """Start the next episode of some battles; the others are only observed.
 
     Battle b starts episode number ``clock.episode`` and adds 1 to it; everything random in it is a function of (seed,
-    ``first`` + b, number). ``closed``: with the map's closed terrain.
+    ``first`` + b, number).
+
+    Args:
+        state: changed in place.
+        where: bool ``[B]``: the battles to start.
+        scenario: the map.
+        seed: of all battles.
+        first: the number of battle 0, so that what happens does not depend on how battles are divided over calls.
+        closed: with the map's closed terrain.
+
+    Returns:
+        What the agents see; rewards are 0.
+
+    Raises:
+        ValueError: names the argument, what was expected and what came.
     """
-    try:
-        return BattleStep(*_reset(*state, where, *scenario, seed, first, closed))
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise explained(error, _NO_NAMES) from None
+    return BattleStep(*call(_reset, *state, where, *scenario, seed, first, closed))
 
 
 def _fake(units: Tensor, layout: list[int]) -> tuple[Tensor, ...]:

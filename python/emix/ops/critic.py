@@ -1,6 +1,6 @@
 r"""N critics of one shape, an ensemble, run as one: what Ensemble-MIX and DOP learn from.
 
-    x = ReLU(w_in' [s, o_i, one-hot i] + b_in)
+    x = ReLU(w_encode' [s, o_i, one-hot i] + b_encode)
     y = ReLU(w_hidden' x + b_hidden)
     (a, v) = w_head' y + b_head
     q = a + v                                                        for each member, step and agent i
@@ -17,51 +17,56 @@ is float64; on a GPU in the inputs' own type. Any strides, any sizes but N, H >=
 any number of threads.
 
 Gradient: reaches every input, where asked for; on the CPU not twice.
-
-Errors: ValueError that names the argument, what was expected and what came.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from emix.errors import UsageError
-from emix.ops._errors import explained
+from emix.ops._call import call, check_tensors, compiled, wide
+from emix.ops._gradient import Differentiable, Gradients
 
-_critic = torch.ops.emix.ensemble_critic.default
-_critic_backward = torch.ops.emix.ensemble_critic_backward.default
+_critic = compiled("ensemble_critic")
+_critic_backward = compiled("ensemble_critic_backward")
 
-_NO_NAMES: dict[str, str] = {}
+_LAYERS = {"w_in": "w_encode", "b_in": "b_encode"}
 
 
 def ensemble_critic(
     state: Tensor,
     obs: Tensor,
-    w_in: Tensor,
-    b_in: Tensor,
+    w_encode: Tensor,
+    b_encode: Tensor,
     w_hidden: Tensor,
     b_hidden: Tensor,
     w_head: Tensor,
     b_head: Tensor,
 ) -> Tensor:
-    """Run every member on every agent's input: state [..., S], obs [..., n, O] -> q [N, ..., n, A].
+    """Run every member of an ensemble of critics on every agent's input.
 
-    Source: ``OffPGCritic`` of TonghanWang/DOP, whose Q = a + v has no mean subtracted; N of them: Ensemble-MIX, eq. 9.
-    Equations, types, gradient and errors: see ``emix.ops.critic``.
+    ``x = ReLU(w_encode' [s, o_i, one-hot i] + b_encode)``, ``y = ReLU(w_hidden' x + b_hidden)``, ``(a, v) = w_head' y +
+    b_head``, ``q = a + v`` for each member, step and agent i. Differentiable by all inputs; on the CPU once. Source:
+    ``OffPGCritic`` of TonghanWang/DOP, whose Q = a + v has no mean subtracted; N of them: Ensemble-MIX, eq. 9.
 
     Args:
-        state: ``[..., S]``.
+        state: ``[..., S]``; float16, bfloat16, float32 or float64, as all inputs (on a GPU all of one type).
         obs: ``[..., n, O]``, the same leading axes.
-        w_in: ``[N, S + O + n, H]``, its rows for the state, the observation and the agent's id; and b_in ``[N, H]``.
-        b_in: see w_in.
-        w_hidden: ``[N, H, H]``, from x to y; and b_hidden ``[N, H]``.
-        b_hidden: see w_hidden.
-        w_head: ``[N, H, A + 1]``, a's columns, then v's; and b_head ``[N, A + 1]``.
-        b_head: see w_head.
+        w_encode: the first layer ``[N, S + O + n, H]``, its rows for the state, the observation and the agent's id.
+        b_encode: ``[N, H]``.
+        w_hidden: the second layer, from x to y ``[N, H, H]``.
+        b_hidden: ``[N, H]``.
+        w_head: the last layer ``[N, H, A + 1]``, a's columns, then v's.
+        b_head: ``[N, A + 1]``.
+
+    Returns:
+        q ``[N, ..., n, A]``; on the CPU float32 (float64 where one input is float64), on a GPU the inputs' type.
+
+    Raises:
+        ValueError: names the argument, what was expected and what came.
 
     >>> N, S, O, n, H, A = 10, 5, 4, 3, 32, 6
     >>> weights = [torch.randn(N, S + O + n, H), torch.zeros(N, H), torch.randn(N, H, H), torch.zeros(N, H),
@@ -69,34 +74,29 @@ def ensemble_critic(
     >>> ensemble_critic(torch.randn(8, 20, S), torch.randn(8, 20, n, O), *weights).shape
     torch.Size([10, 8, 20, 3, 6])
     """
-    inputs = (state, obs, w_in, b_in, w_hidden, b_hidden, w_head, b_head)
+    inputs = (state, obs, w_encode, b_encode, w_hidden, b_hidden, w_head, b_head)
     if isinstance(obs, Tensor) and obs.device.type == "cuda":
         return _products(*inputs)
-    try:
-        if torch.is_grad_enabled() and any(isinstance(each, Tensor) and each.requires_grad for each in inputs):
-            return _EnsembleCritic.apply(*inputs)
-        return _critic(*inputs)[0]
-    except RuntimeError as error:
-        raise explained(error, _NO_NAMES) from None
+    return call(_ensemble_critic, *inputs, names=_LAYERS)[0]
 
 
 def _products(
     state: Tensor,
     obs: Tensor,
-    w_in: Tensor,
-    b_in: Tensor,
+    w_encode: Tensor,
+    b_encode: Tensor,
     w_hidden: Tensor,
     b_hidden: Tensor,
     w_head: Tensor,
     b_head: Tensor,
 ) -> Tensor:
     """The same by torch's own batched products."""
-    _check(state, obs, w_in, b_in, w_hidden, b_hidden, w_head, b_head)
+    _check(state, obs, w_encode, b_encode, w_hidden, b_hidden, w_head, b_head)
     steps, (agents, features), states = obs.shape[:-2].numel(), obs.shape[-2:], state.shape[-1]
-    from_state, from_obs, from_id = w_in.split([states, features, agents], dim=1)
-    shared = torch.matmul(state.reshape(steps, states), from_state) + b_in.unsqueeze(1)  # [N, R, H]
+    from_state, from_obs, from_id = w_encode.split([states, features, agents], dim=1)
+    shared = torch.matmul(state.reshape(steps, states), from_state) + b_encode.unsqueeze(1)  # [N, R, H]
     x = (shared.unsqueeze(2) + from_id.unsqueeze(1)).flatten(1, 2)  # [N, R n, H]
-    x = torch.baddbmm(x, obs.reshape(steps * agents, features).expand(len(w_in), -1, -1), from_obs).relu()
+    x = torch.baddbmm(x, obs.reshape(steps * agents, features).expand(len(w_encode), -1, -1), from_obs).relu()
     y = torch.baddbmm(b_hidden.unsqueeze(1), x, w_hidden).relu()  # [N, R n, H]
     head = torch.baddbmm(b_head.unsqueeze(1), y, w_head)  # [N, R n, A + 1]
     return (head[..., :-1] + head[..., -1:]).unflatten(1, obs.shape[:-1])
@@ -105,18 +105,17 @@ def _products(
 def _check(
     state: Tensor,
     obs: Tensor,
-    w_in: Tensor,
-    b_in: Tensor,
+    w_encode: Tensor,
+    b_encode: Tensor,
     w_hidden: Tensor,
     b_hidden: Tensor,
     w_head: Tensor,
     b_head: Tensor,
 ) -> None:
-    given = {"state": state, "obs": obs, "w_in": w_in, "b_in": b_in, "w_hidden": w_hidden}
+    given = {"state": state, "obs": obs, "w_encode": w_encode, "b_encode": b_encode, "w_hidden": w_hidden}
     given |= {"b_hidden": b_hidden, "w_head": w_head, "b_head": b_head}
+    check_tensors(**given)
     for name, tensor in given.items():
-        if not isinstance(tensor, Tensor):
-            raise UsageError(f"{name} must be a tensor, got {tensor!r}")
         if not tensor.is_floating_point() or tensor.dtype != obs.dtype:
             raise UsageError(
                 f"{name} must be a float16, bfloat16, float32 or float64 tensor of obs's type on a GPU, "
@@ -135,8 +134,8 @@ def _check(
     states = state.shape[-1] if state.dim() else 0
     expected = {
         "state": (state, [*obs.shape[:-2], states]),
-        "w_in": (w_in, [members, states + obs.shape[-1] + obs.shape[-2], hidden]),
-        "b_in": (b_in, [members, hidden]),
+        "w_encode": (w_encode, [members, states + obs.shape[-1] + obs.shape[-2], hidden]),
+        "b_encode": (b_encode, [members, hidden]),
         "w_hidden": (w_hidden, [members, hidden, hidden]),
         "b_hidden": (b_hidden, [members, hidden]),
         "b_head": (b_head, [members, outputs]),
@@ -149,28 +148,16 @@ def _check(
             )
 
 
-class _EnsembleCritic(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
-        q, saved = _critic(*inputs, True)
-        ctx.save_for_backward(*inputs, saved)
-        return q
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        needed = ctx.needs_input_grad
-        grads = _critic_backward(grad, *ctx.saved_tensors, needed[0], needed[1])
-        return tuple(each if wanted else None for each, wanted in zip(grads, needed, strict=True))
+def _gradients(wanted: Sequence[bool], grads: Gradients, *inputs: Tensor) -> Gradients:
+    return _critic_backward(grads[0], *inputs, *wanted[:2])
 
 
-def _dtype(*tensors: Tensor) -> torch.dtype:
-    return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+_ensemble_critic = Differentiable("ensemble_critic", _critic, _gradients, keep=(1,))
 
 
 @torch.library.register_fake("emix::ensemble_critic")
-def _(state, obs, w_in, b_in, w_hidden, b_hidden, w_head, b_head, save=False):  # type: ignore[no-untyped-def]
-    dtype = _dtype(state, obs, w_in, b_in, w_hidden, b_hidden, w_head, b_head)
+def _(state, obs, w_encode, b_encode, w_hidden, b_hidden, w_head, b_head, save=False):  # type: ignore[no-untyped-def]
+    dtype = wide(state, obs, w_encode, b_encode, w_hidden, b_hidden, w_head, b_head)
     members, hidden, outputs = w_head.shape
     q = obs.new_empty((members, *obs.shape[:-1], outputs - 1), dtype=dtype)
     rows = obs.shape[:-1].numel()
@@ -178,13 +165,7 @@ def _(state, obs, w_in, b_in, w_hidden, b_hidden, w_head, b_head, save=False):  
 
 
 @torch.library.register_fake("emix::ensemble_critic_backward")
-def _(grad, state, obs, w_in, b_in, w_hidden, b_hidden, w_head, b_head, saved, state_wanted, obs_wanted):  # type: ignore[no-untyped-def]
+def _(grad, state, obs, w_encode, b_encode, w_hidden, b_hidden, w_head, b_head, saved, state_wanted, obs_wanted):  # type: ignore[no-untyped-def]
     inputs = [state if state_wanted else state.new_empty(0), obs if obs_wanted else obs.new_empty(0)]
-    inputs += [w_in, b_in, w_hidden, b_hidden, w_head, b_head]
+    inputs += [w_encode, b_encode, w_hidden, b_hidden, w_head, b_head]
     return tuple(tensor.new_empty(tensor.shape, dtype=saved.dtype) for tensor in inputs)
-
-
-# Without an entry for autograd torch would warn of a missing derivative; the derivative is the Function above.
-_autograd = torch.library.Library("emix", "IMPL", "Autograd")
-for _name in ("ensemble_critic", "ensemble_critic_backward"):
-    _autograd.impl(_name, torch.library.fallthrough_kernel)

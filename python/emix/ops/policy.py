@@ -23,27 +23,24 @@ Rows where nothing can be taken (no action available, or only logits of -inf): e
 gradient, whatever else stands there. One action available: log-probability and entropy are 0. An action of probability
 0 adds nothing to an expectation, even where its value is infinite or NaN. A NaN among the logits that count makes its
 row NaN.
-
-Errors: ValueError that names the argument, what was expected and what came.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from emix.ops._errors import explained
+from emix.ops._call import call, common, compiled, empty_if, wide
 from emix.ops._floor import number_and_tensor
+from emix.ops._gradient import Differentiable, Gradients
 
-_policy = torch.ops.emix.masked_policy.default
-_policy_backward = torch.ops.emix.masked_policy_backward.default
-_terms = torch.ops.emix.policy_terms.default
-_terms_backward = torch.ops.emix.policy_terms_backward.default
-
-_NO_NAMES: dict[str, str] = {}
+_policy = compiled("masked_policy")
+_policy_backward = compiled("masked_policy_backward")
+_terms = compiled("policy_terms")
+_terms_backward = compiled("policy_terms_backward")
 
 
 class PolicyTerms(NamedTuple):
@@ -55,10 +52,24 @@ class PolicyTerms(NamedTuple):
 
 
 def masked_policy(logits: Tensor, avail: Tensor | None = None, floor: float | Tensor = 0.0) -> Tensor:
-    """Compute the probabilities of all actions: [..., A] -> [..., A]; 0 where not available. Differentiable.
+    """Compute the probabilities of all actions, 0 where not available.
 
-    Definition, degenerate rows, types and errors: see ``emix.ops.policy``. Source: COMA (Foerster et al. 2018),
-    section 4; the gradient with a floor is what autograd makes of DOP's code.
+    With floor 0 the softmax of the available actions' logits; else, with p the softmax over all A actions,
+    ``pi_a = avail_a ((1 - floor) p_a + floor / A) / Z``, Z such that pi sums to 1. Differentiable by logits, once.
+    Source: COMA (Foerster et al. 2018), section 4; the gradient with a floor is what autograd makes of DOP's code.
+
+    Args:
+        logits: ``[..., A]``, 1 to 128 actions; float16, bfloat16, float32 or float64.
+        avail: ``[..., A]``, bool or any dtype that holds 0 and 1; None: all actions. A row without one is padding: its
+            probabilities and its gradient are 0, whatever else stands there.
+        floor: a number in [0, 1], or a 0-dim floating tensor on the device of ``logits``, which is read when the op
+            runs (so that a CUDA graph's replay sees what it is by then) and not checked.
+
+    Returns:
+        pi ``[..., A]``, float32; float64 where logits are.
+
+    Raises:
+        ValueError: names the argument, what was expected and what came.
 
     >>> logits = torch.tensor([0.0, 0.0, 9.0])
     >>> masked_policy(logits, torch.tensor([1, 1, 0]))
@@ -66,11 +77,7 @@ def masked_policy(logits: Tensor, avail: Tensor | None = None, floor: float | Te
     >>> masked_policy(torch.tensor([50.0, 0.0]), floor=0.5)
     tensor([0.7500, 0.2500])
     """
-    try:
-        call = _MaskedPolicy.apply if _wants_gradient(logits) else _policy
-        return call(logits, avail, *number_and_tensor(floor))
-    except RuntimeError as error:
-        raise explained(error, _NO_NAMES) from None
+    return call(_masked_policy, logits, avail, *number_and_tensor(floor))
 
 
 def policy_terms(
@@ -82,89 +89,68 @@ def policy_terms(
 ) -> PolicyTerms:
     """Compute ``log pi(action)``, the entropy ``-sum_a pi_a log pi_a`` and, with a value, ``sum_a pi_a value_a``.
 
-    Gradients reach ``logits`` and ``value``. An action that cannot be taken (not available, or its logit is -inf) has
-    the log-probability ``log 1e-10`` and no gradient: EPyMARL's ``log(pi + 1e-10)``, finite so that a loss may
-    multiply it by a mask. One outside [0, A) gives NaN, as there is no host synchronisation to raise from. Definition,
-    degenerate rows, types and errors: see ``emix.ops.policy``. Source: DOP (Wang et al. 2021), eq. 6; PPO (Schulman et
-    al. 2017), eq. 9.
+    pi is that of ``masked_policy``. Differentiable by logits and value, once. Source: DOP (Wang et al. 2021), eq. 6;
+    PPO (Schulman et al. 2017), eq. 9.
+
+    Args:
+        logits: ``[..., A]``, 1 to 128 actions; float16, bfloat16, float32 or float64.
+        action: ``[...]``, any integer dtype. One that cannot be taken (not available, or its logit is -inf) has the
+            log-probability ``log 1e-10`` and no gradient: EPyMARL's ``log(pi + 1e-10)``, finite so that a loss may
+            multiply it by a mask. One outside [0, A) gives NaN, as there is no host synchronisation to raise from.
+        avail: ``[..., A]``, bool or any dtype that holds 0 and 1; None: all actions. A row without one is padding: its
+            terms and its gradients are 0, whatever else stands there.
+        value: ``[..., A]``, of what the expectation is wanted; None: nothing. An action of probability 0 adds nothing,
+            even where its value is infinite or NaN.
+        floor: a number in [0, 1], or a 0-dim floating tensor on the device of ``logits``, which is read when the op
+            runs (so that a CUDA graph's replay sees what it is by then) and not checked.
+
+    Returns:
+        ``PolicyTerms(log_prob, entropy, expected_value)``, each ``[...]``, float32 (float64 where logits or value are);
+        ``expected_value`` is None without a value. Entropy in nats.
+
+    Raises:
+        ValueError: names the argument, what was expected and what came.
 
     >>> logits, avail = torch.tensor([0.0, 0.0, 9.0]), torch.tensor([1, 1, 0])
     >>> terms = policy_terms(logits, torch.tensor(1), avail, torch.tensor([2.0, 4.0, 7.0]))
     >>> terms.log_prob, terms.entropy, terms.expected_value
     (tensor(-0.6931), tensor(0.6931), tensor(3.))
     """
-    try:
-        call = _PolicyTerms.apply if _wants_gradient(logits, value) else _terms
-        log_prob, entropy, expected_value = call(logits, action, avail, value, *number_and_tensor(floor))
-    except RuntimeError as error:
-        raise explained(error, _NO_NAMES) from None
+    log_prob, entropy, expected_value = call(_policy_terms, logits, action, avail, value, *number_and_tensor(floor))
     return PolicyTerms(log_prob, entropy, None if value is None else expected_value)
 
 
-def _wants_gradient(*inputs: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(isinstance(tensor, Tensor) and tensor.requires_grad for tensor in inputs)
+def _policy_gradients(wanted: Sequence[bool], grads: Gradients, *inputs: Any) -> Gradients:
+    return [_policy_backward(grads[0], *inputs)]
 
 
-# Wrappers in place of ``torch.library.register_autograd``, which would tax every call with no gradient, too. A
-# gradient's dtype is mended by autograd itself.
+def _terms_gradients(
+    wanted: Sequence[bool],
+    grads: Gradients,
+    logits: Tensor,
+    action: Tensor,
+    avail: Tensor | None,
+    value: Tensor | None,
+    floor: float,
+    floor_tensor: Tensor | None,
+) -> Gradients:
+    log_prob, entropy, expected_value = grads
+    if value is None:
+        expected_value = None  # torch.compile passes zeros for a gradient that is not there
+    value_wanted = wanted[3] and expected_value is not None
+    logits_grad, value_grad = _terms_backward(
+        log_prob, entropy, expected_value, logits, action, avail, value, floor, value_wanted, floor_tensor
+    )
+    return logits_grad, None, None, value_grad if value_wanted else None
 
 
-class _MaskedPolicy(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, avail: Tensor | None, floor: float, floor_tensor: Tensor | None) -> Tensor:
-        ctx.save_for_backward(logits, avail, floor_tensor)
-        ctx.floor = floor
-        return _policy(logits, avail, floor, floor_tensor)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        logits, avail, floor_tensor = ctx.saved_tensors
-        return _policy_backward(grad, logits, avail, ctx.floor, floor_tensor), None, None, None
-
-
-class _PolicyTerms(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        action: Tensor,
-        avail: Tensor | None,
-        value: Tensor | None,
-        floor: float,
-        floor_tensor: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.save_for_backward(logits, action, avail, value, floor_tensor)
-        ctx.floor = floor
-        ctx.set_materialize_grads(False)  # a term that no loss uses costs nothing
-        return _terms(logits, action, avail, value, floor, floor_tensor)
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any, log_prob: Tensor | None, entropy: Tensor | None, expected_value: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
-        value_wanted = ctx.needs_input_grad[3] and expected_value is not None
-        *inputs, floor_tensor = ctx.saved_tensors
-        logits_grad, value_grad = _terms_backward(
-            log_prob, entropy, expected_value, *inputs, ctx.floor, value_wanted, floor_tensor
-        )
-        return logits_grad, None, None, value_grad if value_wanted else None, None, None
-
-
-def _inputs_dtype(logits: Tensor, value: Tensor | None = None) -> torch.dtype:
-    """The dtype that the inputs are read in, and that the gradients are written in."""
-    return logits.dtype if value is None or value.dtype == logits.dtype else _result_dtype(logits, value)
-
-
-def _result_dtype(logits: Tensor, value: Tensor | None = None) -> torch.dtype:
-    wide = logits.dtype == torch.float64 or (value is not None and value.dtype == torch.float64)
-    return torch.float64 if wide else torch.float32
+_masked_policy = Differentiable("masked_policy", _policy, _policy_gradients)
+_policy_terms = Differentiable("policy_terms", _terms, _terms_gradients)
 
 
 @torch.library.register_fake("emix::masked_policy")
 def _(logits, avail=None, floor=0.0, floor_tensor=None):  # type: ignore[no-untyped-def]
-    return logits.new_empty(logits.shape, dtype=_result_dtype(logits))
+    return logits.new_empty(logits.shape, dtype=wide(logits))
 
 
 @torch.library.register_fake("emix::masked_policy_backward")
@@ -174,21 +160,12 @@ def _(grad, logits, avail, floor, floor_tensor=None):  # type: ignore[no-untyped
 
 @torch.library.register_fake("emix::policy_terms")
 def _(logits, action, avail=None, value=None, floor=0.0, floor_tensor=None):  # type: ignore[no-untyped-def]
-    rows, dtype = logits.shape[:-1], _result_dtype(logits, value)
+    rows, dtype = logits.shape[:-1], wide(logits, value)
     sizes = (rows, rows, (0,) if value is None else rows)
     return tuple(logits.new_empty(size, dtype=dtype) for size in sizes)
 
 
 @torch.library.register_fake("emix::policy_terms_backward")
 def _(log_prob_grad, entropy_grad, value_grad, logits, action, avail, value, floor, value_wanted, floor_tensor=None):  # type: ignore[no-untyped-def]
-    dtype = _inputs_dtype(logits, value)
-    return logits.new_empty(logits.shape, dtype=dtype), logits.new_empty(
-        logits.shape if value_wanted else (0,), dtype=dtype
-    )
-
-
-# Without an entry for autograd torch would warn of a missing derivative; the derivatives are the Functions above.
-_autograd = torch.library.Library("emix", "IMPL", "Autograd")
-for _name in ("masked_policy", "policy_terms"):
-    _autograd.impl(_name, torch.library.fallthrough_kernel)
-    _autograd.impl(f"{_name}_backward", torch.library.fallthrough_kernel)
+    dtype = common(logits, value)
+    return logits.new_empty(logits.shape, dtype=dtype), empty_if(value_wanted, logits, logits.shape, dtype)

@@ -1,11 +1,11 @@
 r"""A GRU over whole sequences, alone or with the layers of an agent around it: one call forward, one backward.
 
-    e_t = ReLU(w_in [x_t, one-hot last action, one-hot id] + b_in)              the agent's; a plain GRU has e_t = x_t
+    e_t = ReLU(w_encode [x_t, one-hot last action, one-hot id] + b_encode)      the agent's; a plain GRU has e_t = x_t
     r_t = sigmoid(w_ir e_t + b_ir + w_hr h_{t-1} + b_hr)
     z_t = sigmoid(w_iz e_t + b_iz + w_hz h_{t-1} + b_hz)
     n_t = tanh(w_in e_t + b_in + r_t (w_hn h_{t-1} + b_hn))
     h_t = (1 - z_t) n_t + z_t h_{t-1}
-    q_t = w_out h_t + b_out                                                     the agent's; a plain GRU gives h_t
+    q_t = w_head h_t + b_head                                                   the agent's; a plain GRU gives h_t
 
 These are ``torch.nn.GRU``'s equations and weights: gates in the order r, z, n, w_ih ``[3 H, I]``, w_hh ``[3 H, H]``,
 b_ih and b_hh ``[3 H]``. H from 1 to 256; 64 and 128 are fastest.
@@ -23,30 +23,29 @@ inputs of every matrix product, forward and backward, are rounded to that type (
 older GPUs have no such units and compute in float32 whatever it says. Where an input is float64 it must be "float32".
 
 Gradient: reaches every input but the integers, where asked for; not twice.
-
-Errors: ValueError that names the argument, what was expected and what came.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from emix.errors import UsageError
-from emix.ops._errors import explained
+from emix.ops._call import call, compiled, empty_if, wide
+from emix.ops._gradient import Differentiable, Gradients
 
-_gru = torch.ops.emix.gru_sequence.default
-_gru_backward = torch.ops.emix.gru_sequence_backward.default
-_agent = torch.ops.emix.agent_sequence.default
-_agent_backward = torch.ops.emix.agent_sequence_backward.default
+_gru = compiled("gru_sequence")
+_gru_backward = compiled("gru_sequence_backward")
+_agent = compiled("agent_sequence")
+_agent_backward = compiled("agent_sequence_backward")
 
 Precision = Literal["float32", "tf32", "bf16"]
 _PRECISIONS: tuple[Precision, ...] = get_args(Precision)  # the library takes the index
 
-_NO_NAMES: dict[str, str] = {}
+_LAYERS = {"w_in": "w_encode", "b_in": "b_encode", "w_out": "w_head", "b_out": "b_head"}
 
 
 def gru_sequence(
@@ -59,73 +58,101 @@ def gru_sequence(
     *,
     precision: Precision = "float32",
 ) -> Tensor:
-    """Run a GRU over R sequences of T steps: x [R, T, I], h0 [R, H] (None: zeros) -> h [R, T, H].
+    """Run a GRU over R sequences of T steps.
 
-    The equations, order of gates and weights of ``torch.nn.GRU`` (one layer, batch first): ``gru_sequence(x, h0,
-    *gru.parameters())`` is ``gru(x, h0[None])[0]``. Padding, types, ``precision``, gradient and errors: see
-    ``emix.ops.recurrent``. Source: Cho et al. 2014, in cuDNN's form.
+    The equations, order of gates (r, z, n) and weights of ``torch.nn.GRU`` (one layer, batch first)::
+
+        r_t = sigmoid(w_ir x_t + b_ir + w_hr h_{t-1} + b_hr)
+        z_t = sigmoid(w_iz x_t + b_iz + w_hz h_{t-1} + b_hz)
+        n_t = tanh(w_in x_t + b_in + r_t (w_hn h_{t-1} + b_hn))
+        h_t = (1 - z_t) n_t + z_t h_{t-1}
+
+    ``gru_sequence(x, h0, *gru.parameters())`` is ``gru(x, h0[None])[0]``. Differentiable by all inputs, once.
+    Source: Cho et al. 2014, in cuDNN's form.
+
+    Args:
+        x: ``[R, T, I]``; float16, bfloat16, float32 or float64, as all inputs. There is no mask: a shorter sequence
+            runs on over whatever follows, which no earlier step sees; the backward pass skips steps that no gradient
+            reaches.
+        h0: state before the first step ``[R, H]``; None: zeros.
+        w_ih: ``[3 H, I]``.
+        w_hh: ``[3 H, H]``, H from 1 to 256; 64 and 128 are fastest.
+        b_ih: ``[3 H]``.
+        b_hh: ``[3 H]``.
+        precision: of matrix products on a GPU from compute capability 8.0 on, "float32", "tf32" or "bf16"; see
+            ``emix.ops.recurrent``. Where an input is float64 it must be "float32".
+
+    Returns:
+        The states h ``[R, T, H]``, float32; float64 where one input is float64.
+
+    Raises:
+        ValueError: names the argument, what was expected and what came.
 
     >>> gru = torch.nn.GRU(3, 4, batch_first=True)
     >>> x = torch.randn(2, 5, 3)
     >>> torch.allclose(gru_sequence(x, None, *gru.parameters()), gru(x)[0], atol=1e-5)
     True
     """
-    inputs = (x, h0, w_ih, w_hh, b_ih, b_hh)
-    try:
-        if _wants_gradient(*inputs):
-            return _GruSequence.apply(_index(precision), *inputs)
-        return _gru(*inputs, precision=_index(precision))[0]
-    except RuntimeError as error:
-        raise explained(error, _NO_NAMES) from None
+    return call(_gru_sequence, x, h0, w_ih, w_hh, b_ih, b_hh, _index(precision))[0]
 
 
 def agent_sequence(
     obs: Tensor,
     last_action: Tensor | None,
     h0: Tensor | None,
-    w_in: Tensor,
-    b_in: Tensor,
+    w_encode: Tensor,
+    b_encode: Tensor,
     w_ih: Tensor,
     w_hh: Tensor,
     b_ih: Tensor,
     b_hh: Tensor,
-    w_out: Tensor,
-    b_out: Tensor,
+    w_head: Tensor,
+    b_head: Tensor,
     *,
     precision: Precision = "float32",
 ) -> tuple[Tensor, Tensor]:
     """Run the recurrent agent, linear + ReLU, GRU, linear, over whole episodes; acting is T = 1.
 
-    All n agents share the weights. One-hot inputs are never built: a last action and an agent's index each select a
-    column of ``w_in`` ``[H, O + A + n]``, whose columns belong to the observation, the last action and the id. Where
-    ``last_action`` is None there are no such columns, and ``w_in`` may end before the ids'. Padding, types, gradient
-    and errors: see ``emix.ops.recurrent``. Source: the agents of oxwhirl/pymarl; SMIX(lambda), section VI-B.
+    ``e_t = ReLU(w_encode [obs_t, one-hot last action, one-hot id] + b_encode)``, then ``gru_sequence`` over e, then
+    ``q_t = w_head h_t + b_head``. All n agents share the weights. One-hot inputs are never built: a last action and an
+    agent's index each select a column of ``w_encode``. Differentiable by all inputs but the integers, once. Source: the
+    agents of oxwhirl/pymarl; SMIX(lambda), section VI-B.
 
     Args:
-        obs: observations ``[B, T, n, O]``.
+        obs: observations ``[B, T, n, O]``; float16, bfloat16, float32 or float64, as all inputs but the actions. There
+            is no mask: a shorter episode runs on over its padding, which no earlier step sees; the backward pass skips
+            steps that no gradient reaches.
         last_action: the action before each observation, integers ``[B, T, n]``; outside 0 .. A - 1 (an episode's first
-            step): none, which adds nothing. Or None.
+            step): none, which adds nothing. None: w_encode has no columns for it.
         h0: state before the first step ``[B, n, H]``; None: zeros.
-        w_in: ``[H, O + A + n]``, and b_in ``[H]``: the first layer.
-        b_in: see w_in.
-        w_ih: ``[3 H, H]``, w_hh ``[3 H, H]``, b_ih and b_hh ``[3 H]``: the GRU, as in ``torch.nn.GRU``.
-        w_hh: see w_ih.
-        b_ih: see w_ih.
-        b_hh: see w_ih.
-        w_out: ``[A, H]``, and b_out ``[A]``: the last layer.
-        b_out: see w_out.
-        precision: of matrix products on CUDA, "float32", "tf32" or "bf16".
+        w_encode: the first layer ``[H, O + A + n]``, whose columns belong to the observation, the last action and the
+            id; it may end before the ids'.
+        b_encode: ``[H]``.
+        w_ih: the GRU's, as in ``torch.nn.GRU`` ``[3 H, H]``.
+        w_hh: ``[3 H, H]``, H from 1 to 256; 64 and 128 are fastest.
+        b_ih: ``[3 H]``.
+        b_hh: ``[3 H]``.
+        w_head: the last layer ``[A, H]``.
+        b_head: ``[A]``.
+        precision: of matrix products on a GPU from compute capability 8.0 on, "float32", "tf32" or "bf16"; see
+            ``emix.ops.recurrent``. Where an input is float64 it must be "float32".
 
     Returns:
-        Action values ``[B, T, n, A]`` and the state after the last step ``[B, n, H]``.
+        Action values ``[B, T, n, A]`` and the state after the last step ``[B, n, H]``, float32; float64 where one input
+        is float64.
+
+    Raises:
+        ValueError: names the argument, what was expected and what came.
+
+    >>> B, T, n, O, A, H = 2, 5, 3, 7, 4, 64
+    >>> weights = [torch.randn(H, O + A + n), torch.zeros(H), *torch.nn.GRU(H, H).parameters(), torch.randn(A, H),
+    ...            torch.zeros(A)]
+    >>> q, h = agent_sequence(torch.randn(B, T, n, O), torch.zeros(B, T, n, dtype=torch.int64), None, *weights)
+    >>> q.shape, h.shape
+    (torch.Size([2, 5, 3, 4]), torch.Size([2, 3, 64]))
     """
-    inputs = (obs, last_action, h0, w_in, b_in, w_ih, w_hh, b_ih, b_hh, w_out, b_out)
-    try:
-        if _wants_gradient(*inputs):
-            return _AgentSequence.apply(_index(precision), *inputs)
-        return _agent(*inputs, precision=_index(precision))[:2]
-    except RuntimeError as error:
-        raise explained(error, _NO_NAMES) from None
+    inputs = (obs, last_action, h0, w_encode, b_encode, w_ih, w_hh, b_ih, b_hh, w_head, b_head)
+    return call(_agent_sequence, *inputs, _index(precision), names=_LAYERS)[:2]
 
 
 def _index(precision: Precision) -> int:
@@ -134,58 +161,30 @@ def _index(precision: Precision) -> int:
     return _PRECISIONS.index(precision)
 
 
-def _wants_gradient(*inputs: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(isinstance(tensor, Tensor) and tensor.requires_grad for tensor in inputs)
+def _run_gru(*inputs: Any, save: bool = False) -> tuple[Tensor, ...]:
+    *tensors, precision = inputs
+    return _gru(*tensors, save, precision)
 
 
-# Wrappers in place of ``torch.library.register_autograd``, which would tax every call with no gradient, too. A
-# gradient's dtype is mended by autograd itself.
+def _gru_gradients(wanted: Sequence[bool], grads: Gradients, *inputs: Any) -> Gradients:
+    *tensors, precision, h, saved = inputs
+    return _gru_backward(grads[0], *tensors, h, saved, wanted[0], precision)
 
 
-class _GruSequence(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, precision: int, *inputs: Tensor | None) -> Tensor:
-        out, saved = _gru(*inputs, True, precision)
-        ctx.precision = precision
-        ctx.save_for_backward(*inputs, out, saved)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grads = _gru_backward(grad, *ctx.saved_tensors, ctx.needs_input_grad[1], ctx.precision)
-        return _if_needed(ctx, (None, *grads))
+def _run_agent(*inputs: Any, save: bool = False) -> tuple[Tensor, ...]:
+    *tensors, precision = inputs
+    return _agent(*tensors, save, precision)
 
 
-class _AgentSequence(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, precision: int, *inputs: Tensor | None) -> tuple[Tensor, Tensor]:
-        q, hidden, saved = _agent(*inputs, True, precision)
-        ctx.precision = precision
-        ctx.save_for_backward(*inputs, saved)
-        ctx.set_materialize_grads(False)
-        return q, hidden
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, q_grad: Tensor | None, hidden_grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        obs_grad, *grads = _agent_backward(
-            q_grad, hidden_grad, *ctx.saved_tensors, ctx.needs_input_grad[1], ctx.precision
-        )
-        return _if_needed(ctx, (None, obs_grad, None, *grads))
+def _agent_gradients(wanted: Sequence[bool], grads: Gradients, *inputs: Any) -> Gradients:
+    *tensors, precision, saved = inputs
+    q_grad, hidden_grad, _ = grads
+    obs_grad, *others = _agent_backward(q_grad, hidden_grad, *tensors, saved, wanted[0], precision)
+    return obs_grad, None, *others
 
 
-def _if_needed(ctx: Any, grads: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
-    return tuple(grad if needed else None for grad, needed in zip(grads, ctx.needs_input_grad, strict=True))
-
-
-def _wide(*tensors: Tensor | None) -> torch.dtype:
-    wide = any(tensor is not None and tensor.dtype == torch.float64 for tensor in tensors)
-    return torch.float64 if wide else torch.float32
-
-
-def _if(wanted: bool, like: Tensor, *shape: int, dtype: torch.dtype) -> Tensor:
-    return like.new_empty(shape if wanted else (0,), dtype=dtype)
+_gru_sequence = Differentiable("gru_sequence", _run_gru, _gru_gradients, keep=(0, 1))
+_agent_sequence = Differentiable("agent_sequence", _run_agent, _agent_gradients, keep=(2,))
 
 
 def _like(dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -194,28 +193,28 @@ def _like(dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
 
 @torch.library.register_fake("emix::gru_sequence")
 def _(x, h0, w_ih, w_hh, b_ih, b_hh, save=False, precision=0):  # type: ignore[no-untyped-def]
-    dtype = _wide(x, h0, w_ih, w_hh, b_ih, b_hh)
+    dtype = wide(x, h0, w_ih, w_hh, b_ih, b_hh)
     rows, steps, hidden = x.shape[0], x.shape[1], w_hh.shape[1]
     out = x.new_empty((rows, steps, hidden), dtype=dtype)
-    return out, _if(save, x, steps, rows, 4 * hidden, dtype=dtype)
+    return out, empty_if(save, x, (steps, rows, 4 * hidden), dtype)
 
 
 @torch.library.register_fake("emix::gru_sequence_backward")
 def _(grad, x, h0, w_ih, w_hh, b_ih, b_hh, out, saved, x_wanted, precision=0):  # type: ignore[no-untyped-def]
     dtype = out.dtype
-    x_grad = _if(x_wanted, x, *x.shape, dtype=dtype)
-    h0_grad = _if(h0 is not None, x, x.shape[0], w_hh.shape[1], dtype=dtype)
+    x_grad = empty_if(x_wanted, x, x.shape, dtype)
+    h0_grad = empty_if(h0 is not None, x, (x.shape[0], w_hh.shape[1]), dtype)
     return x_grad, h0_grad, *_like(dtype, w_ih, w_hh, b_ih, b_hh)
 
 
 @torch.library.register_fake("emix::agent_sequence")
-def _(obs, last_action, h0, w_in, b_in, w_ih, w_hh, b_ih, b_hh, w_out, b_out, save=False, precision=0):  # type: ignore[no-untyped-def]
-    dtype = _wide(obs, h0, w_in, b_in, w_ih, w_hh, b_ih, b_hh, w_out, b_out)
+def _(obs, last_action, h0, w_encode, b_encode, w_ih, w_hh, b_ih, b_hh, w_head, b_head, save=False, precision=0):  # type: ignore[no-untyped-def]
+    dtype = wide(obs, h0, w_encode, b_encode, w_ih, w_hh, b_ih, b_hh, w_head, b_head)
     episodes, steps, agents = obs.shape[0], obs.shape[1], obs.shape[2]
     hidden = w_hh.shape[1]
-    q = obs.new_empty((episodes, steps, agents, w_out.shape[0]), dtype=dtype)
+    q = obs.new_empty((episodes, steps, agents, w_head.shape[0]), dtype=dtype)
     last = obs.new_empty((episodes, agents, hidden), dtype=dtype)
-    return q, last, _if(save, obs, steps, episodes * agents, 6 * hidden, dtype=dtype)
+    return q, last, empty_if(save, obs, (steps, episodes * agents, 6 * hidden), dtype)
 
 
 @torch.library.register_fake("emix::agent_sequence_backward")
@@ -225,26 +224,19 @@ def _(  # type: ignore[no-untyped-def]
     obs,
     last_action,
     h0,
-    w_in,
-    b_in,
+    w_encode,
+    b_encode,
     w_ih,
     w_hh,
     b_ih,
     b_hh,
-    w_out,
-    b_out,
+    w_head,
+    b_head,
     saved,
     obs_wanted,
     precision=0,
 ):
     dtype = saved.dtype
-    obs_grad = _if(obs_wanted, obs, *obs.shape, dtype=dtype)
-    h0_grad = _if(h0 is not None, obs, obs.shape[0], obs.shape[2], w_hh.shape[1], dtype=dtype)
-    return obs_grad, h0_grad, *_like(dtype, w_in, b_in, w_ih, w_hh, b_ih, b_hh, w_out, b_out)
-
-
-# Without an entry for autograd torch would warn of a missing derivative; the derivatives are the Functions above.
-_autograd = torch.library.Library("emix", "IMPL", "Autograd")
-for _name in ("gru_sequence", "agent_sequence"):
-    _autograd.impl(_name, torch.library.fallthrough_kernel)
-    _autograd.impl(f"{_name}_backward", torch.library.fallthrough_kernel)
+    obs_grad = empty_if(obs_wanted, obs, obs.shape, dtype)
+    h0_grad = empty_if(h0 is not None, obs, (obs.shape[0], obs.shape[2], w_hh.shape[1]), dtype)
+    return obs_grad, h0_grad, *_like(dtype, w_encode, b_encode, w_ih, w_hh, b_ih, b_hh, w_head, b_head)

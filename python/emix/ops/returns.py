@@ -32,24 +32,15 @@ reaches a valid step; the last valid step bootstraps like a truncated one.
 
 Gradient: none by default, the results are targets. With ``differentiable=True`` gradients reach reward, q, v, value,
 trace, pi and ratio.
-
-Errors: ValueError that names the argument, what was expected and what came.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from emix.ops._errors import explained
+from emix.ops._call import call
+from emix.ops._recursion import differentiable_recursion, limit, recursion
 
-_forward = torch.ops.emix.trace_returns.default
-_backward = torch.ops.emix.trace_returns_backward.default
-
-_NO_NAMES: dict[str, str] = {}
 _VALUE = {"q": "value", "v": "value"}
 _N_STEP = {"q": "value", "v": "value", "horizon": "n"}
 _PI = {"trace": "pi"}
@@ -71,20 +62,40 @@ def trace_returns(
 ) -> Tensor:
     """Compute returns with any trace: the general recursion that the functions below are cases of.
 
-    ``G_t = q_t + sum_{l < horizon} gamma^l (prod_{1 <= j <= l} trace_{t+j}) delta_{t+l}``; ``horizon`` None means up
-    to the episode's end. Shapes, masks and errors: see ``emix.ops.returns``. Source: Munos et al. 2016, "Safe and
-    efficient off-policy reinforcement learning", eq. 3.
+    ``G_t = q_t + sum_{l < horizon} gamma^l (prod_{1 <= j <= l} trace_{t+j}) delta_{t+l}`` with
+    ``delta_t = r_t + gamma (1 - terminated_t) v_{t+1} - q_t``.
+    Any input may carry trailing axes (agents, members: up to four), to which the others are broadcast.
+    Source: Munos et al. 2016, "Safe and efficient off-policy reinforcement learning", eq. 3.
+
+    Args:
+        reward: ``[B, T]``; float16, bfloat16, float32 or float64, as all inputs but the masks.
+        terminated: ``[B, T]``, bool or any dtype that holds 0 and 1: the environment ended with this step; nothing is
+            bootstrapped, nothing carried over.
+        q: values of the actions taken ``[B, T+1]``; entry t+1 belongs to the step after t.
+        v: what is bootstrapped from ``[B, T+1]``; ``v[:, 0]`` is not used.
+        trace: c, the weight of the next step's carry ``[B, T+1]``; ``trace[:, 0]`` is not used.
+        gamma: discount, in [0, 1].
+        horizon: the number of terms of the sum, at least 1; None: up to the episode's end.
+        truncated: ``[B, T]``, a mask as ``terminated``: a time limit; the step bootstraps from entry t+1 and carries
+            nothing over. None: nowhere.
+        valid: ``[B, T]``, a mask: False on padding, where the result is 0 and from where nothing, NaN included, reaches
+            a valid step. The last valid step bootstraps like a truncated one. None: everywhere.
+        differentiable: let gradients reach reward, q, v and trace, once. Without it the result is a target and has
+            none.
+
+    Returns:
+        G ``[B, T]`` and the trailing axes, float32; float64 where one input is float64.
+
+    Raises:
+        ValueError: names the argument, what was expected and what came.
 
     >>> one = torch.ones(1, 2)
     >>> q = torch.zeros(1, 3)
     >>> trace_returns(one, torch.tensor([[0, 1]]), q, q, torch.full((1, 3), 0.5), gamma=1.0)
     tensor([[1.5000, 1.0000]])
     """
-    try:
-        call = _with_gradient if differentiable else _forward
-        return call(reward, terminated, q, v, gamma, 1.0, trace, truncated, valid, _limit("horizon", horizon))
-    except RuntimeError as error:
-        raise explained(error, _NO_NAMES) from None
+    op = differentiable_recursion if differentiable else recursion
+    return call(op, reward, terminated, q, v, gamma, 1.0, trace, truncated, valid, limit("horizon", horizon))
 
 
 def lambda_returns(
@@ -101,18 +112,35 @@ def lambda_returns(
     """Compute TD(lambda) returns, the target of SMIX(lambda) (eq. 9 and 10) when ``value`` is the target network's
     Q_tot of the actions taken.
 
-    ``G_t = r_t + gamma (1 - terminated_t) ((1 - lam) value_{t+1} + lam G_{t+1})``. lam 0 is the one-step target, lam 1
-    Monte Carlo. Shapes, masks and errors: see ``emix.ops.returns``. Source: Sutton 1988.
+    ``G_t = r_t + gamma (1 - terminated_t) ((1 - lam) value_{t+1} + lam G_{t+1})``.
+    Any input may carry trailing axes (agents, members: up to four), to which the others are broadcast.
+    Source: Sutton 1988.
+
+    Args:
+        reward: ``[B, T]``; float16, bfloat16, float32 or float64, as all inputs but the masks.
+        terminated: ``[B, T]``, bool or any dtype that holds 0 and 1: the environment ended with this step; nothing is
+            bootstrapped, nothing carried over.
+        value: ``[B, T+1]``; entry t+1 belongs to the step after t.
+        gamma: discount, in [0, 1].
+        lam: lambda, in [0, 1]: 0 is the one-step target, 1 Monte Carlo.
+        truncated: ``[B, T]``, a mask as ``terminated``: a time limit; the step bootstraps from entry t+1 and carries
+            nothing over. None: nowhere.
+        valid: ``[B, T]``, a mask: False on padding, where the result is 0 and from where nothing, NaN included, reaches
+            a valid step. The last valid step bootstraps like a truncated one. None: everywhere.
+        differentiable: let gradients reach reward and value, once. Without it the result is a target and has none.
+
+    Returns:
+        G ``[B, T]`` and the trailing axes, float32; float64 where one input is float64.
+
+    Raises:
+        ValueError: names the argument, what was expected and what came.
 
     >>> value = torch.tensor([[0.0, 1.0, 2.0]])
     >>> lambda_returns(torch.ones(1, 2), torch.zeros(1, 2), value, gamma=1.0, lam=0.5)
     tensor([[3., 3.]])
     """
-    try:
-        call = _with_gradient if differentiable else _forward
-        return call(reward, terminated, value, value, gamma, lam, None, truncated, valid)
-    except RuntimeError as error:
-        raise explained(error, _VALUE) from None
+    op = differentiable_recursion if differentiable else recursion
+    return call(op, reward, terminated, value, value, gamma, lam, None, truncated, valid, names=_VALUE)
 
 
 def n_step_returns(
@@ -129,18 +157,35 @@ def n_step_returns(
     """Compute n-step returns.
 
     ``G_t = sum_{l < n} gamma^l r_{t+l} + gamma^n value_{t+n}``; where the episode ends earlier, the sum does too, with
-    value 0 after a termination and the last entry's after a truncation. Shapes, masks and errors: see
-    ``emix.ops.returns``. Source: Sutton and Barto 2018, section 7.1.
+    value 0 after a termination and the last entry's after a truncation.
+    Any input may carry trailing axes (agents, members: up to four), to which the others are broadcast.
+    Source: Sutton and Barto 2018, section 7.1.
+
+    Args:
+        reward: ``[B, T]``; float16, bfloat16, float32 or float64, as all inputs but the masks.
+        terminated: ``[B, T]``, bool or any dtype that holds 0 and 1: the environment ended with this step; nothing is
+            bootstrapped, nothing carried over.
+        value: ``[B, T+1]``; entry t+1 belongs to the step after t.
+        gamma: discount, in [0, 1].
+        n: steps, at least 1.
+        truncated: ``[B, T]``, a mask as ``terminated``: a time limit; the step bootstraps from entry t+1 and carries
+            nothing over. None: nowhere.
+        valid: ``[B, T]``, a mask: False on padding, where the result is 0 and from where nothing, NaN included, reaches
+            a valid step. The last valid step bootstraps like a truncated one. None: everywhere.
+        differentiable: let gradients reach reward and value, once. Without it the result is a target and has none.
+
+    Returns:
+        G ``[B, T]`` and the trailing axes, float32; float64 where one input is float64.
+
+    Raises:
+        ValueError: names the argument, what was expected and what came.
 
     >>> value = torch.tensor([[0.0, 0.0, 0.0, 8.0]])
     >>> n_step_returns(torch.ones(1, 3), torch.zeros(1, 3), value, gamma=0.5, n=2)
     tensor([[1.5000, 3.5000, 5.0000]])
     """
-    try:
-        call = _with_gradient if differentiable else _forward
-        return call(reward, terminated, value, value, gamma, 1.0, None, truncated, valid, _limit("n", n))
-    except RuntimeError as error:
-        raise explained(error, _N_STEP) from None
+    op = differentiable_recursion if differentiable else recursion
+    return call(op, reward, terminated, value, value, gamma, 1.0, None, truncated, valid, limit("n", n), names=_N_STEP)
 
 
 def tree_backup_returns(
@@ -159,21 +204,41 @@ def tree_backup_returns(
 ) -> Tensor:
     """Compute tree-backup(lambda) returns, the off-policy target of DOP and Ensemble-MIX (eq. 2).
 
-    ``G_t = q_t + sum_{l < horizon} (gamma lam)^l (prod_{1 <= j <= l} pi_{t+j}) delta_{t+l}``. q: Q_tot of the actions
-    taken; v: its expectation under the policy; pi: the policy's probability of the joint action taken, in [0, 1] (the
-    product over agents; ``pi[:, 0]`` is not used). Shapes, masks and errors: see ``emix.ops.returns``. Source: Precup,
-    Sutton and Singh 2000.
+    ``G_t = q_t + sum_{l < horizon} (gamma lam)^l (prod_{1 <= j <= l} pi_{t+j}) delta_{t+l}`` with
+    ``delta_t = r_t + gamma (1 - terminated_t) v_{t+1} - q_t``.
+    Any input may carry trailing axes (agents, members: up to four), to which the others are broadcast.
+    Source: Precup, Sutton and Singh 2000.
+
+    Args:
+        reward: ``[B, T]``; float16, bfloat16, float32 or float64, as all inputs but the masks.
+        terminated: ``[B, T]``, bool or any dtype that holds 0 and 1: the environment ended with this step; nothing is
+            bootstrapped, nothing carried over.
+        q: Q_tot of the actions taken ``[B, T+1]``; entry t+1 belongs to the step after t.
+        v: its expectation under the policy ``[B, T+1]``; ``v[:, 0]`` is not used.
+        pi: the policy's probability of the joint action taken, in [0, 1] (the product over agents) ``[B, T+1]``;
+            ``pi[:, 0]`` is not used.
+        gamma: discount, in [0, 1].
+        lam: lambda, in [0, 1].
+        horizon: the number of terms of the sum, at least 1 (DOP: 5); None: up to the episode's end.
+        truncated: ``[B, T]``, a mask as ``terminated``: a time limit; the step bootstraps from entry t+1 and carries
+            nothing over. None: nowhere.
+        valid: ``[B, T]``, a mask: False on padding, where the result is 0 and from where nothing, NaN included, reaches
+            a valid step. The last valid step bootstraps like a truncated one. None: everywhere.
+        differentiable: let gradients reach reward, q, v and pi, once. Without it the result is a target and has none.
+
+    Returns:
+        G ``[B, T]`` and the trailing axes, float32; float64 where one input is float64.
+
+    Raises:
+        ValueError: names the argument, what was expected and what came.
 
     >>> q = torch.zeros(1, 3)
     >>> pi = torch.full((1, 3), 0.5)
     >>> tree_backup_returns(torch.ones(1, 2), torch.tensor([[0, 1]]), q, q, pi, gamma=1.0, lam=1.0)
     tensor([[1.5000, 1.0000]])
     """
-    try:
-        call = _with_gradient if differentiable else _forward
-        return call(reward, terminated, q, v, gamma, lam, pi, truncated, valid, _limit("horizon", horizon))
-    except RuntimeError as error:
-        raise explained(error, _PI) from None
+    op = differentiable_recursion if differentiable else recursion
+    return call(op, reward, terminated, q, v, gamma, lam, pi, truncated, valid, limit("horizon", horizon), names=_PI)
 
 
 def q_lambda_returns(
@@ -190,18 +255,36 @@ def q_lambda_returns(
 ) -> Tensor:
     """Compute Q(lambda) returns: no correction of the actions taken.
 
-    ``G_t = q_t + sum_l (gamma lam)^l delta_{t+l}``, delta with v = E_pi Q. Shapes, masks and errors: see
-    ``emix.ops.returns``. Source: Harutyunyan et al. 2016, "Q(lambda) with off-policy corrections".
+    ``G_t = q_t + sum_l (gamma lam)^l delta_{t+l}`` with ``delta_t = r_t + gamma (1 - terminated_t) v_{t+1} - q_t``.
+    Any input may carry trailing axes (agents, members: up to four), to which the others are broadcast.
+    Source: Harutyunyan et al. 2016, "Q(lambda) with off-policy corrections".
+
+    Args:
+        reward: ``[B, T]``; float16, bfloat16, float32 or float64, as all inputs but the masks.
+        terminated: ``[B, T]``, bool or any dtype that holds 0 and 1: the environment ended with this step; nothing is
+            bootstrapped, nothing carried over.
+        q: Q_tot of the actions taken ``[B, T+1]``; entry t+1 belongs to the step after t.
+        v: its expectation under the policy ``[B, T+1]``; ``v[:, 0]`` is not used.
+        gamma: discount, in [0, 1].
+        lam: lambda, in [0, 1].
+        truncated: ``[B, T]``, a mask as ``terminated``: a time limit; the step bootstraps from entry t+1 and carries
+            nothing over. None: nowhere.
+        valid: ``[B, T]``, a mask: False on padding, where the result is 0 and from where nothing, NaN included, reaches
+            a valid step. The last valid step bootstraps like a truncated one. None: everywhere.
+        differentiable: let gradients reach reward, q and v, once. Without it the result is a target and has none.
+
+    Returns:
+        G ``[B, T]`` and the trailing axes, float32; float64 where one input is float64.
+
+    Raises:
+        ValueError: names the argument, what was expected and what came.
 
     >>> q, v = torch.zeros(1, 2), torch.full((1, 2), 2.0)
     >>> q_lambda_returns(torch.ones(1, 1), torch.zeros(1, 1), q, v, gamma=0.5, lam=0.8)
     tensor([[2.]])
     """
-    try:
-        call = _with_gradient if differentiable else _forward
-        return call(reward, terminated, q, v, gamma, lam, None, truncated, valid)
-    except RuntimeError as error:
-        raise explained(error, _NO_NAMES) from None
+    op = differentiable_recursion if differentiable else recursion
+    return call(op, reward, terminated, q, v, gamma, lam, None, truncated, valid)
 
 
 def retrace_returns(
@@ -219,20 +302,41 @@ def retrace_returns(
 ) -> Tensor:
     """Compute Retrace(lambda) returns.
 
-    ``G_t = q_t + sum_l (gamma lam)^l (prod_{1 <= j <= l} min(1, ratio_{t+j})) delta_{t+l}``. ratio: pi/mu of the joint
-    action taken, >= 0, mu being what the behaviour policy gave it (``ratio[:, 0]`` is not used). Shapes, masks and
-    errors: see ``emix.ops.returns``. Source: Munos et al. 2016.
+    ``G_t = q_t + sum_l (gamma lam)^l (prod_{1 <= j <= l} min(1, ratio_{t+j})) delta_{t+l}`` with
+    ``delta_t = r_t + gamma (1 - terminated_t) v_{t+1} - q_t``.
+    Any input may carry trailing axes (agents, members: up to four), to which the others are broadcast.
+    Source: Munos et al. 2016, "Safe and efficient off-policy reinforcement learning".
+
+    Args:
+        reward: ``[B, T]``; float16, bfloat16, float32 or float64, as all inputs but the masks.
+        terminated: ``[B, T]``, bool or any dtype that holds 0 and 1: the environment ended with this step; nothing is
+            bootstrapped, nothing carried over.
+        q: Q_tot of the actions taken ``[B, T+1]``; entry t+1 belongs to the step after t.
+        v: its expectation under the policy ``[B, T+1]``; ``v[:, 0]`` is not used.
+        ratio: pi/mu of the joint action taken, >= 0, mu being what the behaviour policy gave it ``[B, T+1]``;
+            ``ratio[:, 0]`` is not used.
+        gamma: discount, in [0, 1].
+        lam: lambda, in [0, 1].
+        truncated: ``[B, T]``, a mask as ``terminated``: a time limit; the step bootstraps from entry t+1 and carries
+            nothing over. None: nowhere.
+        valid: ``[B, T]``, a mask: False on padding, where the result is 0 and from where nothing, NaN included, reaches
+            a valid step. The last valid step bootstraps like a truncated one. None: everywhere.
+        differentiable: let gradients reach reward, q, v and ratio, once. Without it the result is a target and has
+            none.
+
+    Returns:
+        G ``[B, T]`` and the trailing axes, float32; float64 where one input is float64.
+
+    Raises:
+        ValueError: names the argument, what was expected and what came.
 
     >>> q = torch.zeros(1, 3)
     >>> ratio = torch.full((1, 3), 7.0)
     >>> retrace_returns(torch.ones(1, 2), torch.tensor([[0, 1]]), q, q, ratio, gamma=1.0, lam=0.5)
     tensor([[1.5000, 1.0000]])
     """
-    try:
-        call = _with_gradient if differentiable else _forward
-        return call(reward, terminated, q, v, gamma, lam, ratio, truncated, valid, 0, True)
-    except RuntimeError as error:
-        raise explained(error, _RATIO) from None
+    op = differentiable_recursion if differentiable else recursion
+    return call(op, reward, terminated, q, v, gamma, lam, ratio, truncated, valid, 0, True, names=_RATIO)
 
 
 def gae(
@@ -248,106 +352,31 @@ def gae(
 ) -> Tensor:
     """Compute generalised advantages; the return is ``gae(...) + value[:, :-1]``.
 
-    ``A_t = delta_t + gamma lam A_{t+1}``. Shapes, masks and errors: see ``emix.ops.returns``. Source: Schulman et al.
-    2016, eq. 16.
+    ``A_t = delta_t + gamma lam A_{t+1}`` with ``delta_t = r_t + gamma (1 - terminated_t) value_{t+1} - value_t``.
+    Any input may carry trailing axes (agents, members: up to four), to which the others are broadcast.
+    Source: Schulman et al. 2016, eq. 16.
+
+    Args:
+        reward: ``[B, T]``; float16, bfloat16, float32 or float64, as all inputs but the masks.
+        terminated: ``[B, T]``, bool or any dtype that holds 0 and 1: the environment ended with this step; nothing is
+            bootstrapped, nothing carried over.
+        value: ``[B, T+1]``; entry t+1 belongs to the step after t.
+        gamma: discount, in [0, 1].
+        lam: lambda, in [0, 1].
+        truncated: ``[B, T]``, a mask as ``terminated``: a time limit; the step bootstraps from entry t+1 and carries
+            nothing over. None: nowhere.
+        valid: ``[B, T]``, a mask: False on padding, where the result is 0 and from where nothing, NaN included, reaches
+            a valid step. The last valid step bootstraps like a truncated one. None: everywhere.
+        differentiable: let gradients reach reward and value, once. Without it the result is a target and has none.
+
+    Returns:
+        A ``[B, T]`` and the trailing axes, float32; float64 where one input is float64.
+
+    Raises:
+        ValueError: names the argument, what was expected and what came.
 
     >>> gae(torch.ones(1, 2), torch.zeros(1, 2), torch.zeros(1, 3), gamma=1.0, lam=0.5)
     tensor([[1.5000, 1.0000]])
     """
-    try:
-        call = _with_gradient if differentiable else _forward
-        return call(reward, terminated, value, value, gamma, lam, None, truncated, valid, 0, False, True)
-    except RuntimeError as error:
-        raise explained(error, _VALUE) from None
-
-
-class _TraceReturns(torch.autograd.Function):
-    """A wrapper in place of ``torch.library.register_autograd``, which would tax every call with no gradient, too."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        reward, terminated, q, v, gamma, lam, trace, truncated, valid, *rest = inputs
-        ctx.save_for_backward(reward, terminated, q, v, trace, truncated, valid)
-        ctx.gamma, ctx.lam, ctx.rest = gamma, lam, rest
-        return _forward(*inputs)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        reward, terminated, q, v, trace, truncated, valid = ctx.saved_tensors
-        reward_grad, q_grad, v_grad, trace_grad = _backward(
-            grad, reward, terminated, q, v, ctx.gamma, ctx.lam, trace, truncated, valid, *ctx.rest
-        )
-        unused = (None,) * (2 + len(ctx.rest))  # truncated, valid and the rest
-        return (
-            _sum_to(reward_grad, reward),
-            None,
-            _sum_to(q_grad, q),
-            _sum_to(v_grad, v),
-            None,
-            None,
-            _sum_to(trace_grad, trace),
-            *unused,
-        )
-
-
-def _with_gradient(reward: Tensor, terminated: Tensor, q: Tensor, v: Tensor, *rest: Any) -> Tensor:
-    if v is q:
-        v = q.view_as(q)  # torch.compile refuses a Function that is given one tensor twice
-    return _TraceReturns.apply(reward, terminated, q, v, *rest)
-
-
-def _limit(name: str, horizon: int | None) -> int:
-    """The op's word for a horizon: 0 means no limit there."""
-    if horizon is None:
-        return 0
-    if horizon < 1:
-        raise ValueError(f"{name} must be at least 1, got {horizon}")
-    return horizon
-
-
-def _sum_to(grad: Tensor, like: Tensor | None) -> Tensor | None:
-    """The gradient of a tensor that was broadcast over trailing axes."""
-    if like is None or not like.requires_grad:
-        return None
-    aligned = like.shape + (1,) * (grad.dim() - like.dim())
-    return grad.sum_to_size(aligned).reshape(like.shape).to(like.dtype)
-
-
-def _result_dtype(*tensors: Tensor | None) -> torch.dtype:
-    wide = any(tensor is not None and tensor.dtype == torch.float64 for tensor in tensors)
-    return torch.float64 if wide else torch.float32
-
-
-def _result_shape(reward: Tensor, *others: Tensor | None) -> tuple[int, ...]:
-    trailing = torch.broadcast_shapes(reward.shape[2:], *(other.shape[2:] for other in others if other is not None))
-    return (*reward.shape[:2], *trailing)
-
-
-@torch.library.register_fake("emix::trace_returns")
-def _trace_returns_fake(
-    reward: Tensor,
-    terminated: Tensor,
-    q: Tensor,
-    v: Tensor,
-    gamma: float,
-    lam: float,
-    trace: Tensor | None = None,
-    truncated: Tensor | None = None,
-    valid: Tensor | None = None,
-    *rest: Any,
-) -> Tensor:
-    shape = _result_shape(reward, terminated, q, v, trace, truncated, valid)
-    return reward.new_empty(shape, dtype=_result_dtype(reward, q, v, trace))
-
-
-@torch.library.register_fake("emix::trace_returns_backward")
-def _trace_returns_backward_fake(grad: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    following = (grad.shape[0], grad.shape[1] + 1, *grad.shape[2:])
-    return grad.new_empty(grad.shape), *(grad.new_empty(following) for _ in range(3))
-
-
-# Without an entry for autograd torch would warn of a missing derivative; the derivative is _TraceReturns, above the op.
-_autograd = torch.library.Library("emix", "IMPL", "Autograd")
-_autograd.impl("trace_returns", torch.library.fallthrough_kernel)
-_autograd.impl("trace_returns_backward", torch.library.fallthrough_kernel)
+    op = differentiable_recursion if differentiable else recursion
+    return call(op, reward, terminated, value, value, gamma, lam, None, truncated, valid, 0, False, True, names=_VALUE)

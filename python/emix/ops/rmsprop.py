@@ -8,22 +8,23 @@ What ``torch.nn.utils.clip_grad_norm_`` and ``torch.optim.RMSprop`` do in some t
 ``foreach`` functions, each of few launches for all tensors at once. g becomes g' in place, as torch does it.
 
 Types: on the CPU float32, or all float64, and contiguous. Bitwise repeatable, for any number of threads. No gradient.
-
-Errors: ValueError that names the argument, what was expected and what came.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from operator import attrgetter
 
 import torch
 from torch import Tensor
 
-from emix.ops._errors import explained
+from emix.errors import UsageError
+from emix.ops._call import call
 
 _step = torch.ops.emix.rmsprop_step.default
 
-_NO_NAMES: dict[str, str] = {}
+_form = attrgetter("shape", "dtype", "device")
 
 
 def rmsprop_step(
@@ -36,31 +37,50 @@ def rmsprop_step(
     eps: float = 1e-8,
     max_norm: float = float("inf"),
 ) -> Tensor:
-    """Change parameters, gradients and mean squares in place; returns the norm |g| that the gradients had, [].
+    """Change parameters, gradients and mean squares in place by a step of RMSprop.
 
-    Source: ``torch.optim.RMSprop`` without momentum, not centered. Equations, types and errors: ``emix.ops.rmsprop``.
-
-    >>> p, s = torch.ones(3), torch.zeros(3)
-    >>> norm = rmsprop_step([p], [torch.tensor([3.0, 0.0, 4.0])], [s], lr=0.1, alpha=0.75, eps=0.0, max_norm=1.0)
-    >>> round(norm.item(), 4), [round(x, 4) for x in s.tolist()]
-    (5.0, [0.09, 0.0, 0.16])
+    ``g' = g min(1, max_norm / (|g| + 1e-6))``, |g| over all tensors; ``s = alpha s + (1 - alpha) g'^2``;
+    ``p = p - lr g' / (sqrt(s) + eps)``. No gradient. Source: ``torch.optim.RMSprop`` without momentum, not centered,
+    after ``torch.nn.utils.clip_grad_norm_``.
 
     Args:
-        parameters: tensors of any shapes.
-        grads: one for each parameter, of its shape and dtype.
+        parameters: tensors of any shapes; on the CPU float32, or all float64, and contiguous, as are the others.
+        grads: g, one for each parameter, of its shape and dtype; becomes g'.
         square_avgs: s, one for each parameter, of its shape and dtype.
         lr: learning rate.
         alpha: smoothing of the mean square.
         eps: added to its root.
         max_norm: the norm to which the gradients are scaled down, where theirs is larger.
+
+    Returns:
+        The norm |g| that the gradients had, ``[]``.
+
+    Raises:
+        ValueError: names the argument, what was expected and what came.
+
+    >>> p, s = torch.ones(3), torch.zeros(3)
+    >>> norm = rmsprop_step([p], [torch.tensor([3.0, 0.0, 4.0])], [s], lr=0.1, alpha=0.75, eps=0.0, max_norm=1.0)
+    >>> round(norm.item(), 4), [round(x, 4) for x in s.tolist()]
+    (5.0, [0.09, 0.0, 0.16])
     """
-    if parameters and parameters[0].device.type == "cuda":
-        return _foreach(list(parameters), list(grads), list(square_avgs), lr, alpha, eps, max_norm)
-    try:
-        with torch.no_grad():
-            return _step(list(parameters), list(grads), list(square_avgs), lr, alpha, eps, max_norm)
-    except RuntimeError as error:
-        raise explained(error, _NO_NAMES) from None
+    parameters = _tensors("parameters", parameters)
+    grads, square_avgs = _tensors("grads", grads), _tensors("square_avgs", square_avgs)
+    if not parameters:
+        raise UsageError("parameters must have at least one tensor, got none")
+    if parameters[0].device.type == "cuda":
+        return _foreach(parameters, grads, square_avgs, lr, alpha, eps, max_norm)
+    with torch.no_grad():
+        return call(_step, parameters, grads, square_avgs, lr, alpha, eps, max_norm)
+
+
+def _tensors(name: str, tensors: Iterable[Tensor]) -> list[Tensor]:
+    if not isinstance(tensors, Iterable):
+        raise UsageError(f"{name} must be a sequence of tensors, got {type(tensors).__name__}")
+    found = list(tensors)
+    for kind in set(map(type, found)):
+        if not issubclass(kind, Tensor):
+            raise UsageError(f"{name} must be a sequence of tensors, got one that holds a {kind.__name__}")
+    return found
 
 
 @torch.no_grad()
@@ -73,6 +93,13 @@ def _foreach(
     eps: float,
     max_norm: float,
 ) -> Tensor:
+    """The same by torch's functions of many tensors."""
+    expected = list(map(_form, parameters))
+    for name, tensors in (("grads", grads), ("square_avgs", square_avgs)):
+        found = list(map(_form, tensors))
+        if found != expected:
+            theirs, its = next(pair for pair in zip_longest(found, expected) if pair[0] != pair[1])
+            raise UsageError(f"{name} must have its parameter's shape, dtype and device, {its}, got {theirs}")
     norm = torch.nn.utils.get_total_norm(grads)
     torch._foreach_mul_(grads, (max_norm / (norm + 1e-6)).clamp(max=1))
     torch._foreach_mul_(square_avgs, alpha)

@@ -22,8 +22,6 @@ Ends: as in ``emix.ops.returns``. Entries that no valid step needs are not even 
 action outside 0 .. A-1 makes the targets that depend on it NaN.
 
 Gradient: none, they are targets.
-
-Errors: ValueError that names the argument, what was expected and what came.
 """
 
 from __future__ import annotations
@@ -31,13 +29,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from emix.ops._errors import explained
-from emix.ops.returns import _limit
+from emix.ops._call import call, compiled, empty_if, wide
+from emix.ops._recursion import limit, recursion
 
-_joint_values = torch.ops.emix.joint_values.default
-_trace_returns = torch.ops.emix.trace_returns.default
+_joint_values = compiled("joint_values")
 
-_NO_NAMES: dict[str, str] = {}
 _RECURSION = {"q": "the [B, T+1] axes of q"}
 
 
@@ -59,9 +55,36 @@ def tree_backup_target(
 ) -> Tensor:
     """Compute the off-policy target of DOP and Ensemble-MIX from the target critic's values.
 
-    ``uncertainty_scale`` is Ensemble-MIX's C_1 (0.01); without it all next values count alike. DOP's ``horizon`` is
-    5. Definitions, shapes, ends and errors: see ``emix.ops.targets``. Source: DOP (Wang et al. 2021), eq. 7;
+    ``y = tree_backup_returns`` of ``q_t = sum_i m_i mean_i(a_i) + bias``, ``v_t = sum_i m_i sum_a pi_i(a) weight_i(a)
+    mean_i(a) + bias`` and ``pi_t = prod_i pi_i(a_i)``: ``mean_i`` over the members, ``weight_i`` their
+    ``uncertainty_weight``, ``m`` as in ``linear_mix``. No gradient. Source: DOP (Wang et al. 2021), eq. 7;
     Ensemble-MIX, eq. 2 and 10.
+
+    Args:
+        reward: ``[B, T]``; float16, bfloat16, float32 or float64, as all inputs but the masks and the actions.
+        terminated: ``[B, T]``, bool or any dtype that holds 0 and 1: the environment ended with this step; nothing is
+            bootstrapped, nothing carried over.
+        q: the target critic's values ``[N, B, T+1, n, A]`` of 1 to 64 members, or ``[B, T+1, n, A]`` of one critic;
+            entry t+1 belongs to the step after t. Entries that no valid step needs are not read.
+        pi: the policies' probabilities ``[B, T+1, n, A]``, 0 for what is not available, whatever q is there.
+        actions: those taken ``[B, T+1, n]``, any integer dtype. One outside 0 .. A-1 makes the targets that depend on
+            it NaN.
+        weight: the mixer's weights ``[B, T+1, n]``, >= 0 (not checked), divided by their sum here.
+        bias: the mixer's bias ``[B, T+1]``; None: 0.
+        gamma: discount, in [0, 1].
+        lam: lambda, in [0, 1].
+        horizon: the number of terms of the sum, at least 1 (DOP: 5); None: up to the episode's end.
+        uncertainty_scale: Ensemble-MIX's C_1 (0.01) of ``uncertainty_weight``; None: all next values count alike.
+        truncated: ``[B, T]``, a mask as ``terminated``: a time limit; the step bootstraps from entry t+1 and carries
+            nothing over. None: nowhere.
+        valid: ``[B, T]``, a mask: False on padding, where the result is 0 and from where nothing, NaN included, reaches
+            a valid step. The last valid step bootstraps like a truncated one. None: everywhere.
+
+    Returns:
+        y ``[B, T]``, float32; float64 where one input is float64.
+
+    Raises:
+        ValueError: names the argument, what was expected and what came.
 
     >>> q = torch.tensor([[[[1.0, 3.0]], [[2.0, 4.0]]]])
     >>> half = torch.full((1, 2, 1, 2), 0.5)
@@ -69,15 +92,9 @@ def tree_backup_target(
     >>> tree_backup_target(torch.ones(1, 1), torch.zeros(1, 1), q, half, actions, weight, gamma=1.0, lam=0.9)
     tensor([[4.]])
     """
-    try:
-        joint_q, v, trace = _joint_values(q, pi, actions, weight, bias, valid, uncertainty_scale)
-    except RuntimeError as error:
-        raise explained(error, _NO_NAMES) from None
-    limit = _limit("horizon", horizon)
-    try:
-        return _trace_returns(reward, terminated, joint_q, v, gamma, lam, trace, truncated, valid, limit)
-    except RuntimeError as error:
-        raise explained(error, _RECURSION) from None
+    joint_q, v, trace = call(_joint_values, q, pi, actions, weight, bias, valid, uncertainty_scale)
+    inputs = (reward, terminated, joint_q, v, gamma, lam, trace, truncated, valid, limit("horizon", horizon))
+    return call(recursion, *inputs, names=_RECURSION)
 
 
 def td_lambda_target(
@@ -96,36 +113,44 @@ def td_lambda_target(
 ) -> Tensor:
     """Compute the on-policy target of DOP and Ensemble-MIX: no pi, values of the actions taken only.
 
-    Arguments as in ``tree_backup_target``. Definitions, shapes, ends and errors: see ``emix.ops.targets``. Source:
-    DOP, section 4.1; Ensemble-MIX, eq. 3 and 10, whose weight counts in this target, too.
+    ``y = q_lambda_returns`` of ``q_t = sum_i m_i mean_i(a_i) + bias`` and ``v_t = sum_i m_i weight_i(a_i) mean_i(a_i) +
+    bias``: ``mean_i`` over the members, ``weight_i`` their ``uncertainty_weight``, ``m`` as in ``linear_mix``. No
+    gradient. Source: DOP, section 4.1; Ensemble-MIX, eq. 3 and 10, whose weight counts in this target, too.
+
+    Args:
+        reward: ``[B, T]``; float16, bfloat16, float32 or float64, as all inputs but the masks and the actions.
+        terminated: ``[B, T]``, bool or any dtype that holds 0 and 1: the environment ended with this step; nothing is
+            bootstrapped, nothing carried over.
+        q: the target critic's values ``[N, B, T+1, n, A]`` of 1 to 64 members, or ``[B, T+1, n, A]`` of one critic;
+            entry t+1 belongs to the step after t. Entries that no valid step needs are not read.
+        actions: those taken ``[B, T+1, n]``, any integer dtype. One outside 0 .. A-1 makes the targets that depend on
+            it NaN.
+        weight: the mixer's weights ``[B, T+1, n]``, >= 0 (not checked), divided by their sum here.
+        bias: the mixer's bias ``[B, T+1]``; None: 0.
+        gamma: discount, in [0, 1].
+        lam: lambda, in [0, 1].
+        uncertainty_scale: Ensemble-MIX's C_1 (0.01) of ``uncertainty_weight``; None: all next values count alike.
+        truncated: ``[B, T]``, a mask as ``terminated``: a time limit; the step bootstraps from entry t+1 and carries
+            nothing over. None: nowhere.
+        valid: ``[B, T]``, a mask: False on padding, where the result is 0 and from where nothing, NaN included, reaches
+            a valid step. The last valid step bootstraps like a truncated one. None: everywhere.
+
+    Returns:
+        y ``[B, T]``, float32; float64 where one input is float64.
+
+    Raises:
+        ValueError: names the argument, what was expected and what came.
 
     >>> q = torch.tensor([[[[1.0, 3.0]], [[2.0, 4.0]]]])
     >>> actions, weight = torch.zeros(1, 2, 1, dtype=torch.int64), torch.ones(1, 2, 1)
     >>> td_lambda_target(torch.ones(1, 1), torch.zeros(1, 1), q, actions, weight, gamma=1.0, lam=0.8)
     tensor([[3.]])
     """
-    try:
-        joint_q, v, _ = _joint_values(q, None, actions, weight, bias, valid, uncertainty_scale)
-    except RuntimeError as error:
-        raise explained(error, _NO_NAMES) from None
-    try:
-        return _trace_returns(reward, terminated, joint_q, v, gamma, lam, None, truncated, valid)
-    except RuntimeError as error:
-        raise explained(error, _RECURSION) from None
+    joint_q, v, _ = call(_joint_values, q, None, actions, weight, bias, valid, uncertainty_scale)
+    return call(recursion, reward, terminated, joint_q, v, gamma, lam, None, truncated, valid, names=_RECURSION)
 
 
 @torch.library.register_fake("emix::joint_values")
 def _(q, pi, actions, weight, bias=None, valid=None, uncertainty_scale=None):  # type: ignore[no-untyped-def]
-    wide = any(tensor is not None and tensor.dtype == torch.float64 for tensor in (q, pi, weight, bias))
-    dtype = torch.float64 if wide else torch.float32
-    shape = actions.shape[:2]
-    return (
-        q.new_empty(shape, dtype=dtype),
-        q.new_empty(shape, dtype=dtype),
-        q.new_empty((0,) if pi is None else shape, dtype=dtype),
-    )
-
-
-# Without an entry for autograd torch would warn of a missing derivative; there is none to have.
-_autograd = torch.library.Library("emix", "IMPL", "Autograd")
-_autograd.impl("joint_values", torch.library.fallthrough_kernel)
+    dtype, shape = wide(q, pi, weight, bias), actions.shape[:2]
+    return tuple(empty_if(wanted, q, shape, dtype) for wanted in (True, True, pi is not None))

@@ -9,8 +9,8 @@ from torch import Tensor
 def ensemble_critic(
     state: Tensor,
     obs: Tensor,
-    w_in: Tensor,
-    b_in: Tensor,
+    w_encode: Tensor,
+    b_encode: Tensor,
     w_hidden: Tensor,
     b_hidden: Tensor,
     w_head: Tensor,
@@ -22,8 +22,8 @@ def ensemble_critic(
     states = state.unsqueeze(-2).expand(*obs.shape[:-1], state.shape[-1])
     inputs = torch.cat([states, obs, ids], -1)  # [..., n, S + O + n]
     members = []
-    for member in range(len(w_in)):
-        x = torch.relu(inputs @ w_in[member] + b_in[member])  # [..., n, H]
+    for member in range(len(w_encode)):
+        x = torch.relu(inputs @ w_encode[member] + b_encode[member])  # [..., n, H]
         y = torch.relu(x @ w_hidden[member] + b_hidden[member])
         head = y @ w_head[member] + b_head[member]  # [..., n, A + 1]
         members.append(head[..., :-1] + head[..., -1:])

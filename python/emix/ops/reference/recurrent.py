@@ -25,26 +25,26 @@ def agent_sequence(
     obs: Tensor,
     last_action: Tensor | None,
     h0: Tensor | None,
-    w_in: Tensor,
-    b_in: Tensor,
+    w_encode: Tensor,
+    b_encode: Tensor,
     w_ih: Tensor,
     w_hh: Tensor,
     b_ih: Tensor,
     b_hh: Tensor,
-    w_out: Tensor,
-    b_out: Tensor,
+    w_head: Tensor,
+    b_head: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Concatenate obs, one-hot last action and one-hot id; linear + ReLU, GRU, linear."""
     episodes, steps, agents, _ = obs.shape
     inputs = [obs]
     if last_action is not None:
-        classes = torch.arange(w_out.shape[0], device=obs.device)
+        classes = torch.arange(w_head.shape[0], device=obs.device)
         inputs.append((last_action.unsqueeze(-1) == classes).to(obs.dtype))  # [B, T, n, A]
-    if w_in.shape[1] > sum(each.shape[-1] for each in inputs):
+    if w_encode.shape[1] > sum(each.shape[-1] for each in inputs):
         inputs.append(torch.eye(agents, dtype=obs.dtype, device=obs.device).expand(episodes, steps, -1, -1))
-    e = torch.relu(functional.linear(torch.cat(inputs, -1), w_in, b_in))  # [B, T, n, H]
+    e = torch.relu(functional.linear(torch.cat(inputs, -1), w_encode, b_encode))  # [B, T, n, H]
     rows = e.transpose(1, 2).flatten(0, 1)  # [B n, T, H]
     if h0 is None:
         h0 = obs.new_zeros(episodes, agents, w_hh.shape[1])
     h = gru_sequence(rows, h0.flatten(0, 1), w_ih, w_hh, b_ih, b_hh).unflatten(0, (episodes, agents))  # [B, n, T, H]
-    return functional.linear(h, w_out, b_out).transpose(1, 2), torch.cat([h0.unsqueeze(2), h], 2)[:, :, -1]
+    return functional.linear(h, w_head, b_head).transpose(1, 2), torch.cat([h0.unsqueeze(2), h], 2)[:, :, -1]
