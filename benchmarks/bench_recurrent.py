@@ -69,11 +69,14 @@ def agent_call(
     obs = torch.randn(episodes, steps, n, obs_dim, device=device)
     last_action = torch.randint(actions, (episodes, steps, n), device=device)
     h0 = torch.zeros(episodes, n, H, device=device)
+    gru = nn.GRU(H, H, device=device)
+    for key in gru.state_dict():
+        setattr(gru, key, getattr(agent.gru, key))
 
     def layers() -> tuple[Tensor, ...]:
         from_obs, from_action, from_id = agent.encode.weight.split([obs_dim, actions, n], 1)
         e = nn.functional.linear(obs, from_obs, agent.encode.bias) + from_action.t()[last_action] + from_id.t()
-        h, _ = agent.gru(e.relu().transpose(0, 1).flatten(1, 2), h0.flatten(0, 1).unsqueeze(0))  # [T, B n, H]
+        h, _ = gru(e.relu().transpose(0, 1).flatten(1, 2), h0.flatten(0, 1).unsqueeze(0))  # [T, B n, H]
         return agent.head(h).unflatten(1, (episodes, n)).transpose(0, 1), h[-1].unflatten(0, (episodes, n))
 
     weights = list(agent.parameters())  # in the order in which the ops take them

@@ -1,146 +1,134 @@
-"""One call of every op, for tests of what they all share: sizes of 0, transforms, compilation, meta tensors."""
+"""Every op as a row of a table, for tests of what they all share: sizes of 0, transforms, compilation, meta tensors,
+random calls.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import re
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from emix import ops
 
-GENERATOR = torch.Generator().manual_seed(0)
+SIZES = {"B": 3, "T": 4, "n": 2, "A": 5, "N": 7, "E": 6, "R": 3, "I": 3, "H": 4, "O": 3, "S": 2}
 
 
-def normal(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=GENERATOR, dtype=torch.float64).requires_grad_()
+class Input(NamedTuple):
+    """A tensor that an op takes. kind: f floats, p positive floats, m mask, a actions, l last actions."""
+
+    kind: str
+    axes: tuple[str, ...]  # sums of sizes
+    optional: bool
+
+    def shape(self, sizes: dict[str, int]) -> tuple[int, ...]:
+        return tuple(eval(axis, {}, sizes) for axis in self.axes)  # of this file's own text
 
 
-def positive(*shape: int) -> Tensor:
-    return torch.rand(shape, generator=GENERATOR, dtype=torch.float64).requires_grad_()
+class Op(NamedTuple):
+    """inputs: by name; numbers: the other arguments, each with some choices; gradient: whether it has one."""
+
+    inputs: dict[str, Input]
+    numbers: dict[str, tuple[Any, ...]]
+    gradient: bool = True
+    draws: bool = False
 
 
-def mask(*shape: int) -> Tensor:
-    return torch.rand(shape, generator=GENERATOR) < 0.7
+def op(inputs: str, *, gradient: bool = True, draws: bool = False, **numbers: tuple[Any, ...]) -> Op:
+    """A row. inputs: ``name=kind[axes]``, with a ``?`` behind it where it may be None."""
+    found = re.findall(r"(\w+)=(\w)\[([^]]*)\](\?)?", inputs)
+    table = {name: Input(kind, tuple(axes.split(",")), bool(mark)) for name, kind, axes, mark in found}
+    return Op(table, numbers, gradient, draws)
 
 
-def integers(*shape: int) -> Tensor:
-    return torch.zeros(shape, dtype=torch.int64)
+GAMMA, LAM, ENDS = (0.9, 1.0), (0.8, 1.0), "truncated=m[B,T]? valid=m[B,T]?"
+GRU = "w_ih=f[3*H,{}] w_hh=f[3*H,H] b_ih=f[3*H] b_hh=f[3*H]"
+VALUES = "reward=f[B,T] terminated=m[B,T] q=f[B,T+1,n] v=f[B,T+1]"
+TARGET = "reward=f[B,T] terminated=m[B,T] q=f[N,B,T+1,n,A] {} actions=a[B,T+1,n] weight=p[B,T+1,n] bias=f[B,T+1]? "
 
-
-def gru_weights(inputs: int, hidden: int) -> list[Tensor]:
-    return [normal(3 * hidden, inputs), normal(3 * hidden, hidden), normal(3 * hidden), normal(3 * hidden)]
-
-
-RATES = {"gamma": 0.9, "lam": 0.8}
-# Of each op that does not draw or step: sizes, the inputs that they make (a leaf where a gradient could be), options.
-CASES: dict[str, tuple[dict[str, int], Callable[..., list[Tensor]], dict[str, Any]]] = {
-    "linear_mix": ({"B": 3, "T": 4, "n": 2}, lambda B, T, n: [normal(B, T, n), positive(B, T, n), normal(B, T)], {}),
-    "expected_linear_mix": (
-        {"B": 3, "T": 4, "n": 2, "A": 5},
-        lambda B, T, n, A: [
-            normal(B, T, n, A),
-            positive(B, T, n, A),
-            positive(B, T, n),
-            normal(B, T),
-            normal(B, T, n, A),
-        ],
-        {},
+OPS: dict[str, Op] = {
+    "linear_mix": op("q=f[B,T,n] weight=p[B,T,n] bias=f[B,T]?"),
+    "expected_linear_mix": op(
+        "q=f[B,T,n,A] pi=p[B,T,n,A] weight=p[B,T,n] bias=f[B,T]? uncertainty=f[B,T,n,A]?",
     ),
-    "monotonic_mix": (
-        {"B": 3, "T": 4, "n": 2, "E": 6},
-        lambda B, T, n, E: [normal(B, T, n), normal(B, T, n, E), normal(B, T, E), normal(B, T, E), normal(B, T)],
-        {},
+    "monotonic_mix": op("q=f[B,T,n] w1=f[B,T,n,E] b1=f[B,T,E] w2=f[B,T,E] v=f[B,T]"),
+    "monotonic_mix_grad": op("q=f[B,T,n] w1=f[B,T,n,E] b1=f[B,T,E] w2=f[B,T,E]", gradient=False),
+    "masked_policy": op("logits=f[B,n,A] avail=m[B,n,A]?", floor=(0.0, 0.3)),
+    "policy_terms": op("logits=f[B,n,A] action=a[B,n] avail=m[B,n,A]? value=f[B,n,A]?", floor=(0.0, 0.3)),
+    "ensemble_moments": op("q=f[N,B,A]"),
+    "uncertainty_weight": op("q=f[N,B,A]", gradient=False, scale=(0.01, 1.0)),
+    "explore_logits": op("logits=f[B,A] q=f[N,B,A] avail=m[B,A]?", gradient=False, bonus=(0.001, 0.5)),
+    "bhattacharyya": op("q=f[N,B,A] avail=m[B,A]?", detach_mean=(True, False)),
+    "trace_returns": op(f"{VALUES} trace=p[B,T+1,n] {ENDS}", gamma=GAMMA, horizon=(None, 2)),
+    "lambda_returns": op(f"reward=f[B,T,n] terminated=m[B,T] value=f[B,T+1] {ENDS}", gamma=GAMMA, lam=LAM),
+    "n_step_returns": op(f"reward=f[B,T] terminated=m[B,T] value=f[B,T+1] {ENDS}", gamma=GAMMA, n=(2, 1)),
+    "tree_backup_returns": op(f"{VALUES} pi=p[B,T+1,n] {ENDS}", gamma=GAMMA, lam=LAM, horizon=(None, 2)),
+    "q_lambda_returns": op(f"{VALUES} {ENDS}", gamma=GAMMA, lam=LAM),
+    "retrace_returns": op(f"{VALUES} ratio=p[B,T+1,n] {ENDS}", gamma=GAMMA, lam=LAM),
+    "gae": op(f"reward=f[B,T] terminated=m[B,T] value=f[B,T+1,n] {ENDS}", gamma=GAMMA, lam=LAM),
+    "tree_backup_target": op(
+        TARGET.format("pi=p[B,T+1,n,A]") + ENDS,
+        gradient=False,
+        gamma=GAMMA,
+        lam=LAM,
+        horizon=(None, 2),
+        uncertainty_scale=(0.1, None),
     ),
-    "monotonic_mix_grad": (
-        {"B": 3, "T": 4, "n": 2, "E": 6},
-        lambda B, T, n, E: [normal(B, T, n), normal(B, T, n, E), normal(B, T, E), normal(B, T, E)],
-        {},
+    "td_lambda_target": op(
+        TARGET.format("") + ENDS, gradient=False, gamma=GAMMA, lam=LAM, uncertainty_scale=(0.1, None)
     ),
-    "masked_policy": ({"B": 3, "n": 2, "A": 5}, lambda B, n, A: [normal(B, n, A), mask(B, n, A)], {}),
-    "policy_terms": (
-        {"B": 3, "n": 2, "A": 5},
-        lambda B, n, A: [normal(B, n, A), integers(B, n), mask(B, n, A), normal(B, n, A)],
-        {},
+    "gru_sequence": op("x=f[R,T,I] h0=f[R,H]? " + GRU.format("I")),
+    "agent_sequence": op(
+        "obs=f[B,T,n,O] last_action=l[B,T,n] h0=f[B,n,H]? w_encode=f[H,O+A+n] b_encode=f[H] "
+        + GRU.format("H")
+        + " w_head=f[A,H] b_head=f[A]"
     ),
-    "ensemble_moments": ({"N": 7, "B": 3, "A": 5}, lambda N, B, A: [normal(N, B, A)], {}),
-    "uncertainty_weight": ({"N": 7, "B": 3, "A": 5}, lambda N, B, A: [normal(N, B, A)], {}),
-    "explore_logits": ({"N": 7, "B": 3, "A": 5}, lambda N, B, A: [normal(B, A), normal(N, B, A)], {}),
-    "bhattacharyya": ({"N": 7, "B": 3, "A": 5}, lambda N, B, A: [normal(N, B, A), mask(B, A)], {}),
-    "trace_returns": (
-        {"B": 3, "T": 4, "n": 2},
-        lambda B, T, n: [normal(B, T), ~mask(B, T), normal(B, T + 1, n), normal(B, T + 1), normal(B, T + 1, n)],
-        {"gamma": 0.9},
+    "ensemble_critic": op(
+        "state=f[B,S] obs=f[B,n,O] w_encode=f[N,S+O+n,H] b_encode=f[N,H] w_hidden=f[N,H,H] b_hidden=f[N,H] "
+        "w_head=f[N,H,A+1] b_head=f[N,A+1]"
     ),
-    "lambda_returns": (
-        {"B": 3, "T": 4, "n": 2},
-        lambda B, T, n: [normal(B, T, n), ~mask(B, T), normal(B, T + 1)],
-        RATES,
-    ),
-    "gae": ({"B": 3, "T": 4, "n": 2}, lambda B, T, n: [normal(B, T), ~mask(B, T), normal(B, T + 1, n)], RATES),
-    "tree_backup_target": (
-        {"N": 3, "B": 3, "T": 4, "n": 2, "A": 5},
-        lambda N, B, T, n, A: [
-            normal(B, T),
-            ~mask(B, T),
-            normal(N, B, T + 1, n, A),
-            positive(B, T + 1, n, A),
-            integers(B, T + 1, n),
-            positive(B, T + 1, n),
-            normal(B, T + 1),
-        ],
-        {**RATES, "uncertainty_scale": 0.1},
-    ),
-    "gru_sequence": (
-        {"R": 3, "T": 4, "I": 3, "H": 4},
-        lambda R, T, I, H: [normal(R, T, I), normal(R, H), *gru_weights(I, H)],  # noqa: E741
-        {},
-    ),
-    "agent_sequence": (
-        {"B": 3, "T": 4, "n": 2, "O": 3, "H": 4, "A": 5},
-        lambda B, T, n, O, H, A: [  # noqa: E741
-            normal(B, T, n, O),
-            integers(B, T, n),
-            normal(B, n, H),
-            normal(H, O + A + n),
-            normal(H),
-            *gru_weights(H, H),
-            normal(A, H),
-            normal(A),
-        ],
-        {},
-    ),
-    "ensemble_critic": (
-        {"N": 3, "B": 3, "n": 2, "S": 2, "O": 3, "H": 4, "A": 5},
-        lambda N, B, n, S, O, H, A: [  # noqa: E741
-            normal(B, S),
-            normal(B, n, O),
-            normal(N, S + O + n, H),
-            normal(N, H),
-            normal(N, H, H),
-            normal(N, H),
-            normal(N, H, A + 1),
-            normal(N, A + 1),
-        ],
-        {},
-    ),
+    "sample_actions": op("logits=f[B,n,A] avail=m[B,n,A]?", draws=True, gradient=False, samples=(None, 3)),
+    "explore_actions": op("logits=f[B,A] q=f[N,B,A] avail=m[B,A]?", draws=True, gradient=False, floor=(0.0, 0.3)),
 }
-NAMES = tuple(CASES)
-# Without a gradient: the results are numbers to act on, or targets.
-WITHOUT = ("monotonic_mix_grad", "uncertainty_weight", "explore_logits", "tree_backup_target")
-DIFFERENTIABLE = tuple(name for name in NAMES if name not in WITHOUT)
+NAMES = tuple(name for name, row in OPS.items() if not row.draws)
+DIFFERENTIABLE = tuple(name for name, row in OPS.items() if row.gradient)
 
 
-def make_inputs(name: str, zeros: tuple[str, ...] = (), device: str = "cpu") -> list[Tensor]:
-    """The op's inputs, leaves where a gradient could be asked for; the sizes named in ``zeros`` are 0."""
-    sizes, build, _ = CASES[name]
-    made = build(**{size: 0 if size in zeros else value for size, value in sizes.items()})
-    return [each.detach().to(device).requires_grad_(each.requires_grad) for each in made]
+def make_tensor(given: Input, sizes: dict[str, int], g: torch.Generator, device: str = "cpu") -> Tensor:
+    """An input with numbers, a leaf in float64 where a gradient could be asked for."""
+    shape = given.shape(sizes)
+    if given.kind in "al":
+        return torch.randint(0, max(1, sizes["A"]) + (given.kind == "l"), shape, generator=g).to(device)
+    if given.kind == "m":
+        return (torch.rand(shape, generator=g) < 0.6).to(device)
+    draw = torch.rand if given.kind == "p" else torch.randn
+    return draw(shape, generator=g, dtype=torch.float64).to(device).requires_grad_()
 
 
-def run(name: str, inputs: list[Tensor], module: Any = ops) -> tuple[Tensor, ...]:
-    """The op's results that are there, with a gradient where it has one."""
-    own = {"differentiable": True} if module is ops and name in ("trace_returns", "lambda_returns", "gae") else {}
-    results = getattr(module, name)(*inputs, **CASES[name][2], **own)
+def make_inputs(
+    name: str, zeros: tuple[str, ...] = (), device: str = "cpu", seed: int = 0, without: tuple[str, ...] = ()
+) -> dict[str, Tensor | None]:
+    """The op's inputs, of which those named in ``without`` are None; the sizes named in ``zeros`` are 0."""
+    g = torch.Generator().manual_seed(seed)
+    sizes = {size: 0 if size in zeros else value for size, value in SIZES.items()}
+    given = {key: make_tensor(each, sizes, g, device) for key, each in OPS[name].inputs.items()}
+    return {key: None if key in without else tensor for key, tensor in given.items()}
+
+
+def sizes_of(name: str) -> list[str]:
+    """The sizes that the op's inputs have."""
+    axes = " ".join(axis for each in OPS[name].inputs.values() for axis in each.axes)
+    return sorted(set(re.findall("[A-Za-z]", axes)))
+
+
+def run(name: str, inputs: dict[str, Any], module: Any = ops, **numbers: Any) -> tuple[Tensor, ...]:
+    """The op's results that are there, with a gradient where it has one. numbers: other than the first choices."""
+    own = {"differentiable": True} if module is ops and is_return(name) else {}
+    chosen = {key: choices[0] for key, choices in OPS[name].numbers.items()} | numbers
+    results = getattr(module, name)(**inputs, **chosen, **own)
     return tuple(each for each in results if each is not None) if isinstance(results, tuple) else (results,)
+
+
+def is_return(name: str) -> bool:
+    return OPS[name].gradient and "gamma" in OPS[name].numbers

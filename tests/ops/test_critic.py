@@ -264,13 +264,17 @@ def test_random_calls_are_right_or_refused(device: str, function: Callable[..., 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"obs": torch.zeros(3, 4, 2, 4).long()}, r"state must be .* of obs's type on a GPU, got torch.float32"),
-        ({"w_encode": torch.zeros(2, 9, 5).double()}, "w_encode must be .* of obs's type on a GPU, got torch.float64, and obs"),
+        ({"obs": torch.zeros(3, 4, 2, 4).long()}, "obs must be a float16, .*, got torch.int64"),
+        (
+            {"w_encode": torch.zeros(2, 9, 5).double()},
+            "w_encode must be of obs's type on a GPU, torch.float32, got torch.float64",
+        ),
         ({"w_head": torch.zeros(2, 5, 4, dtype=torch.complex64)}, "w_head must be a float16, .*, got torch.complex64"),
-        ({"w_head": torch.zeros(0, 5, 4)}, "N and H at least 1"),
+        ({"w_head": torch.zeros(0, 5, 4)}, r"w_head must have shape \[2, 5, 4\], got \[0, 5, 4\]"),
+        ({"w_hidden": torch.zeros(2, 0, 0)}, "N and H at least 1"),
         ({"w_head": torch.zeros(2, 5, 0)}, r"w_head must have shape \[N, H, A \+ 1\]"),
         ({"state": None}, "state must be a tensor, got None"),
-        ({"w_encode": torch.zeros(2, 9, 5, device="meta")}, "w_encode must be on cpu like obs, got meta"),
+        ({"w_encode": torch.zeros(2, 9, 5, device="meta")}, "w_encode must be on cpu like state, got meta"),
     ],
 )
 def test_wrong_types_of_the_products(change: Inputs, message: str) -> None:

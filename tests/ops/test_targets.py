@@ -302,10 +302,10 @@ def test_compiles_without_a_graph_break(device: str, name: str, emulated: bool) 
         ({"bias": torch.zeros(4, 7, 1)}, r"bias must have shape \[4, 7\].*got \[4, 7, 1\]"),
         ({"valid": torch.ones(4, 7)}, r"valid must have shape \[4, 6\].*got \[4, 7\]"),
         ({"uncertainty_scale": 0.1}, r"uncertainty_scale must be None where q has no members, got 0.1"),
-        ({"reward": torch.zeros(4, 5)}, r"terminated must have shape \[4, 5\]"),
+        ({"terminated": torch.zeros(4, 5)}, r"terminated must have shape \[4, 6\]"),
         (
             {"reward": torch.zeros(4, 5), "terminated": torch.zeros(4, 5)},
-            r"the \[B, T\+1\] axes of q must have shape \[4, 6\].*got \[4, 7\]",
+            r"reward must have shape \[4, 6\] because q has 4 episodes of 7 entries.*got \[4, 5\]",
         ),
         ({"gamma": 1.5}, r"gamma must lie in \[0, 1\], got 1.5"),
         ({"horizon": 0}, r"horizon must be at least 1, got 0"),

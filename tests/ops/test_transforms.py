@@ -23,13 +23,14 @@ class Loss:
 
     def __init__(self, name: str, device: str, module: object = ops) -> None:
         self.name, self.module, self.inputs = name, module, make_inputs(name, device=device)
-        self.leaves = tuple(each for each in self.inputs if each.requires_grad)
+        self.leaves = tuple(each for each in self.inputs.values() if each.requires_grad)
         self.points = tuple(each.detach() for each in self.leaves)
         self.every = tuple(range(len(self.leaves)))
 
     def results(self, *leaves: Tensor) -> tuple[Tensor, ...]:
         rest = iter(leaves)
-        return run(self.name, [next(rest) if each.requires_grad else each for each in self.inputs], self.module)
+        inputs = {key: next(rest) if each.requires_grad else each for key, each in self.inputs.items()}
+        return run(self.name, inputs, self.module)
 
     def __call__(self, *leaves: Tensor) -> Tensor:
         return sum(self.weighted(each).sum() for each in self.results(*leaves))

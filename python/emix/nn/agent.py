@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from emix import ops
+from emix.nn.gru import GRU
 from emix.ops.recurrent import Precision
 
 
@@ -27,7 +28,7 @@ class RecurrentAgent(nn.Module):
         super().__init__()
         self.precision = precision
         self.encode = nn.Linear(obs_dim + n_actions + n_agents, hidden_dim)
-        self.gru = nn.GRU(hidden_dim, hidden_dim)
+        self.gru = GRU(hidden_dim, hidden_dim, precision=precision)
         self.head = nn.Linear(hidden_dim, n_actions)
 
     def forward(self, obs: Tensor, last_actions: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -42,6 +43,5 @@ class RecurrentAgent(nn.Module):
             Action values ``[B, T, n, A]`` and the GRU state after the last step ``[B, n, H]``.
         """
         first, last = self.encode, self.head
-        w_ih, w_hh, b_ih, b_hh = self.gru.all_weights[0]  # of its one layer
-        weights = first.weight, first.bias, w_ih, w_hh, b_ih, b_hh, last.weight, last.bias
+        weights = first.weight, first.bias, *self.gru.weights, last.weight, last.bias
         return ops.agent_sequence(obs, last_actions, hidden, *weights, precision=self.precision)

@@ -17,7 +17,13 @@ from torch.autograd import Function, forward_ad
 Gradients = Sequence[Tensor | None]
 
 
-class Differentiable:
+def differentiable(
+    name: str,
+    op: Callable[..., Any],
+    gradients: Callable[..., Gradients],
+    places: Sequence[int],
+    keep: Sequence[int] = (),
+) -> Callable[..., Any]:
     """An op as a function that goes through autograd where an input asks for a gradient, and is the op elsewhere.
 
     Args:
@@ -25,25 +31,33 @@ class Differentiable:
         op: called with the inputs; with ``save=True`` added, where there is something to keep for the backward pass.
         gradients: ``gradients(wanted, grads, *inputs, *kept)`` are the gradients of the first inputs. wanted: which
             inputs want one (what the others get is dropped); grads: those of the results, None where no loss uses one.
+        places: of the inputs that a gradient may reach.
         keep: places of the results that ``gradients`` reads, too; the last of them is for it alone.
     """
+    rule = _Rule(name, op, gradients, keep)
+    is_transformed, is_grad_enabled = torch._C._are_functorch_transforms_active, torch.is_grad_enabled
+
+    def call(*inputs: Any) -> Any:
+        if is_transformed() or forward_ad._current_level >= 0:
+            return _transformed(rule, *inputs)
+        if is_grad_enabled():
+            for place in places:
+                if inputs[place] is not None and inputs[place].requires_grad:
+                    return rule.function.apply(rule, *inputs)
+        return op(*inputs)
+
+    return call
+
+
+class _Rule:
+    """What the backward pass of an op needs to know; see ``differentiable``."""
 
     def __init__(
-        self, name: str, op: Callable[..., Any], gradients: Callable[..., Gradients], keep: Sequence[int] = ()
+        self, name: str, op: Callable[..., Any], gradients: Callable[..., Gradients], keep: Sequence[int]
     ) -> None:
         self.name, self.op, self.gradients, self.keep = name, op, gradients, keep
         self.save = {"save": True} if keep else {}
         self.function: Any = type(name, (_Gradient,), {})  # graphs and profiles show its name
-
-    def __call__(self, *inputs: Any) -> Any:
-        """Run the op."""
-        if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-            return _transformed(self, *inputs)
-        if torch.is_grad_enabled():
-            for each in inputs:
-                if isinstance(each, Tensor) and each.requires_grad:
-                    return self.function.apply(self, *inputs)
-        return self.op(*inputs)
 
     def remember(self, ctx: Any, inputs: Sequence[Any], results: Any) -> None:
         """Note what the backward pass reads."""
@@ -73,7 +87,7 @@ class Differentiable:
 
 class _Gradient(Function):
     @staticmethod
-    def forward(ctx: Any, rule: Differentiable, *inputs: Any) -> Any:
+    def forward(ctx: Any, rule: _Rule, *inputs: Any) -> Any:
         results = rule.op(*inputs, **rule.save)
         rule.remember(ctx, inputs, results)
         return results
@@ -96,7 +110,7 @@ class _TransformedGradient(Function):
     backward = staticmethod(_Gradient.backward)
 
     @staticmethod
-    def forward(rule: Differentiable, *inputs: Any) -> Any:
+    def forward(rule: _Rule, *inputs: Any) -> Any:
         return rule.op(*inputs, **rule.save)
 
     @staticmethod
@@ -119,7 +133,7 @@ class _Backward(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(rule: Differentiable, *arguments: Any) -> Gradients:
+    def forward(rule: _Rule, *arguments: Any) -> Gradients:
         return rule.backward(*arguments)
 
     @staticmethod

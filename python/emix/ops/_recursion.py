@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emix.errors import UsageError
-from emix.ops._call import compiled, wide
-from emix.ops._gradient import Differentiable, Gradients
+from emix.ops._call import compiled
+from emix.ops._fake import check_types, require, wide
+from emix.ops._gradient import Gradients, differentiable
 
 recursion = compiled("trace_returns")
 _backward = compiled("trace_returns_backward")
+
+_MAX_TRAILING = 4
 
 
 def differentiable_recursion(reward: Tensor, terminated: Tensor, q: Tensor, v: Tensor, *rest: Any) -> Tensor:
@@ -27,10 +29,8 @@ def limit(name: str, horizon: int | None) -> int:
     """The op's word for a horizon: 0 means no limit there."""
     if horizon is None:
         return 0
-    if not isinstance(horizon, int):
-        raise UsageError(f"{name} must be an integer, got {horizon!r}")
     if horizon < 1:
-        raise UsageError(f"{name} must be at least 1, got {horizon}")
+        raise ValueError(f"{name} must be at least 1, got {horizon}")
     return horizon
 
 
@@ -46,12 +46,7 @@ def _sum_to(grad: Tensor, like: Tensor) -> Tensor:
     return grad.sum_to_size(aligned).reshape(like.shape).to(like.dtype)
 
 
-_recursion = Differentiable("trace_returns", recursion, _gradients)
-
-
-def _result_shape(reward: Tensor, *others: Tensor | None) -> tuple[int, ...]:
-    trailing = torch.broadcast_shapes(reward.shape[2:], *(other.shape[2:] for other in others if other is not None))
-    return (*reward.shape[:2], *trailing)
+_recursion = differentiable("trace_returns", recursion, _gradients, places=(0, 2, 3, 6))
 
 
 @torch.library.register_fake("emix::trace_returns")
@@ -67,8 +62,40 @@ def _trace_returns_fake(
     valid: Tensor | None = None,
     *rest: Any,
 ) -> Tensor:
-    shape = _result_shape(reward, terminated, q, v, trace, truncated, valid)
-    return reward.new_empty(shape, dtype=wide(reward, q, v, trace))
+    floats, following = {"reward": reward, "q": q, "v": v, "trace": trace}, {"q": q, "v": v, "trace": trace}
+    masks = {"terminated": terminated, "truncated": truncated, "valid": valid}
+    check_types(floats, masks)
+    for name, number in (("gamma", gamma), ("lam", lam)):
+        require(0 <= number <= 1, "`{}` must lie in [0, 1], got {}", name, number)
+    require(reward.dim() >= 2, "`reward` must have shape [B, T] or [B, T, ...], got {}", list(reward.shape))
+    episodes, steps = reward.shape[:2]
+    trailing: tuple[Any, ...] = ()
+    for name, tensor in {"reward": reward, **masks, **following}.items():
+        if tensor is not None:
+            _check_steps(name, tensor, episodes, steps + 1 if name in following else steps)
+            trailing = _merged(name, tensor, trailing)
+    return reward.new_empty((episodes, steps, *trailing), dtype=wide(*floats.values()))
+
+
+def _check_steps(name: str, tensor: Tensor, episodes: Any, entries: Any) -> None:
+    sentence = "`{}` must have shape [{}, {}] or [{}, {}, ...], got {}"
+    shown = (name, episodes, entries, episodes, entries, list(tensor.shape))
+    require(2 <= tensor.dim() <= 2 + _MAX_TRAILING, sentence, *shown)
+    require(tensor.shape[0] == episodes, sentence, *shown)
+    require(tensor.shape[1] == entries, sentence, *shown)
+
+
+def _merged(name: str, tensor: Tensor, trailing: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The trailing axes with a further input's, which has all of them, or size 1 in their place, or none."""
+    own = tuple(tensor.shape[2:])
+    if not own or not trailing:
+        return own or trailing
+    sentence = "`{}` must have the trailing axes {} of the other inputs, or none, got {}"
+    shown = (name, list(trailing), list(tensor.shape))
+    require(len(own) == len(trailing), sentence, *shown)
+    for a, b in zip(own, trailing, strict=True):
+        require(a == b or a == 1 or b == 1, sentence, *shown)
+    return tuple(b if a == 1 else a for a, b in zip(own, trailing, strict=True))
 
 
 @torch.library.register_fake("emix::trace_returns_backward")

@@ -23,10 +23,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from emix.ops._call import call
+from emix.ops._call import public
 
 _step = torch.ops.emix.battle_step.default
 _reset = torch.ops.emix.battle_reset.default
+
+_STATE, _TABLES = ("units", "minds", "clock"), ("stats", "traits", "rules", "terrain", "waypoints", "layout")
+_FIELDS = {name: f"state.{name}" for name in _STATE} | {name: f"scenario.{name}" for name in _TABLES}
 
 _FIRST_TARGET = 6  # actions before those that name a unit
 
@@ -67,6 +70,7 @@ class BattleStep(NamedTuple):
     dead_enemies: Tensor  # [B] int64
 
 
+@public(_FIELDS)
 def battle_step(state: BattleState, actions: Tensor, scenario: BattleTables) -> BattleStep:
     """Play 8 game loops of B battles; battles that have ended stay as they are, with reward 0.
 
@@ -85,9 +89,10 @@ def battle_step(state: BattleState, actions: Tensor, scenario: BattleTables) -> 
     Raises:
         ValueError: names the argument, what was expected and what came.
     """
-    return BattleStep(*call(_step, *state, actions, *scenario))
+    return BattleStep(*_step(*state, actions, *scenario))
 
 
+@public(_FIELDS)
 def battle_reset(
     state: BattleState, where: Tensor, scenario: BattleTables, *, seed: int, first: int = 0, closed: bool = False
 ) -> BattleStep:
@@ -110,7 +115,7 @@ def battle_reset(
     Raises:
         ValueError: names the argument, what was expected and what came.
     """
-    return BattleStep(*call(_reset, *state, where, *scenario, seed, first, closed))
+    return BattleStep(*_reset(*state, where, *scenario, seed, first, closed))
 
 
 def _fake(units: Tensor, layout: list[int]) -> tuple[Tensor, ...]:

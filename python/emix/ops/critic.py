@@ -26,9 +26,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from emix.errors import UsageError
-from emix.ops._call import call, check_tensors, compiled, wide
-from emix.ops._gradient import Differentiable, Gradients
+from emix.ops._call import compiled, public
+from emix.ops._fake import MAX_AXES, check_shape, check_types, require, wide
+from emix.ops._gradient import Gradients, differentiable
 
 _critic = compiled("ensemble_critic")
 _critic_backward = compiled("ensemble_critic_backward")
@@ -36,6 +36,7 @@ _critic_backward = compiled("ensemble_critic_backward")
 _LAYERS = {"w_in": "w_encode", "b_in": "b_encode"}
 
 
+@public(_LAYERS)
 def ensemble_critic(
     state: Tensor,
     obs: Tensor,
@@ -77,9 +78,10 @@ def ensemble_critic(
     inputs = (state, obs, w_encode, b_encode, w_hidden, b_hidden, w_head, b_head)
     if isinstance(obs, Tensor) and obs.device.type == "cuda":
         return _products(*inputs)
-    return call(_ensemble_critic, *inputs, names=_LAYERS)[0]
+    return _ensemble_critic(*inputs)[0]
 
 
+@public()
 def _products(
     state: Tensor,
     obs: Tensor,
@@ -91,7 +93,17 @@ def _products(
     b_head: Tensor,
 ) -> Tensor:
     """The same by torch's own batched products."""
-    _check(state, obs, w_encode, b_encode, w_hidden, b_hidden, w_head, b_head)
+    weights = {"w_encode": w_encode, "b_encode": b_encode, "w_hidden": w_hidden, "b_hidden": b_hidden}
+    weights |= {"w_head": w_head, "b_head": b_head}
+    _check(state, obs, **weights)
+    for name, tensor in {"state": state, **weights}.items():
+        require(
+            tensor.dtype == obs.dtype,
+            "`{}` must be of `obs`'s type on a GPU, {}, got {}",
+            name,
+            obs.dtype,
+            tensor.dtype,
+        )
     steps, (agents, features), states = obs.shape[:-2].numel(), obs.shape[-2:], state.shape[-1]
     from_state, from_obs, from_id = w_encode.split([states, features, agents], dim=1)
     shared = torch.matmul(state.reshape(steps, states), from_state) + b_encode.unsqueeze(1)  # [N, R, H]
@@ -112,51 +124,40 @@ def _check(
     w_head: Tensor,
     b_head: Tensor,
 ) -> None:
-    given = {"state": state, "obs": obs, "w_encode": w_encode, "b_encode": b_encode, "w_hidden": w_hidden}
-    given |= {"b_hidden": b_hidden, "w_head": w_head, "b_head": b_head}
-    check_tensors(**given)
-    for name, tensor in given.items():
-        if not tensor.is_floating_point() or tensor.dtype != obs.dtype:
-            raise UsageError(
-                f"{name} must be a float16, bfloat16, float32 or float64 tensor of obs's type on a GPU, "
-                f"got {tensor.dtype}, and obs is {obs.dtype}"
-            )
-        if tensor.device != obs.device:
-            raise UsageError(f"{name} must be on {obs.device} like obs, got {tensor.device}")
-    if obs.dim() < 2 or w_head.dim() != 3 or w_hidden.dim() != 3:
-        raise UsageError(
-            f"expected obs [..., n, O], w_hidden [N, H, H] and w_head [N, H, A + 1], "
-            f"got {list(obs.shape)}, {list(w_hidden.shape)} and {list(w_head.shape)}"
-        )
-    members, hidden, outputs = w_head.shape
-    if members < 1 or hidden < 1 or outputs < 1:
-        raise UsageError(f"w_head must have shape [N, H, A + 1] with N and H at least 1, got {list(w_head.shape)}")
-    states = state.shape[-1] if state.dim() else 0
-    expected = {
-        "state": (state, [*obs.shape[:-2], states]),
-        "w_encode": (w_encode, [members, states + obs.shape[-1] + obs.shape[-2], hidden]),
-        "b_encode": (b_encode, [members, hidden]),
-        "w_hidden": (w_hidden, [members, hidden, hidden]),
-        "b_hidden": (b_hidden, [members, hidden]),
-        "b_head": (b_head, [members, outputs]),
-    }
-    for name, (tensor, shape) in expected.items():
-        if list(tensor.shape) != shape:
-            raise UsageError(
-                f"{name} must have shape {shape} because obs has shape {list(obs.shape)} "
-                f"and w_head {list(w_head.shape)}, got {list(tensor.shape)}"
-            )
+    floats = {"obs": obs, "state": state, "w_encode": w_encode, "b_encode": b_encode, "w_hidden": w_hidden}
+    check_types(floats | {"b_hidden": b_hidden, "w_head": w_head, "b_head": b_head})
+    sentence = "`obs` must have shape [..., n, O] with up to {} axes, got {}"
+    require(2 <= obs.dim() < MAX_AXES, sentence, MAX_AXES - 1, list(obs.shape))
+    require(state.dim() > 0, "`state` must have shape [..., S], got []")
+    sentence = "`w_hidden` must have shape [N, H, H] with N and H at least 1, got {}"
+    require(w_hidden.dim() == 3, sentence, list(w_hidden.shape))
+    members, hidden, _ = w_hidden.shape
+    require(members >= 1, sentence, list(w_hidden.shape))
+    require(hidden >= 1, sentence, list(w_hidden.shape))
+    sentence = "`w_head` must have shape [N, H, A + 1], got {}"
+    require(w_head.dim() == 3, sentence, list(w_head.shape))
+    outputs = w_head.shape[2]
+    require(outputs >= 1, sentence, list(w_head.shape))
+    states, inputs = state.shape[-1], state.shape[-1] + obs.shape[-1] + obs.shape[-2]
+    check_shape("state", state, (*obs.shape[:-2], states))
+    check_shape("w_encode", w_encode, (members, inputs, hidden))
+    check_shape("b_encode", b_encode, (members, hidden))
+    check_shape("w_hidden", w_hidden, (members, hidden, hidden))
+    check_shape("b_hidden", b_hidden, (members, hidden))
+    check_shape("w_head", w_head, (members, hidden, outputs))
+    check_shape("b_head", b_head, (members, outputs))
 
 
 def _gradients(wanted: Sequence[bool], grads: Gradients, *inputs: Tensor) -> Gradients:
     return _critic_backward(grads[0], *inputs, *wanted[:2])
 
 
-_ensemble_critic = Differentiable("ensemble_critic", _critic, _gradients, keep=(1,))
+_ensemble_critic = differentiable("ensemble_critic", _critic, _gradients, places=range(8), keep=(1,))
 
 
 @torch.library.register_fake("emix::ensemble_critic")
 def _(state, obs, w_encode, b_encode, w_hidden, b_hidden, w_head, b_head, save=False):  # type: ignore[no-untyped-def]
+    _check(state, obs, w_encode, b_encode, w_hidden, b_hidden, w_head, b_head)
     dtype = wide(state, obs, w_encode, b_encode, w_hidden, b_hidden, w_head, b_head)
     members, hidden, outputs = w_head.shape
     q = obs.new_empty((members, *obs.shape[:-1], outputs - 1), dtype=dtype)

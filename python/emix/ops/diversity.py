@@ -12,19 +12,20 @@ logarithms of the sums where the two are so far apart that the products underflo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from emix.errors import UsageError
-from emix.ops._call import call, compiled, wide
-from emix.ops._gradient import Differentiable, Gradients
+from emix.ops._call import compiled, public
+from emix.ops._fake import check_actions, check_members, check_shape, check_types, wide
+from emix.ops._gradient import Gradients, differentiable
 
 _distance = compiled("bhattacharyya")
 _distance_backward = compiled("bhattacharyya_backward")
 
 
+@public()
 def bhattacharyya(q: Tensor, avail: Tensor | None = None, detach_mean: bool = True) -> Tensor:
     """Compute the sum over an ensemble's members of the Bhattacharyya distance to their mean.
 
@@ -50,24 +51,27 @@ def bhattacharyya(q: Tensor, avail: Tensor | None = None, detach_mean: bool = Tr
     >>> bhattacharyya(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     tensor(0.0583)
     """
-    if not isinstance(detach_mean, bool):
-        raise UsageError(f"detach_mean must be True or False, got {detach_mean!r}")
-    return call(_bhattacharyya, q, avail, detach_mean)
+    return _bhattacharyya[detach_mean](q, avail)
 
 
-def _forward(q: Tensor, avail: Tensor | None, detach_mean: bool) -> Tensor:
-    return _distance(q, avail)
+def _gradients(
+    detach_mean: bool, wanted: Sequence[bool], grads: Gradients, q: Tensor, avail: Tensor | None
+) -> Gradients:
+    return [_distance_backward(grads[0], q, avail, detach_mean)]
 
 
-def _gradients(wanted: Sequence[bool], grads: Gradients, *inputs: Any) -> Gradients:
-    return [_distance_backward(grads[0], *inputs)]
-
-
-_bhattacharyya = Differentiable("bhattacharyya", _forward, _gradients)
+_bhattacharyya = {
+    detach: differentiable("bhattacharyya", _distance, partial(_gradients, detach), places=(0,))
+    for detach in (True, False)
+}
 
 
 @torch.library.register_fake("emix::bhattacharyya")
 def _(q, avail):  # type: ignore[no-untyped-def]
+    check_types({"q": q}, masks={"avail": avail})
+    check_members("q", q, axes=2)
+    check_actions("q", q)
+    check_shape("avail", avail, q.shape[1:])
     return q.new_empty(q.shape[1:-1], dtype=wide(q))
 
 

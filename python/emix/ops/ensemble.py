@@ -26,9 +26,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from emix.ops._call import call, compiled, wide
+from emix.ops._call import compiled, public
+from emix.ops._fake import check_actions, check_floor, check_members, check_shape, check_types, wide
 from emix.ops._floor import number_and_tensor
-from emix.ops._gradient import Differentiable, Gradients
+from emix.ops._gradient import Gradients, differentiable
 from emix.ops._seed import new_seed
 
 _moments = compiled("ensemble_moments")
@@ -46,6 +47,7 @@ class Moments(NamedTuple):
     kurtosis: Tensor
 
 
+@public()
 def ensemble_moments(q: Tensor) -> Moments:
     """Compute mean, (biased) variance and (non-excess) kurtosis over the members.
 
@@ -68,9 +70,10 @@ def ensemble_moments(q: Tensor) -> Moments:
     >>> ensemble_moments(torch.tensor([[0.0], [0.0], [0.0], [4.0]]))
     Moments(mean=tensor([1.]), variance=tensor([3.]), kurtosis=tensor([2.3333]))
     """
-    return Moments(*call(_ensemble_moments, q))
+    return Moments(*_ensemble_moments(q))
 
 
+@public()
 def uncertainty_weight(q: Tensor, scale: float = 0.01) -> Tensor:
     """Compute the weight of a next value in Ensemble-MIX's targets.
 
@@ -90,9 +93,10 @@ def uncertainty_weight(q: Tensor, scale: float = 0.01) -> Tensor:
     >>> uncertainty_weight(torch.ones(10, 2), scale=1.0)
     tensor([0.5474, 0.5474])
     """
-    return call(_weight, q, scale)
+    return _weight(q, scale)
 
 
+@public()
 def explore_logits(logits: Tensor, q: Tensor, avail: Tensor | None = None, bonus: float = 0.001) -> Tensor:
     """Add the exploration bonus to an actor's logits.
 
@@ -118,7 +122,7 @@ def explore_logits(logits: Tensor, q: Tensor, avail: Tensor | None = None, bonus
     >>> explore_logits(torch.zeros(2), q, torch.tensor([True, False]), bonus=0.1)
     tensor([0.8111,   -inf])
     """
-    return call(_explore_logits, logits, q, avail, bonus)
+    return _explore_logits(logits, q, avail, bonus)
 
 
 class ExploreActions(NamedTuple):
@@ -132,6 +136,7 @@ class ExploreActions(NamedTuple):
     """bool: whether the gate was open; its mean is the share of exploring agents"""
 
 
+@public()
 def explore_actions(
     logits: Tensor,
     q: Tensor,
@@ -175,18 +180,20 @@ def explore_actions(
     ExploreActions(action=tensor([0, 1]), probability=tensor([1., 1.]), open=tensor([True, True]))
     """
     seed = new_seed(logits, generator)
-    return ExploreActions(*call(_explore_actions, logits, q, avail, seed, bonus, *number_and_tensor(floor)))
+    return ExploreActions(*_explore_actions(logits, q, avail, seed, bonus, *number_and_tensor(floor)))
 
 
 def _gradients(wanted: Sequence[bool], grads: Gradients, q: Tensor) -> Gradients:
     return [_moments_backward(q, *grads)]
 
 
-_ensemble_moments = Differentiable("ensemble_moments", _moments, _gradients)
+_ensemble_moments = differentiable("ensemble_moments", _moments, _gradients, places=(0,))
 
 
 @torch.library.register_fake("emix::ensemble_moments")
 def _(q):  # type: ignore[no-untyped-def]
+    check_types({"q": q})
+    check_members("q", q)
     return tuple(q.new_empty(q.shape[1:], dtype=wide(q)) for _ in range(3))
 
 
@@ -197,16 +204,29 @@ def _(q, mean_grad, variance_grad, kurtosis_grad):  # type: ignore[no-untyped-de
 
 @torch.library.register_fake("emix::uncertainty_weight")
 def _(q, scale):  # type: ignore[no-untyped-def]
+    check_types({"q": q})
+    check_members("q", q)
     return q.new_empty(q.shape[1:], dtype=wide(q))
 
 
 @torch.library.register_fake("emix::explore_logits")
 def _(logits, q, avail, bonus):  # type: ignore[no-untyped-def]
+    _check_exploration(logits, q, avail)
     return logits.new_empty(logits.shape, dtype=wide(logits, q))
 
 
 @torch.library.register_fake("emix::explore_actions")
 def _(logits, q, avail, seed, bonus, floor, floor_tensor=None):  # type: ignore[no-untyped-def]
+    _check_exploration(logits, q, avail)
+    check_floor(floor, floor_tensor, logits)
     shape = logits.shape[:-1]
     dtypes = (torch.int64, torch.float32, torch.bool)
     return tuple(logits.new_empty(shape, dtype=dtype) for dtype in dtypes)
+
+
+def _check_exploration(logits: Tensor, q: Tensor, avail: Tensor | None) -> None:
+    check_types({"logits": logits, "q": q}, masks={"avail": avail})
+    check_actions("logits", logits)
+    check_members("q", q)
+    check_shape("q", q, (q.shape[0], *logits.shape))
+    check_shape("avail", avail, logits.shape)

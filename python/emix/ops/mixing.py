@@ -26,8 +26,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from emix.ops._call import call, common, compiled, empty_if, wide
-from emix.ops._gradient import Differentiable, Gradients
+from emix.ops._call import compiled, public
+from emix.ops._fake import MAX_AXES, check_shape, check_types, common, empty_if, require, wide
+from emix.ops._gradient import Gradients, differentiable
 
 _linear = compiled("linear_mix")
 _linear_backward = compiled("linear_mix_backward")
@@ -38,6 +39,7 @@ _monotonic_backward = compiled("monotonic_mix_backward")
 _monotonic_grad = compiled("monotonic_mix_grad")
 
 
+@public()
 def linear_mix(q: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Mix the agents' values with weights that sum to 1.
 
@@ -58,9 +60,10 @@ def linear_mix(q: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     >>> linear_mix(torch.tensor([[2.0, 6.0]]), torch.tensor([[3.0, 1.0]]), torch.tensor([1.0]))
     tensor([4.])
     """
-    return call(_linear_mix, q, weight, bias)
+    return _linear_mix(q, weight, bias)
 
 
+@public()
 def expected_linear_mix(
     q: Tensor, pi: Tensor, weight: Tensor, bias: Tensor | None = None, uncertainty: Tensor | None = None
 ) -> Tensor:
@@ -88,9 +91,10 @@ def expected_linear_mix(
     >>> expected_linear_mix(q, torch.tensor([[[0.5, 0.5], [1.0, 0.0]]]), torch.ones(1, 2))
     tensor([1.])
     """
-    return call(_expected_linear_mix, q, pi, weight, bias, uncertainty)
+    return _expected_linear_mix(q, pi, weight, bias, uncertainty)
 
 
+@public()
 def monotonic_mix(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, v: Tensor) -> Tensor:
     """Mix as QMIX does: a value that rises with every agent's.
 
@@ -114,9 +118,10 @@ def monotonic_mix(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, v: Tensor) -> T
     >>> monotonic_mix(torch.tensor([3.0, 1.0]), w1, torch.zeros(1), torch.tensor([-1.0]), torch.tensor(0.5))
     tensor(5.5000)
     """
-    return call(_monotonic_mix, q, w1, b1, w2, v)
+    return _monotonic_mix(q, w1, b1, w2, v)
 
 
+@public()
 def monotonic_mix_grad(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor) -> Tensor:
     """Compute dQ_tot/dq_i of ``monotonic_mix``: how much the team's value depends on each agent's.
 
@@ -139,7 +144,7 @@ def monotonic_mix_grad(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor) -> Tensor:
     >>> monotonic_mix_grad(torch.tensor([3.0, 1.0]), w1, torch.zeros(1), torch.tensor([-1.0]))
     tensor([1., 2.])
     """
-    return call(_monotonic_grad, q, w1, b1, w2)
+    return _monotonic_grad(q, w1, b1, w2)
 
 
 def _linear_gradients(wanted: Sequence[bool], grads: Gradients, q: Tensor, weight: Tensor, bias: object) -> Gradients:
@@ -163,13 +168,17 @@ def _monotonic_gradients(wanted: Sequence[bool], grads: Gradients, *inputs: Tens
     return *_monotonic_backward(grads[0], *inputs[:4], any(wanted[1:4])), grads[0]
 
 
-_linear_mix = Differentiable("linear_mix", _linear, _linear_gradients)
-_expected_linear_mix = Differentiable("expected_linear_mix", _expected, _expected_gradients)
-_monotonic_mix = Differentiable("monotonic_mix", _monotonic, _monotonic_gradients)
+_linear_mix = differentiable("linear_mix", _linear, _linear_gradients, places=range(3))
+_expected_linear_mix = differentiable("expected_linear_mix", _expected, _expected_gradients, places=range(5))
+_monotonic_mix = differentiable("monotonic_mix", _monotonic, _monotonic_gradients, places=range(5))
 
 
 @torch.library.register_fake("emix::linear_mix")
 def _(q, weight, bias=None):  # type: ignore[no-untyped-def]
+    check_types({"q": q, "weight": weight, "bias": bias})
+    _check_values(q, 1)
+    check_shape("weight", weight, q.shape)
+    check_shape("bias", bias, q.shape[:-1])
     return q.new_empty(q.shape[:-1], dtype=wide(q, weight, bias))
 
 
@@ -181,6 +190,12 @@ def _(grad, q, weight):  # type: ignore[no-untyped-def]
 
 @torch.library.register_fake("emix::expected_linear_mix")
 def _(q, pi, weight, bias=None, uncertainty=None):  # type: ignore[no-untyped-def]
+    check_types({"q": q, "pi": pi, "weight": weight, "bias": bias, "uncertainty": uncertainty})
+    _check_values(q, 2)
+    check_shape("pi", pi, q.shape)
+    check_shape("weight", weight, q.shape[:-1])
+    check_shape("bias", bias, q.shape[:-2])
+    check_shape("uncertainty", uncertainty, q.shape)
     return q.new_empty(q.shape[:-2], dtype=wide(q, pi, weight, bias, uncertainty))
 
 
@@ -198,6 +213,7 @@ def _(grad, q, pi, weight, uncertainty, q_wanted, pi_wanted, weight_wanted, unce
 
 @torch.library.register_fake("emix::monotonic_mix")
 def _(q, w1, b1, w2, v):  # type: ignore[no-untyped-def]
+    _check_monotonic(q, w1, b1, w2, v)
     return q.new_empty(q.shape[:-1], dtype=wide(q, w1, b1, w2, v))
 
 
@@ -211,4 +227,21 @@ def _(grad, q, w1, b1, w2, weights_wanted):  # type: ignore[no-untyped-def]
 
 @torch.library.register_fake("emix::monotonic_mix_grad")
 def _(q, w1, b1, w2):  # type: ignore[no-untyped-def]
+    _check_monotonic(q, w1, b1, w2, None)
     return q.new_empty(q.shape, dtype=wide(q, w1, b1, w2))
+
+
+def _check_values(q: Tensor, inner_axes: int) -> None:
+    shape = "[..., n]" if inner_axes == 1 else "[..., n, A]"
+    sentence = "`q` must have shape {} and {} axes at most, got {}"
+    require(inner_axes <= q.dim() <= MAX_AXES, sentence, shape, MAX_AXES, list(q.shape))
+
+
+def _check_monotonic(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, v: Tensor | None) -> None:
+    check_types({"q": q, "w1": w1, "b1": b1, "w2": w2, "v": v})
+    _check_values(q, 1)
+    require(b1.dim() > 0, "`b1` must have shape [..., E], got []")
+    check_shape("b1", b1, (*q.shape[:-1], b1.shape[-1]))
+    check_shape("w1", w1, (*q.shape, b1.shape[-1]))
+    check_shape("w2", w2, b1.shape)
+    check_shape("v", v, q.shape[:-1])

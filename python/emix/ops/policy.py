@@ -33,9 +33,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from emix.ops._call import call, common, compiled, empty_if, wide
+from emix.ops._call import compiled, public
+from emix.ops._fake import check_actions, check_floor, check_shape, check_types, common, empty_if, wide
 from emix.ops._floor import number_and_tensor
-from emix.ops._gradient import Differentiable, Gradients
+from emix.ops._gradient import Gradients, differentiable
 
 _policy = compiled("masked_policy")
 _policy_backward = compiled("masked_policy_backward")
@@ -51,6 +52,7 @@ class PolicyTerms(NamedTuple):
     expected_value: Tensor | None
 
 
+@public()
 def masked_policy(logits: Tensor, avail: Tensor | None = None, floor: float | Tensor = 0.0) -> Tensor:
     """Compute the probabilities of all actions, 0 where not available.
 
@@ -77,9 +79,10 @@ def masked_policy(logits: Tensor, avail: Tensor | None = None, floor: float | Te
     >>> masked_policy(torch.tensor([50.0, 0.0]), floor=0.5)
     tensor([0.7500, 0.2500])
     """
-    return call(_masked_policy, logits, avail, *number_and_tensor(floor))
+    return _masked_policy(logits, avail, *number_and_tensor(floor))
 
 
+@public()
 def policy_terms(
     logits: Tensor,
     action: Tensor,
@@ -116,7 +119,7 @@ def policy_terms(
     >>> terms.log_prob, terms.entropy, terms.expected_value
     (tensor(-0.6931), tensor(0.6931), tensor(3.))
     """
-    log_prob, entropy, expected_value = call(_policy_terms, logits, action, avail, value, *number_and_tensor(floor))
+    log_prob, entropy, expected_value = _policy_terms(logits, action, avail, value, *number_and_tensor(floor))
     return PolicyTerms(log_prob, entropy, None if value is None else expected_value)
 
 
@@ -144,12 +147,16 @@ def _terms_gradients(
     return logits_grad, None, None, value_grad if value_wanted else None
 
 
-_masked_policy = Differentiable("masked_policy", _policy, _policy_gradients)
-_policy_terms = Differentiable("policy_terms", _terms, _terms_gradients)
+_masked_policy = differentiable("masked_policy", _policy, _policy_gradients, places=(0,))
+_policy_terms = differentiable("policy_terms", _terms, _terms_gradients, places=(0, 3))
 
 
 @torch.library.register_fake("emix::masked_policy")
 def _(logits, avail=None, floor=0.0, floor_tensor=None):  # type: ignore[no-untyped-def]
+    check_types({"logits": logits}, masks={"avail": avail})
+    check_actions("logits", logits)
+    check_shape("avail", avail, logits.shape)
+    check_floor(floor, floor_tensor, logits)
     return logits.new_empty(logits.shape, dtype=wide(logits))
 
 
@@ -160,6 +167,12 @@ def _(grad, logits, avail, floor, floor_tensor=None):  # type: ignore[no-untyped
 
 @torch.library.register_fake("emix::policy_terms")
 def _(logits, action, avail=None, value=None, floor=0.0, floor_tensor=None):  # type: ignore[no-untyped-def]
+    check_types({"logits": logits, "value": value}, masks={"avail": avail}, integers={"action": action})
+    check_actions("logits", logits)
+    for name, tensor in (("avail", avail), ("value", value)):
+        check_shape(name, tensor, logits.shape)
+    check_shape("action", action, logits.shape[:-1])
+    check_floor(floor, floor_tensor, logits)
     rows, dtype = logits.shape[:-1], wide(logits, value)
     sizes = (rows, rows, (0,) if value is None else rows)
     return tuple(logits.new_empty(size, dtype=dtype) for size in sizes)

@@ -33,9 +33,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from emix.errors import UsageError
-from emix.ops._call import call, compiled, empty_if, wide
-from emix.ops._gradient import Differentiable, Gradients
+from emix.ops._call import compiled, public
+from emix.ops._fake import MAX_HIDDEN, check_shape, check_types, empty_if, require, wide
+from emix.ops._gradient import Gradients, differentiable
 
 _gru = compiled("gru_sequence")
 _gru_backward = compiled("gru_sequence_backward")
@@ -48,6 +48,7 @@ _PRECISIONS: tuple[Precision, ...] = get_args(Precision)  # the library takes th
 _LAYERS = {"w_in": "w_encode", "b_in": "b_encode", "w_out": "w_head", "b_out": "b_head"}
 
 
+@public()
 def gru_sequence(
     x: Tensor,
     h0: Tensor | None,
@@ -93,9 +94,10 @@ def gru_sequence(
     >>> torch.allclose(gru_sequence(x, None, *gru.parameters()), gru(x)[0], atol=1e-5)
     True
     """
-    return call(_gru_sequence, x, h0, w_ih, w_hh, b_ih, b_hh, _index(precision))[0]
+    return _gru_sequence(x, h0, w_ih, w_hh, b_ih, b_hh, _PRECISIONS.index(precision))[0]
 
 
+@public(_LAYERS)
 def agent_sequence(
     obs: Tensor,
     last_action: Tensor | None,
@@ -152,13 +154,7 @@ def agent_sequence(
     (torch.Size([2, 5, 3, 4]), torch.Size([2, 3, 64]))
     """
     inputs = (obs, last_action, h0, w_encode, b_encode, w_ih, w_hh, b_ih, b_hh, w_head, b_head)
-    return call(_agent_sequence, *inputs, _index(precision), names=_LAYERS)[:2]
-
-
-def _index(precision: Precision) -> int:
-    if precision not in _PRECISIONS:
-        raise UsageError(f'precision must be "float32", "tf32" or "bf16", got {precision!r}')
-    return _PRECISIONS.index(precision)
+    return _agent_sequence(*inputs, _PRECISIONS.index(precision))[:2]
 
 
 def _run_gru(*inputs: Any, save: bool = False) -> tuple[Tensor, ...]:
@@ -183,18 +179,40 @@ def _agent_gradients(wanted: Sequence[bool], grads: Gradients, *inputs: Any) -> 
     return obs_grad, None, *others
 
 
-_gru_sequence = Differentiable("gru_sequence", _run_gru, _gru_gradients, keep=(0, 1))
-_agent_sequence = Differentiable("agent_sequence", _run_agent, _agent_gradients, keep=(2,))
+_gru_sequence = differentiable("gru_sequence", _run_gru, _gru_gradients, places=range(6), keep=(0, 1))
+_agent_sequence = differentiable("agent_sequence", _run_agent, _agent_gradients, places=(0, *range(2, 11)), keep=(2,))
 
 
 def _like(dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.new_empty(tensor.shape, dtype=dtype) for tensor in tensors)
 
 
+def _check_gru(
+    inputs: int, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor, dtype: torch.dtype, precision: int
+) -> int:
+    """Give H."""
+    sentence = "`w_hh` must have shape [3 H, H] with H from 1 to {}, got {}"
+    require(w_hh.dim() == 2, sentence, MAX_HIDDEN, list(w_hh.shape))
+    hidden = w_hh.shape[1]
+    require(hidden >= 1, sentence, MAX_HIDDEN, list(w_hh.shape))
+    require(hidden <= MAX_HIDDEN, sentence, MAX_HIDDEN, list(w_hh.shape))
+    check_shape("w_hh", w_hh, (3 * hidden, hidden))
+    check_shape("w_ih", w_ih, (3 * hidden, inputs))
+    check_shape("b_ih", b_ih, (3 * hidden,))
+    check_shape("b_hh", b_hh, (3 * hidden,))
+    sentence = "`precision` must be float32 where an input is float64 (computed in float64), got {}"
+    require(precision == 0 or dtype == torch.float32, sentence, _PRECISIONS[precision])
+    return hidden
+
+
 @torch.library.register_fake("emix::gru_sequence")
 def _(x, h0, w_ih, w_hh, b_ih, b_hh, save=False, precision=0):  # type: ignore[no-untyped-def]
+    check_types({"x": x, "h0": h0, "w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh})
+    require(x.dim() == 3, "`x` must have shape [R, T, I], got {}", list(x.shape))
+    rows, steps, inputs = x.shape
     dtype = wide(x, h0, w_ih, w_hh, b_ih, b_hh)
-    rows, steps, hidden = x.shape[0], x.shape[1], w_hh.shape[1]
+    hidden = _check_gru(inputs, w_ih, w_hh, b_ih, b_hh, dtype, precision)
+    check_shape("h0", h0, (rows, hidden))
     out = x.new_empty((rows, steps, hidden), dtype=dtype)
     return out, empty_if(save, x, (steps, rows, 4 * hidden), dtype)
 
@@ -209,10 +227,34 @@ def _(grad, x, h0, w_ih, w_hh, b_ih, b_hh, out, saved, x_wanted, precision=0):  
 
 @torch.library.register_fake("emix::agent_sequence")
 def _(obs, last_action, h0, w_encode, b_encode, w_ih, w_hh, b_ih, b_hh, w_head, b_head, save=False, precision=0):  # type: ignore[no-untyped-def]
-    dtype = wide(obs, h0, w_encode, b_encode, w_ih, w_hh, b_ih, b_hh, w_head, b_head)
-    episodes, steps, agents = obs.shape[0], obs.shape[1], obs.shape[2]
-    hidden = w_hh.shape[1]
-    q = obs.new_empty((episodes, steps, agents, w_head.shape[0]), dtype=dtype)
+    floats = {"obs": obs, "h0": h0, "w_encode": w_encode, "b_encode": b_encode, "w_ih": w_ih, "w_hh": w_hh}
+    floats |= {"b_ih": b_ih, "b_hh": b_hh, "w_head": w_head, "b_head": b_head}
+    check_types(floats)
+    require(obs.dim() == 4, "`obs` must have shape [B, T, n, O], got {}", list(obs.shape))
+    episodes, steps, agents, features = obs.shape
+    dtype = wide(*floats.values())
+    require(w_hh.dim() == 2, "`w_hh` must have shape [3 H, H], got {}", list(w_hh.shape))
+    hidden = _check_gru(w_hh.shape[1], w_ih, w_hh, b_ih, b_hh, dtype, precision)
+    require(w_head.dim() == 2, "`w_head` must have shape [A, H], got {}", list(w_head.shape))
+    actions = w_head.shape[0]
+    if last_action is not None:
+        check_types({"obs": obs}, masks={"last_action": last_action})
+        require(
+            not last_action.is_floating_point(), "`last_action` must be an integer tensor, got {}", last_action.dtype
+        )
+        check_shape("last_action", last_action, (episodes, steps, agents))
+    sentence = (
+        "`w_encode` must have shape [H, O + A + n], without A where there is no last_action, or without n, got {}"
+    )
+    columns = features if last_action is None else features + actions
+    require(w_encode.dim() == 2, sentence, list(w_encode.shape))
+    require(w_encode.shape[1] in (columns, columns + agents), sentence, list(w_encode.shape))
+    check_shape("w_encode", w_encode, (hidden, w_encode.shape[1]))
+    check_shape("b_encode", b_encode, (hidden,))
+    check_shape("w_head", w_head, (actions, hidden))
+    check_shape("b_head", b_head, (actions,))
+    check_shape("h0", h0, (episodes, agents, hidden))
+    q = obs.new_empty((episodes, steps, agents, actions), dtype=dtype)
     last = obs.new_empty((episodes, agents, hidden), dtype=dtype)
     return q, last, empty_if(save, obs, (steps, episodes * agents, 6 * hidden), dtype)
 

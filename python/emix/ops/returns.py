@@ -38,7 +38,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from emix.ops._call import call
+from emix.ops._call import public
 from emix.ops._recursion import differentiable_recursion, limit, recursion
 
 _VALUE = {"q": "value", "v": "value"}
@@ -47,6 +47,7 @@ _PI = {"trace": "pi"}
 _RATIO = {"trace": "ratio"}
 
 
+@public()
 def trace_returns(
     reward: Tensor,
     terminated: Tensor,
@@ -95,9 +96,10 @@ def trace_returns(
     tensor([[1.5000, 1.0000]])
     """
     op = differentiable_recursion if differentiable else recursion
-    return call(op, reward, terminated, q, v, gamma, 1.0, trace, truncated, valid, limit("horizon", horizon))
+    return op(reward, terminated, q, v, gamma, 1.0, trace, truncated, valid, limit("horizon", horizon))
 
 
+@public(_VALUE)
 def lambda_returns(
     reward: Tensor,
     terminated: Tensor,
@@ -140,9 +142,10 @@ def lambda_returns(
     tensor([[3., 3.]])
     """
     op = differentiable_recursion if differentiable else recursion
-    return call(op, reward, terminated, value, value, gamma, lam, None, truncated, valid, names=_VALUE)
+    return op(reward, terminated, value, value, gamma, lam, None, truncated, valid)
 
 
+@public(_N_STEP)
 def n_step_returns(
     reward: Tensor,
     terminated: Tensor,
@@ -185,9 +188,10 @@ def n_step_returns(
     tensor([[1.5000, 3.5000, 5.0000]])
     """
     op = differentiable_recursion if differentiable else recursion
-    return call(op, reward, terminated, value, value, gamma, 1.0, None, truncated, valid, limit("n", n), names=_N_STEP)
+    return op(reward, terminated, value, value, gamma, 1.0, None, truncated, valid, limit("n", n))
 
 
+@public(_PI)
 def tree_backup_returns(
     reward: Tensor,
     terminated: Tensor,
@@ -238,9 +242,10 @@ def tree_backup_returns(
     tensor([[1.5000, 1.0000]])
     """
     op = differentiable_recursion if differentiable else recursion
-    return call(op, reward, terminated, q, v, gamma, lam, pi, truncated, valid, limit("horizon", horizon), names=_PI)
+    return op(reward, terminated, q, v, gamma, lam, pi, truncated, valid, limit("horizon", horizon))
 
 
+@public()
 def q_lambda_returns(
     reward: Tensor,
     terminated: Tensor,
@@ -284,9 +289,10 @@ def q_lambda_returns(
     tensor([[2.]])
     """
     op = differentiable_recursion if differentiable else recursion
-    return call(op, reward, terminated, q, v, gamma, lam, None, truncated, valid)
+    return op(reward, terminated, q, v, gamma, lam, None, truncated, valid)
 
 
+@public(_RATIO)
 def retrace_returns(
     reward: Tensor,
     terminated: Tensor,
@@ -336,9 +342,10 @@ def retrace_returns(
     tensor([[1.5000, 1.0000]])
     """
     op = differentiable_recursion if differentiable else recursion
-    return call(op, reward, terminated, q, v, gamma, lam, ratio, truncated, valid, 0, True, names=_RATIO)
+    return op(reward, terminated, q, v, gamma, lam, ratio, truncated, valid, 0, True)
 
 
+@public(_VALUE)
 def gae(
     reward: Tensor,
     terminated: Tensor,
@@ -379,4 +386,4 @@ def gae(
     tensor([[1.5000, 1.0000]])
     """
     op = differentiable_recursion if differentiable else recursion
-    return call(op, reward, terminated, value, value, gamma, lam, None, truncated, valid, 0, False, True, names=_VALUE)
+    return op(reward, terminated, value, value, gamma, lam, None, truncated, valid, 0, False, True)

@@ -12,21 +12,18 @@ Types: on the CPU float32, or all float64, and contiguous. Bitwise repeatable, f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import zip_longest
-from operator import attrgetter
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from emix.errors import UsageError
-from emix.ops._call import call
+from emix.ops._call import public
+from emix.ops._fake import check_shape, require
 
 _step = torch.ops.emix.rmsprop_step.default
 
-_form = attrgetter("shape", "dtype", "device")
 
-
+@public()
 def rmsprop_step(
     parameters: Sequence[Tensor],
     grads: Sequence[Tensor],
@@ -63,24 +60,13 @@ def rmsprop_step(
     >>> round(norm.item(), 4), [round(x, 4) for x in s.tolist()]
     (5.0, [0.09, 0.0, 0.16])
     """
-    parameters = _tensors("parameters", parameters)
-    grads, square_avgs = _tensors("grads", grads), _tensors("square_avgs", square_avgs)
+    parameters, grads, square_avgs = list(parameters), list(grads), list(square_avgs)
     if not parameters:
-        raise UsageError("parameters must have at least one tensor, got none")
+        raise ValueError("parameters must have at least one tensor, got none")
     if parameters[0].device.type == "cuda":
         return _foreach(parameters, grads, square_avgs, lr, alpha, eps, max_norm)
     with torch.no_grad():
-        return call(_step, parameters, grads, square_avgs, lr, alpha, eps, max_norm)
-
-
-def _tensors(name: str, tensors: Iterable[Tensor]) -> list[Tensor]:
-    if not isinstance(tensors, Iterable):
-        raise UsageError(f"{name} must be a sequence of tensors, got {type(tensors).__name__}")
-    found = list(tensors)
-    for kind in set(map(type, found)):
-        if not issubclass(kind, Tensor):
-            raise UsageError(f"{name} must be a sequence of tensors, got one that holds a {kind.__name__}")
-    return found
+        return _step(parameters, grads, square_avgs, lr, alpha, eps, max_norm)
 
 
 @torch.no_grad()
@@ -94,12 +80,7 @@ def _foreach(
     max_norm: float,
 ) -> Tensor:
     """The same by torch's functions of many tensors."""
-    expected = list(map(_form, parameters))
-    for name, tensors in (("grads", grads), ("square_avgs", square_avgs)):
-        found = list(map(_form, tensors))
-        if found != expected:
-            theirs, its = next(pair for pair in zip_longest(found, expected) if pair[0] != pair[1])
-            raise UsageError(f"{name} must have its parameter's shape, dtype and device, {its}, got {theirs}")
+    _check(parameters, grads, square_avgs)
     norm = torch.nn.utils.get_total_norm(grads)
     torch._foreach_mul_(grads, (max_norm / (norm + 1e-6)).clamp(max=1))
     torch._foreach_mul_(square_avgs, alpha)
@@ -110,6 +91,21 @@ def _foreach(
     return norm
 
 
+def _check(parameters: list[Tensor], grads: list[Tensor], square_avgs: list[Tensor]) -> None:
+    for name, tensors in (("grads", grads), ("square_avgs", square_avgs)):
+        sentence = "`{}` must have as many tensors as `parameters` ({}), got {}"
+        require(len(tensors) == len(parameters), sentence, name, len(parameters), len(tensors))
+        for i, (tensor, parameter) in enumerate(zip(tensors, parameters, strict=True)):
+            form = (tensor.dtype, tensor.device)
+            expected = (parameter.dtype, parameter.device)
+            check_shape(f"{name}[{i}]", tensor, parameter.shape)
+            require(form == expected, "`{}[{}]` must be like its parameter {}, got {}", name, i, expected, form)
+
+
 @torch.library.register_fake("emix::rmsprop_step")
 def _(parameters, grads, square_avgs, lr, alpha, eps, max_norm):  # type: ignore[no-untyped-def]
+    _check(parameters, grads, square_avgs)
+    types = {parameter.dtype for parameter in parameters}
+    sentence = "`parameters` must be float32, or all float64, on the CPU, got {}"
+    require(types in ({torch.float32}, {torch.float64}), sentence, types)
     return parameters[0].new_empty(())

@@ -14,14 +14,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from emix.errors import UsageError
-from emix.ops._call import call, compiled
+from emix.ops._call import compiled, public
+from emix.ops._fake import MAX_AXES, check_actions, check_floor, check_shape, check_types, require
 from emix.ops._floor import number_and_tensor
 from emix.ops._seed import new_seed
 
 _sample = compiled("sample_actions")
 
 
+@public()
 def sample_actions(
     logits: Tensor,
     avail: Tensor | None = None,
@@ -61,18 +62,20 @@ def sample_actions(
     >>> sample_actions(logits, samples=100).shape
     torch.Size([100, 2])
     """
-    if samples is not None:
-        if not isinstance(samples, int):
-            raise UsageError(f"samples must be an integer, got {samples!r}")
-        if samples < 1:
-            raise UsageError(f"samples must be at least 1, got {samples}")
+    if samples is not None and samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
     seed = new_seed(logits, generator)
     number, tensor = number_and_tensor(floor)
-    return call(_sample, logits, avail, seed, number, samples or 0, tensor)
+    return _sample(logits, avail, seed, number, samples or 0, tensor)
 
 
 @torch.library.register_fake("emix::sample_actions")
 def _(logits, avail, seed, floor=0.0, samples=0, floor_tensor=None):  # type: ignore[no-untyped-def]
+    check_types({"logits": logits}, masks={"avail": avail}, integers={"seed": seed})
+    check_actions("logits", logits)
+    require(logits.dim() < MAX_AXES, "`logits` may have {} axes at most, got {}", MAX_AXES - 1, logits.dim())
+    check_shape("avail", avail, logits.shape)
+    check_floor(floor, floor_tensor, logits)
     if samples > 0:
         return logits.new_empty((samples, *logits.shape[:-1]), dtype=torch.uint8)
     return logits.new_empty(logits.shape[:-1], dtype=torch.int64)

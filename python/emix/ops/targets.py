@@ -29,14 +29,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from emix.ops._call import call, compiled, empty_if, wide
+from emix.ops._call import compiled, public
+from emix.ops._fake import check_members, check_shape, check_types, empty_if, require, wide
 from emix.ops._recursion import limit, recursion
 
 _joint_values = compiled("joint_values")
 
-_RECURSION = {"q": "the [B, T+1] axes of q"}
 
-
+@public()
 def tree_backup_target(
     reward: Tensor,
     terminated: Tensor,
@@ -92,11 +92,12 @@ def tree_backup_target(
     >>> tree_backup_target(torch.ones(1, 1), torch.zeros(1, 1), q, half, actions, weight, gamma=1.0, lam=0.9)
     tensor([[4.]])
     """
-    joint_q, v, trace = call(_joint_values, q, pi, actions, weight, bias, valid, uncertainty_scale)
-    inputs = (reward, terminated, joint_q, v, gamma, lam, trace, truncated, valid, limit("horizon", horizon))
-    return call(recursion, *inputs, names=_RECURSION)
+    joint_q, v, trace = _joint_values(q, pi, actions, weight, bias, valid, uncertainty_scale)
+    _check_steps(reward, joint_q)
+    return recursion(reward, terminated, joint_q, v, gamma, lam, trace, truncated, valid, limit("horizon", horizon))
 
 
+@public()
 def td_lambda_target(
     reward: Tensor,
     terminated: Tensor,
@@ -146,11 +147,38 @@ def td_lambda_target(
     >>> td_lambda_target(torch.ones(1, 1), torch.zeros(1, 1), q, actions, weight, gamma=1.0, lam=0.8)
     tensor([[3.]])
     """
-    joint_q, v, _ = call(_joint_values, q, None, actions, weight, bias, valid, uncertainty_scale)
-    return call(recursion, reward, terminated, joint_q, v, gamma, lam, None, truncated, valid, names=_RECURSION)
+    joint_q, v, _ = _joint_values(q, None, actions, weight, bias, valid, uncertainty_scale)
+    _check_steps(reward, joint_q)
+    return recursion(reward, terminated, joint_q, v, gamma, lam, None, truncated, valid)
+
+
+def _check_steps(reward: Tensor, joint_q: Tensor) -> None:
+    """Say in the caller's words what the recursion would say of ``joint_q``."""
+    episodes, entries = joint_q.shape
+    if reward.shape[:2] != (episodes, entries - 1):
+        expected = [episodes, entries - 1]
+        raise ValueError(
+            f"reward must have shape {expected} because q has {episodes} episodes of {entries} entries, one more than "
+            f"there are steps, got {list(reward.shape)}"
+        )
 
 
 @torch.library.register_fake("emix::joint_values")
 def _(q, pi, actions, weight, bias=None, valid=None, uncertainty_scale=None):  # type: ignore[no-untyped-def]
-    dtype, shape = wide(q, pi, weight, bias), actions.shape[:2]
+    floats = {"q": q, "pi": pi, "weight": weight, "bias": bias}
+    check_types(floats, masks={"valid": valid}, integers={"actions": actions})
+    require(q.dim() in (4, 5), "`q` must have shape [B, T + 1, n, A] or [N, B, T + 1, n, A], got {}", list(q.shape))
+    if q.dim() == 5:
+        check_members("q", q)
+    elif uncertainty_scale is not None:
+        require(False, "`uncertainty_scale` must be None where `q` has no members, got {}", uncertainty_scale)
+    episodes, entries, _, kinds = values = q.shape[-4:]
+    require(entries >= 1, "`q` must have the entry after the last step, got {}", list(q.shape))
+    require(kinds >= 1, "`q` must have an action at least, got {}", list(q.shape))
+    check_shape("pi", pi, values)
+    check_shape("actions", actions, values[:3])
+    check_shape("weight", weight, values[:3])
+    check_shape("bias", bias, values[:2])
+    check_shape("valid", valid, (episodes, entries - 1))
+    dtype, shape = wide(q, pi, weight, bias), values[:2]
     return tuple(empty_if(wanted, q, shape, dtype) for wanted in (True, True, pi is not None))
