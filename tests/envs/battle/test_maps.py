@@ -307,7 +307,7 @@ def test_mistakes_in_a_balance(tmp_path, path, value, text):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    with pytest.raises(UsageError, match="the map's file cannot be read: No such file"):
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
         load_map(str(tmp_path / "nowhere.yaml"))
     broken = tmp_path / "broken.yaml"
     broken.write_text("limit: [")

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
-import yaml
-
+from emix import reading
 from emix.envs.options import closest
 from emix.errors import UsageError
 
@@ -33,16 +31,12 @@ def read_yaml(name: str, folder: str, what: str) -> tuple[Section, str]:
     elif name.endswith((".yaml", ".yml")):
         source = name
         try:
-            text = Path(name).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            cause = getattr(error, "strerror", None) or "it is not a text file"
-            raise UsageError(f"{name}: the {what}'s file cannot be read: {cause}") from error
+            text = reading.read_text(reading.path_of(name), most=reading.MOST_YAML)
+        except UsageError as error:
+            raise UsageError(f"{what}: {error}") from error
     else:
         raise UsageError(f"unknown {what} {name!r}: {closest(name, names)} (or give the path of a .yaml file)")
-    try:
-        return Section(source, "", yaml.safe_load(text)), source
-    except yaml.YAMLError as error:
-        raise UsageError(f"{source} is not a YAML file: {' '.join(str(error).split())}") from error
+    return Section(source, "", reading.parse_yaml(text, source)), source
 
 
 class Section:
