@@ -29,8 +29,7 @@ template <class Expected, class... Why>
 void check_shape(const char* name, const Tensor& tensor, const Expected& expected, const Why&... why) {
   const auto sizes = tensor.sizes();
   if (sizes.size() != expected.size() || !std::equal(sizes.begin(), sizes.end(), expected.begin()))
-    fail("`", name, "` must have shape ", shape_text(expected.data(), static_cast<int64_t>(expected.size())), why...,
-         ", got ", shape_text(sizes.data(), static_cast<int64_t>(sizes.size())));
+    fail("`", name, "` must have shape ", shape_of(expected), why..., ", got ", shape_of(sizes));
 }
 
 }  // namespace emix

@@ -5,7 +5,7 @@
 #include <type_traits>
 
 #include "mask.h"
-#include "strided.h"
+#include "view.h"
 
 namespace emix {
 
@@ -67,26 +67,26 @@ EMIX_HD bool for_each_four(int actions, const F& f) {
 
 // tile[a][row] = element(offset), or four_elements(offset, x) where neighbours can be had. Absent rows become 0.
 template <class F, class Element, class FourElements>
-EMIX_HD void load_tile(const Strided& view, int64_t first, int rows, int actions, F (*tile)[kLanes],
+EMIX_HD void load_tile(const View<2>& view, int64_t first, int rows, int actions, F (*tile)[kLanes],
                        const Element& element, const FourElements& four_elements) {
-  const bool by_fours = view.action == 1 && actions >= 4;
+  const bool by_fours = view.stride[1] == 1 && actions >= 4;
   const int whole = by_fours ? rows / 4 * 4 : 0;
   for (int row = 0; row < whole; row += 4)
     for_each_four(
         actions, [&](int a) __attribute__((always_inline)) {
           typename Four<F>::type x[4];
-          for (int i = 0; i < 4; ++i) four_elements((first + row + i) * view.row + a, x[i]);
+          for (int i = 0; i < 4; ++i) four_elements((first + row + i) * view.stride[0] + a, x[i]);
           transpose<F>(x);
           for (int i = 0; i < 4; ++i) store_four<F, F>(&tile[a + i][row], x[i]);
         });
   for (int row = whole; row < rows; ++row)
-    for (int a = 0; a < actions; ++a) tile[a][row] = element((first + row) * view.row + a * view.action);
+    for (int a = 0; a < actions; ++a) tile[a][row] = element((first + row) * view.stride[0] + a * view.stride[1]);
   for (int a = 0; a < actions && rows < kLanes; ++a)
     for (int row = rows; row < kLanes; ++row) tile[a][row] = 0;
 }
 
 template <class T, class F>
-EMIX_HD void load_values(const Strided& view, int64_t first, int rows, int actions, F (*tile)[kLanes]) {
+EMIX_HD void load_values(const View<2>& view, int64_t first, int rows, int actions, F (*tile)[kLanes]) {
   const T* data = static_cast<const T*>(view.data);
   load_tile(
       view, first, rows, actions,
@@ -96,8 +96,8 @@ EMIX_HD void load_values(const Strided& view, int64_t first, int rows, int actio
 
 // 1 and 0; without a mask 1 everywhere.
 template <class F>
-EMIX_HD void load_mask(const Strided& view, int64_t first, int rows, int actions, F (*tile)[kLanes]) {
-  if (!view.data) {
+EMIX_HD void load_mask(const View<2>& view, int64_t first, int rows, int actions, F (*tile)[kLanes]) {
+  if (!view.given()) {
     for (int a = 0; a < actions; ++a)
       for (int row = 0; row < kLanes; ++row) tile[a][row] = 1;
   } else if (view.itemsize == 1) {  // bool, the common case
@@ -115,7 +115,8 @@ EMIX_HD void load_mask(const Strided& view, int64_t first, int rows, int actions
   } else {
     for (int a = 0; a < actions; ++a)
       for (int row = 0; row < kLanes; ++row)
-        tile[a][row] = row < rows && mask_at(view.data, view.itemsize, (first + row) * view.row + a * view.action);
+        tile[a][row] =
+            row < rows && mask_at(view.data, view.itemsize, (first + row) * view.stride[0] + a * view.stride[1]);
   }
 }
 

@@ -9,6 +9,7 @@
 #include <torch/headeronly/util/Half.h>
 
 #include <initializer_list>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -21,6 +22,7 @@ using torch::headeronly::Half;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
+using Library = torch::stable::detail::StableLibrary;  // where a word's ops.h defines and registers its ops
 
 // A mistake of the caller. Python turns the text after "emix: " into a ValueError; `name` in backticks becomes the
 // public argument's name.
@@ -32,12 +34,21 @@ template <class... Parts>
   throw std::runtime_error(text.str());
 }
 
-inline std::string shape_text(const int64_t* sizes, int64_t dims) {
-  std::ostringstream text;
-  text << "[";
-  for (int64_t i = 0; i < dims; ++i) text << (i ? ", " : "") << sizes[i];
-  text << "]";
-  return text.str();
+// A shape as fail() writes it, for which nothing is done before: of a tensor's sizes(), or a vector.
+struct ShapeText {
+  const int64_t* sizes;
+  size_t dims;
+
+  friend std::ostream& operator<<(std::ostream& text, const ShapeText& shape) {
+    text << "[";
+    for (size_t i = 0; i < shape.dims; ++i) text << (i > 0 ? ", " : "") << shape.sizes[i];
+    return text << "]";
+  }
+};
+
+template <class Sizes>
+ShapeText shape_of(const Sizes& sizes) {
+  return {sizes.data(), sizes.size()};
 }
 
 inline std::string device_text(const Tensor& tensor) {
@@ -92,6 +103,12 @@ void dispatch_floating(ScalarType type, const F& f) {
     default:
       fail("expected a floating dtype");
   }
+}
+
+// The same where kernels know float32 and float64 alone.
+template <class F>
+void dispatch_wide(ScalarType type, const F& f) {
+  type == ScalarType::Double ? f(double()) : f(float());
 }
 
 }  // namespace emix

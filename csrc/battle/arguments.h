@@ -24,6 +24,24 @@ inline void check_table(const char* name, const Tensor& tensor, ScalarType type,
   if (!tensor.is_contiguous()) fail("`", name, "` must be contiguous, got a strided view");
 }
 
+// What the devices run: the battles' state, one after the other, and where results go.
+struct Run {
+  Scenario scenario;
+  int64_t battles;
+  float* units;
+  int* minds;
+  int64_t* clock;
+  Observed observed;
+  Outcome outcome;
+};
+
+// Which battles start, and with what.
+struct Start {
+  const bool* where;
+  int64_t seed, first;  // first: the number of battle 0
+  bool closed;
+};
+
 struct Call {
   Scenario scenario;
   int64_t battles = 0;
@@ -45,22 +63,25 @@ struct Call {
     for (Tensor* count : {&dead_allies, &dead_enemies}) *count = empty({B}, ScalarType::Long, t.units);
   }
 
-  Outcome outcome() {
-    return {
-        static_cast<float*>(reward.mutable_data_ptr()),        static_cast<bool*>(terminated.mutable_data_ptr()),
-        static_cast<bool*>(truncated.mutable_data_ptr()),      static_cast<bool*>(won.mutable_data_ptr()),
-        static_cast<int64_t*>(dead_allies.mutable_data_ptr()), static_cast<int64_t*>(dead_enemies.mutable_data_ptr())};
-  }
-
-  // Of all battles, one after the other.
-  View views() {
-    return {static_cast<float*>(obs.mutable_data_ptr()), static_cast<float*>(state.mutable_data_ptr()),
-            static_cast<bool*>(avail.mutable_data_ptr())};
+  Run run() const {
+    return {scenario,
+            battles,
+            units,
+            minds,
+            clock,
+            {data<float>(obs), data<float>(state), data<bool>(avail)},
+            {data<float>(reward), data<bool>(terminated), data<bool>(truncated), data<bool>(won),
+             data<int64_t>(dead_allies), data<int64_t>(dead_enemies)}};
   }
 
   Result result() const { return {obs, state, avail, reward, terminated, truncated, won, dead_allies, dead_enemies}; }
 
  private:
+  template <class T>
+  static T* data(const Tensor& tensor) {
+    return static_cast<T*>(tensor.mutable_data_ptr());
+  }
+
   void read_layout(const std::vector<int64_t>& layout) {
     const auto padded = [](int64_t units) { return static_cast<int>((units + kLanes - 1) / kLanes * kLanes); };
     if (layout[0] < 1 || layout[1] < 1 || padded(layout[0]) + padded(layout[1]) > kMaxSlots)
@@ -117,17 +138,20 @@ inline void check_first(int64_t first, const Call& call) {
     fail("`first` must be from 0 to 2^32 - B, the number of the first battle, got ", first);
 }
 
-// Battle number `index` of a call, whose state lies in place.
-EMIX_HD Battle battle_at(const Scenario& scenario, float* units, int* minds, int64_t* clock, int64_t index) {
+// Battle number `index`, whose state lies in place.
+EMIX_HD Battle battle_at(const Run& run, int64_t index) {
+  const int slots = run.scenario.slots;
   Battle b;
-  b.scenario = &scenario, b.slots = scenario.slots;
-  b.units = units + index * unit::rows * scenario.slots;
-  b.minds = minds + index * mind::rows * scenario.slots;
-  b.clock = clock + index * clock::rows;
+  b.scenario = &run.scenario, b.slots = slots;
+  b.units = run.units + index * unit::rows * slots;
+  b.minds = run.minds + index * mind::rows * slots;
+  b.clock = run.clock + index * clock::rows;
   return b;
 }
 
-EMIX_HD View view_at(const Scenario& s, const View& all, int64_t index) {
+EMIX_HD Observed observed_at(const Run& run, int64_t index) {
+  const Scenario& s = run.scenario;
+  const Observed& all = run.observed;
   return {all.obs + index * s.allies * s.obs_size, all.state + index * s.state_size,
           all.avail + index * s.allies * s.actions};
 }

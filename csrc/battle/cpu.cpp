@@ -1,7 +1,7 @@
 // battle on the CPU: threads over battles, a vector over neighbouring units.
 #include <algorithm>
 
-#include "battle/arguments.h"
+#include "battle/ops.h"
 #include "instruction_sets.h"
 
 namespace emix::battle {
@@ -37,71 +37,46 @@ struct Workspace {
   alignas(64) int traits[trait::rows * kMaxSlots], marks[mark::rows * kMaxSlots];
 };
 
-struct Run {
-  const Scenario& scenario;
-  float* units;
-  int* minds;
-  int64_t* clock;
-  View views;
-  Outcome outcome;
-};
-
 EMIX_INSTRUCTION_SETS void step_battles(const Run& run, const int64_t* actions, int64_t begin, int64_t end) {
   Workspace work;
   for (int64_t index = begin; index < end; ++index) {
-    Battle b = battle_at(run.scenario, run.units, run.minds, run.clock, index);
+    Battle b = battle_at(run, index);
     b.notes = work.notes, b.marks = work.marks;
     read_kinds(Loops(), b, work.stats, work.traits);
     double reward = 0;
     if (b[clock::status] == static_cast<int64_t>(Status::running))
       reward = play<Eight>(Loops(), b, actions + index * run.scenario.allies);
-    observe(Loops(), b, view_at(run.scenario, run.views, index));
+    observe(Loops(), b, observed_at(run, index));
     report(b, index, reward, run.outcome);
   }
 }
 
-void reset_battles(const Run& run, const bool* where, int64_t seed, int64_t first, bool closed, int64_t begin,
-                   int64_t end) {
+void reset_battles(const Run& run, const Start& start, int64_t begin, int64_t end) {
   Workspace work;
   for (int64_t index = begin; index < end; ++index) {
-    Battle b = battle_at(run.scenario, run.units, run.minds, run.clock, index);
-    if (where[index]) start(Loops(), b, seed, first + index, closed);
+    Battle b = battle_at(run, index);
+    if (start.where[index]) begin_episode(Loops(), b, start.seed, start.first + index, start.closed);
     read_kinds(Loops(), b, work.stats, work.traits);
-    observe(Loops(), b, view_at(run.scenario, run.views, index));
+    observe(Loops(), b, observed_at(run, index));
     report(b, index, 0, run.outcome);
   }
 }
 
-int64_t grain(const Scenario& scenario) { return std::max<int64_t>(1, kGrain * 2 * kLanes / scenario.slots); }
+struct Cpu {
+  explicit Cpu(const Tensor&) {}
 
-Result battle_step(const Tensor& units, const Tensor& minds, const Tensor& clock, const Tensor& actions,
-                   const Tensor& stats, const Tensor& traits, const Tensor& rules, const Tensor& terrain,
-                   const Tensor& waypoints, const std::vector<int64_t>& layout) {
-  Call call({units, minds, clock, stats, traits, rules, terrain, waypoints}, layout);
-  const int64_t* action = check_actions(actions, call, units);
-  const Run run{call.scenario, call.units, call.minds, call.clock, call.views(), call.outcome()};
-  run_rows(call.battles, grain(call.scenario),
-           [&](int64_t begin, int64_t end) { step_battles(run, action, begin, end); });
-  return call.result();
-}
+  void step(const Run& run, const int64_t* actions) const {
+    run_rows(run.battles, grain(run), [&](int64_t begin, int64_t end) { step_battles(run, actions, begin, end); });
+  }
+  void reset(const Run& run, const Start& start) const {
+    run_rows(run.battles, grain(run), [&](int64_t begin, int64_t end) { reset_battles(run, start, begin, end); });
+  }
 
-Result battle_reset(const Tensor& units, const Tensor& minds, const Tensor& clock, const Tensor& where,
-                    const Tensor& stats, const Tensor& traits, const Tensor& rules, const Tensor& terrain,
-                    const Tensor& waypoints, const std::vector<int64_t>& layout, int64_t seed, int64_t first,
-                    bool closed) {
-  Call call({units, minds, clock, stats, traits, rules, terrain, waypoints}, layout);
-  const bool* starts = check_where(where, call, units);
-  check_first(first, call);
-  const Run run{call.scenario, call.units, call.minds, call.clock, call.views(), call.outcome()};
-  run_rows(call.battles, grain(call.scenario),
-           [&](int64_t begin, int64_t end) { reset_battles(run, starts, seed, first, closed, begin, end); });
-  return call.result();
-}
+ private:
+  static int64_t grain(const Run& run) { return std::max<int64_t>(1, kGrain * 2 * kLanes / run.scenario.slots); }
+};
 
 }  // namespace
 }  // namespace emix::battle
 
-STABLE_TORCH_LIBRARY_IMPL(emix, CPU, m) {
-  m.impl("battle_step", TORCH_BOX(&emix::battle::battle_step));
-  m.impl("battle_reset", TORCH_BOX(&emix::battle::battle_reset));
-}
+STABLE_TORCH_LIBRARY_IMPL(emix, CPU, m) { emix::battle::register_ops<emix::battle::Cpu>(m); }

@@ -1,6 +1,6 @@
 // battle on the GPU, one launch: a block has a battle, a thread a unit. The state is in shared memory from the first
 // game loop to the observation.
-#include "battle/arguments.h"
+#include "battle/ops.h"
 #include "cuda_stream.h"
 
 namespace emix::battle {
@@ -52,16 +52,6 @@ struct Shape {
   }
 };
 
-struct Run {
-  Scenario scenario;
-  float* units;
-  int* minds;
-  int64_t* clock;
-  View views;
-  Outcome outcome;
-  Shape shape;
-};
-
 template <class T>
 __device__ __forceinline__ T* shared(int offset, int size) {
   return &Shared<T>(offset, size)[0];
@@ -74,23 +64,23 @@ __device__ __forceinline__ void copy(const Threads& block, const T* from, T* to,
 
 // f(block, battle, index) for every battle of this block, with the state in shared memory; then the observations.
 template <class F>
-__device__ __forceinline__ void run_battles(const Run& run, int64_t battles, const F& f) {
+__device__ __forceinline__ void run_battles(const Run& run, const Shape& shape, const F& f) {
   const Scenario& s = run.scenario;
   const Threads block;
-  for (int64_t index = blockIdx.x; index < battles; index += gridDim.x) {
-    const Battle far = battle_at(s, run.units, run.minds, run.clock, index);
+  for (int64_t index = blockIdx.x; index < run.battles; index += gridDim.x) {
+    const Battle far = battle_at(run, index);
     Battle b;
     b.scenario = &s, b.slots = s.slots;
-    b.clock = shared<int64_t>(run.shape.clock, clock::rows);
-    b.units = shared<float>(run.shape.units, unit::rows * s.slots);
-    b.minds = shared<int>(run.shape.minds, mind::rows * s.slots);
-    b.notes = shared<float>(run.shape.notes, note::rows * s.slots);
-    b.marks = shared<int>(run.shape.marks, mark::rows * s.slots);
+    b.clock = shared<int64_t>(shape.clock, clock::rows);
+    b.units = shared<float>(shape.units, unit::rows * s.slots);
+    b.minds = shared<int>(shape.minds, mind::rows * s.slots);
+    b.notes = shared<float>(shape.notes, note::rows * s.slots);
+    b.marks = shared<int>(shape.marks, mark::rows * s.slots);
     copy(block, far.clock, b.clock, clock::rows);
     copy(block, far.units, b.units, unit::rows * s.slots);
     copy(block, far.minds, b.minds, mind::rows * s.slots);
     const double reward = f(block, b, index);
-    observe(block, b, view_at(s, run.views, index));
+    observe(block, b, observed_at(run, index));
     block.once([&]() EMIX_INLINE { report(b, index, reward, run.outcome); });
     copy(block, b.clock, far.clock, clock::rows);
     copy(block, b.units, far.units, unit::rows * s.slots);
@@ -98,66 +88,48 @@ __device__ __forceinline__ void run_battles(const Run& run, int64_t battles, con
   }
 }
 
-__device__ __forceinline__ void read_kinds(const Threads& block, const Run& run, Battle& b) {
-  read_kinds(block, b, shared<float>(run.shape.stats, stat::rows * b.slots),
-             shared<int>(run.shape.traits, trait::rows * b.slots));
+__device__ __forceinline__ void read_kinds(const Threads& block, const Shape& shape, Battle& b) {
+  read_kinds(block, b, shared<float>(shape.stats, stat::rows * b.slots),
+             shared<int>(shape.traits, trait::rows * b.slots));
 }
 
 __global__ void __launch_bounds__(kMaxBlock, kStepBlocks)
-    step_battles(const __grid_constant__ Run run, int64_t battles, const int64_t* actions) {
-  run_battles(run, battles, [&](const Threads& block, Battle& b, int64_t index) EMIX_INLINE {
-    read_kinds(block, run, b);
+    step_battles(const __grid_constant__ Run run, const __grid_constant__ Shape shape, const int64_t* actions) {
+  run_battles(run, shape, [&](const Threads& block, Battle& b, int64_t index) EMIX_INLINE {
+    read_kinds(block, shape, b);
     if (b[clock::status] != static_cast<int64_t>(Status::running)) return 0.0;
     return play<One>(block, b, actions + index * run.scenario.allies);
   });
 }
 
 __global__ void __launch_bounds__(kMaxBlock)
-    reset_battles(const __grid_constant__ Run run, int64_t battles, const bool* where, int64_t seed, int64_t first,
-                  bool closed) {
-  run_battles(run, battles, [&](const Threads& block, Battle& b, int64_t index) EMIX_INLINE {
-    if (where[index]) start(block, b, seed, first + index, closed);
-    read_kinds(block, run, b);
+    reset_battles(const __grid_constant__ Run run, const __grid_constant__ Shape shape,
+                  const __grid_constant__ Start start) {
+  run_battles(run, shape, [&](const Threads& block, Battle& b, int64_t index) EMIX_INLINE {
+    if (start.where[index]) begin_episode(block, b, start.seed, start.first + index, start.closed);
+    read_kinds(block, shape, b);
     return 0.0;
   });
 }
 
-Run run_of(Call& call) {
-  return {call.scenario, call.units, call.minds, call.clock, call.views(), call.outcome(), Shape(call.scenario.slots)};
-}
+struct Cuda {
+  CurrentStream current;
+  explicit Cuda(const Tensor& like) : current(like) {}
 
-int block_of(const Scenario& scenario) { return (scenario.slots + kWarp - 1) / kWarp * kWarp; }
+  void step(const Run& run, const int64_t* actions) const { launch_block("step_battles", step_battles, run, actions); }
+  void reset(const Run& run, const Start& start) const { launch_block("reset_battles", reset_battles, run, start); }
 
-Result battle_step(const Tensor& units, const Tensor& minds, const Tensor& clock, const Tensor& actions,
-                   const Tensor& stats, const Tensor& traits, const Tensor& rules, const Tensor& terrain,
-                   const Tensor& waypoints, const std::vector<int64_t>& layout) {
-  const CurrentStream current(units);
-  Call call({units, minds, clock, stats, traits, rules, terrain, waypoints}, layout);
-  const int64_t* action = check_actions(actions, call, units);
-  const Run run = run_of(call);
-  launch_shared("step_battles", step_battles, blocks_for(call.battles, 1), block_of(call.scenario), run.shape.bytes,
-                current.stream, run, call.battles, action);
-  return call.result();
-}
-
-Result battle_reset(const Tensor& units, const Tensor& minds, const Tensor& clock, const Tensor& where,
-                    const Tensor& stats, const Tensor& traits, const Tensor& rules, const Tensor& terrain,
-                    const Tensor& waypoints, const std::vector<int64_t>& layout, int64_t seed, int64_t first,
-                    bool closed) {
-  const CurrentStream current(units);
-  Call call({units, minds, clock, stats, traits, rules, terrain, waypoints}, layout);
-  const bool* starts = check_where(where, call, units);
-  check_first(first, call);
-  const Run run = run_of(call);
-  launch_shared("reset_battles", reset_battles, blocks_for(call.battles, 1), block_of(call.scenario), run.shape.bytes,
-                current.stream, run, call.battles, starts, seed, first, closed);
-  return call.result();
-}
+ private:
+  // A block for each battle, a thread for each slot.
+  template <class Kernel, class Last>
+  void launch_block(const char* name, Kernel* kernel, const Run& run, const Last& last) const {
+    const Shape shape(run.scenario.slots);
+    const int block = (run.scenario.slots + kWarp - 1) / kWarp * kWarp;
+    launch_shared(name, kernel, blocks_for(run.battles, 1), block, shape.bytes, current.stream, run, shape, last);
+  }
+};
 
 }  // namespace
 }  // namespace emix::battle
 
-STABLE_TORCH_LIBRARY_IMPL(emix, EMIX_CUDA_KEY, m) {
-  m.impl("battle_step", TORCH_BOX(&emix::battle::battle_step));
-  m.impl("battle_reset", TORCH_BOX(&emix::battle::battle_reset));
-}
+STABLE_TORCH_LIBRARY_IMPL(emix, EMIX_CUDA_KEY, m) { emix::battle::register_ops<emix::battle::Cuda>(m); }

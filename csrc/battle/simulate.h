@@ -52,7 +52,7 @@ EMIX_HD double play(const Block& block, const Battle& b, const int64_t* actions)
 }
 
 template <class Block>
-EMIX_HD void start(const Block& block, const Battle& b, int64_t seed, int64_t index, bool closed) {
+EMIX_HD void begin_episode(const Block& block, const Battle& b, int64_t seed, int64_t index, bool closed) {
   block.once([&]() EMIX_INLINE { start_clock(b, seed, index, closed); });
   block.each_one(b.slots, [&](int i) EMIX_INLINE { place_unit(b, i); });
 }
@@ -74,27 +74,27 @@ EMIX_HD void read_kinds(const Block& block, Battle& b, float* stats, int* traits
 }
 
 // Of one battle: obs [allies, obs_size], state [state_size], avail [allies, actions].
-struct View {
+struct Observed {
   float *obs, *state;
   bool* avail;
 };
 
 template <class Block>
-EMIX_HD void observe(const Block& block, const Battle& b, const View& view) {
+EMIX_HD void observe(const Block& block, const Battle& b, const Observed& to) {
   const Scenario& s = *b.scenario;
   const Sizes sizes(s);
   block.each_pair(s.allies, s.enemies, [&](int i, int j) EMIX_INLINE {
-    observe_enemy(b, sizes, i, j, view.obs + int64_t(i) * s.obs_size, view.avail + int64_t(i) * s.actions);
+    observe_enemy(b, sizes, i, j, to.obs + int64_t(i) * s.obs_size, to.avail + int64_t(i) * s.actions);
   });
   block.each_pair(s.allies, s.allies, [&](int i, int j) EMIX_INLINE {
-    float* obs = view.obs + int64_t(i) * s.obs_size;
+    float* obs = to.obs + int64_t(i) * s.obs_size;
     if (i == j)
-      observe_self(b, sizes, i, obs, view.avail + int64_t(i) * s.actions);
+      observe_self(b, sizes, i, obs, to.avail + int64_t(i) * s.actions);
     else
       observe_ally(b, sizes, i, j, obs);
   });
-  block.each_one(s.allies + s.enemies, [&](int k) EMIX_INLINE { describe_state(b, sizes, k, view.state); });
-  block.each_one(s.allies, [&](int i) EMIX_INLINE { describe_past(b, sizes, i, view.state); });
+  block.each_one(s.allies + s.enemies, [&](int k) EMIX_INLINE { describe_state(b, sizes, k, to.state); });
+  block.each_one(s.allies, [&](int i) EMIX_INLINE { describe_past(b, sizes, i, to.state); });
 }
 
 }  // namespace emix::battle

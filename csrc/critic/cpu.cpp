@@ -2,9 +2,9 @@
 // weights in the second cache, and of what lies between the layers only y goes to memory, for the backward pass, which
 // computes x again. Gradients of weights are summed over fixed groups of blocks, then over the groups in order: the
 // same bits whatever the number of threads.
-#include "critic/arguments.h"
 #include "critic/cpu_backward.h"
 #include "critic/cpu_forward.h"
+#include "critic/ops.h"
 #include "instruction_sets.h"
 
 namespace emix::critic {
@@ -53,34 +53,6 @@ struct Backward {
   }
 };
 
-template <class F>
-void forward(const Critic& p, const Results& results) {
-  const Weights<F> weights(p);
-  const Tasks tasks{blocks(p), (blocks(p) + kForwardBlocks - 1) / kForwardBlocks, p.members};
-  run_rows(tasks.count(), tasks.grain(p),
-           [&](int64_t begin, int64_t end) { at_best_level<Forward<F>>(p, weights, results, tasks, begin, end); });
-}
-
-template <class F>
-void backward(const Critic& p, const Gradients& gradients) {
-  const Weights<F> weights(p);
-  const int64_t wanted = (kBackwardTasks + p.members - 1) / p.members;
-  const Tasks tasks{blocks(p), std::max<int64_t>(1, std::min(blocks(p) / kBackwardBlocks, wanted)), p.members};
-  const int64_t elements = Sums<F>(p, nullptr).elements;
-  const std::unique_ptr<F[]> sums(new F[tasks.count() * elements]);
-  run_rows(tasks.count(), tasks.grain(p), [&](int64_t begin, int64_t end) {
-    at_best_level<Backward<F>>(p, weights, gradients, tasks, sums.get(), begin, end);
-  });
-  run_rows(p.members, std::max<int64_t>(1, (1 << 14) / elements), [&](int64_t begin, int64_t end) {
-    for (int64_t member = begin; member < end; ++member) {
-      F* total = sums.get() + member * tasks.groups * elements;
-      for (int64_t group = 1; group < tasks.groups; ++group)
-        for (int64_t k = 0; k < elements; ++k) total[k] += total[group * elements + k];
-      Sums<F>(p, total).write(p, member, gradients);
-    }
-  });
-}
-
 // [N, size] summed over the members in order.
 template <class F>
 void sum_members(const void* parts, int64_t members, int64_t size, void* result) {
@@ -93,55 +65,41 @@ void sum_members(const void* parts, int64_t members, int64_t size, void* result)
   });
 }
 
-std::tuple<Tensor, Tensor> ensemble_critic(const Tensor& state, const Tensor& obs, const Tensor& w_in,
-                                           const Tensor& b_in, const Tensor& w_hidden, const Tensor& b_hidden,
-                                           const Tensor& w_head, const Tensor& b_head, bool save) {
-  const Call call(state, obs, {w_in, b_in, w_hidden, b_hidden, w_head, b_head});
-  const Critic& p = call.p;
-  const Tensor q = call.arguments.fresh(call.shape(true, {p.agents, p.actions}));
-  const Tensor saved = call.arguments.fresh({save ? p.members : 0, p.rows(), p.hidden});
-  const Results results{q.mutable_data_ptr(), save ? saved.mutable_data_ptr() : nullptr};
-  call.arguments.dispatch([&](auto type) { forward<decltype(type)>(p, results); });
-  return {q, saved};
-}
+struct Cpu {
+  explicit Cpu(const Tensor&) {}
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> ensemble_critic_backward(
-    const Tensor& grad, const Tensor& state, const Tensor& obs, const Tensor& w_in, const Tensor& b_in,
-    const Tensor& w_hidden, const Tensor& b_hidden, const Tensor& w_head, const Tensor& b_head, const Tensor& saved,
-    bool state_wanted, bool obs_wanted) {
-  Call call(state, obs, {w_in, b_in, w_hidden, b_hidden, w_head, b_head});
-  const Critic& p = call.p;
-  Arguments& arguments = call.arguments;
-  arguments.because(" like the forward pass's");
-  const int64_t N = p.members, H = p.hidden, O = p.features;
-  Gradients g;
-  g.q = arguments.read("grad", grad, call.shape(true, {p.agents, p.actions}));
-  g.saved = arguments.read("saved", saved, {N, p.rows(), H});
-  const Tensor state_parts = arguments.fresh({state_wanted ? N : 0, p.steps, p.states});
-  const Tensor obs_parts = arguments.fresh({obs_wanted ? N : 0, p.rows(), O});
-  const Tensor state_grad = arguments.fresh(state_wanted ? call.shape(false, {p.states}) : std::vector<int64_t>{0});
-  const Tensor obs_grad = arguments.fresh(obs_wanted ? call.shape(false, {p.agents, O}) : std::vector<int64_t>{0});
-  const Tensor w_in_grad = arguments.fresh({N, p.inputs(), H}), b_in_grad = arguments.fresh({N, H});
-  const Tensor w_hidden_grad = arguments.fresh({N, H, H}), b_hidden_grad = arguments.fresh({N, H});
-  const Tensor w_head_grad = arguments.fresh({N, H, p.outputs()}), b_head_grad = arguments.fresh({N, p.outputs()});
-  g.state = state_wanted ? state_parts.mutable_data_ptr() : nullptr;
-  g.obs = obs_wanted ? obs_parts.mutable_data_ptr() : nullptr;
-  g.w_in = w_in_grad.mutable_data_ptr(), g.b_in = b_in_grad.mutable_data_ptr();
-  g.w_hidden = w_hidden_grad.mutable_data_ptr(), g.b_hidden = b_hidden_grad.mutable_data_ptr();
-  g.w_head = w_head_grad.mutable_data_ptr(), g.b_head = b_head_grad.mutable_data_ptr();
-  arguments.dispatch([&](auto type) {
-    using F = decltype(type);
-    backward<F>(p, g);
-    if (g.state) sum_members<F>(g.state, N, p.steps * p.states, state_grad.mutable_data_ptr());
-    if (g.obs) sum_members<F>(g.obs, N, p.rows() * O, obs_grad.mutable_data_ptr());
-  });
-  return {state_grad, obs_grad, w_in_grad, b_in_grad, w_hidden_grad, b_hidden_grad, w_head_grad, b_head_grad};
-}
+  template <class F>
+  void forward(const Critic& p, const Results& results) const {
+    const Weights<F> weights(p);
+    const Tasks tasks{blocks(p), (blocks(p) + kForwardBlocks - 1) / kForwardBlocks, p.members};
+    run_rows(tasks.count(), tasks.grain(p),
+             [&](int64_t begin, int64_t end) { at_best_level<Forward<F>>(p, weights, results, tasks, begin, end); });
+  }
+
+  template <class F>
+  void backward(const Critic& p, const Gradients& gradients) const {
+    const Weights<F> weights(p);
+    const int64_t wanted = (kBackwardTasks + p.members - 1) / p.members;
+    const Tasks tasks{blocks(p), std::max<int64_t>(1, std::min(blocks(p) / kBackwardBlocks, wanted)), p.members};
+    const int64_t elements = Sums<F>(p, nullptr).elements;
+    const std::unique_ptr<F[]> sums(new F[tasks.count() * elements]);
+    run_rows(tasks.count(), tasks.grain(p), [&](int64_t begin, int64_t end) {
+      at_best_level<Backward<F>>(p, weights, gradients, tasks, sums.get(), begin, end);
+    });
+    run_rows(p.members, std::max<int64_t>(1, (1 << 14) / elements), [&](int64_t begin, int64_t end) {
+      for (int64_t member = begin; member < end; ++member) {
+        F* total = sums.get() + member * tasks.groups * elements;
+        for (int64_t group = 1; group < tasks.groups; ++group)
+          for (int64_t k = 0; k < elements; ++k) total[k] += total[group * elements + k];
+        Sums<F>(p, total).write(p, member, gradients);
+      }
+    });
+    if (gradients.state) sum_members<F>(gradients.state_parts, p.members, p.steps * p.states, gradients.state);
+    if (gradients.obs) sum_members<F>(gradients.obs_parts, p.members, p.rows() * p.features, gradients.obs);
+  }
+};
 
 }  // namespace
 }  // namespace emix::critic
 
-STABLE_TORCH_LIBRARY_IMPL(emix, CPU, m) {
-  m.impl("ensemble_critic", TORCH_BOX(&emix::critic::ensemble_critic));
-  m.impl("ensemble_critic_backward", TORCH_BOX(&emix::critic::ensemble_critic_backward));
-}
+STABLE_TORCH_LIBRARY_IMPL(emix, CPU, m) { emix::critic::register_ops<emix::critic::Cpu>(m); }

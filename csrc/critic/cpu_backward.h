@@ -52,8 +52,8 @@ struct Transposed {
   EMIX_HD void allocate(Memory<F>& memory, const Critic& p, const Gradients& g) {
     const Sizes size(p);
     hidden = memory.take(p.hidden * size.hidden), head = memory.take(p.outputs() * size.hidden);
-    if (g.state) state = memory.take(p.hidden * size.states);
-    if (g.obs) obs = memory.take(p.hidden * size.features);
+    if (g.state_parts) state = memory.take(p.hidden * size.states);
+    if (g.obs_parts) obs = memory.take(p.hidden * size.features);
   }
 
   EMIX_HD void fill(const Critic& p, const Weights<F>& w, int64_t member) const {
@@ -81,8 +81,8 @@ class BackwardWalk {
       zeros = memory.take(std::max({size.hidden, size.states, size.features}));
       head_grad = memory.take(most_rows * size.outputs), y_grad = memory.take(most_rows * size.hidden);
       x_grad = memory.take(most_rows * size.hidden), step_grad = memory.take(most_steps * size.hidden);
-      if (g.state) state_grad = memory.take(most_steps * size.states);
-      if (g.obs) obs_grad = memory.take(most_rows * size.features);
+      if (g.state_parts) state_grad = memory.take(most_steps * size.states);
+      if (g.obs_parts) obs_grad = memory.take(most_rows * size.features);
     });
   }
 
@@ -109,8 +109,8 @@ class BackwardWalk {
     add_product(y, Hp, p.hidden, head_grad, Ap, in.rows, sums.head);
     add_rows(y_grad, Hp, sums.b_hidden);
     add_rows(head_grad, Ap, sums.b_head);
-    if (g.state) input_gradient(step_grad, transposed.state, size.states, in.tiled_steps(), state_grad);
-    if (g.obs) input_gradient(x_grad, transposed.obs, size.features, in.tiled_rows(), obs_grad);
+    if (g.state_parts) input_gradient(step_grad, transposed.state, size.states, in.tiled_steps(), state_grad);
+    if (g.obs_parts) input_gradient(x_grad, transposed.obs, size.features, in.tiled_rows(), obs_grad);
     store();
   }
 
@@ -177,8 +177,8 @@ class BackwardWalk {
 
   EMIX_HD void store() const {
     const int64_t S = p.states, O = p.features, at = member * p.steps + in.first;
-    if (g.state) copy(state_grad, in.steps, S, size.states, static_cast<F*>(g.state) + at * S, S);
-    if (g.obs) copy(obs_grad, in.rows, O, size.features, static_cast<F*>(g.obs) + at * p.agents * O, O);
+    if (g.state_parts) copy(state_grad, in.steps, S, size.states, static_cast<F*>(g.state_parts) + at * S, S);
+    if (g.obs_parts) copy(obs_grad, in.rows, O, size.features, static_cast<F*>(g.obs_parts) + at * p.agents * O, O);
   }
 };
 

@@ -110,10 +110,10 @@ class FirstLayer {
   F* from_state = nullptr;  // [steps, H]
 
   EMIX_HD void load() {
-    copy(static_cast<const F*>(p.state) + first * p.state_step, steps, p.states, p.state_step, state, size.states);
+    copy(p.state.at<F>(first), steps, p.states, p.state.stride[0], state, size.states);
     for (int64_t s = 0; s < steps; ++s)
-      copy(static_cast<const F*>(p.obs) + (first + s) * p.obs_step, p.agents, p.features, p.obs_agent,
-           obs + s * p.agents * size.features, size.features);
+      copy(p.obs.at<F>(first + s), p.agents, p.features, p.obs.stride[1], obs + s * p.agents * size.features,
+           size.features);
   }
 };
 

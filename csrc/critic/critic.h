@@ -8,7 +8,7 @@
 //
 // What W_in' s adds is the same for all agents of a step, and the id only selects a row.
 #pragma once
-#include <cstdint>
+#include "view.h"
 
 namespace emix::critic {
 
@@ -16,19 +16,18 @@ namespace emix::critic {
 struct Critic {
   int64_t members = 0, steps = 0, agents = 0;                 // N, R, n
   int64_t states = 0, features = 0, hidden = 0, actions = 0;  // S, O, H, A
-  const void *state = nullptr, *obs = nullptr;
-  int64_t state_step = 0;                               // elements from a step's state to the next
-  int64_t obs_step = 0, obs_agent = 0;                  // and of the observations
-  const void *w_in = nullptr, *b_in = nullptr;          // [N, S + O + n, H], [N, H]
-  const void *w_hidden = nullptr, *b_hidden = nullptr;  // [N, H, H], [N, H]
-  const void *w_head = nullptr, *b_head = nullptr;      // [N, H, A + 1], [N, A + 1]
+  View<2> state;                                              // [R, S], the elements of a row side by side
+  View<3> obs;                                                // [R, n, O], likewise
+  const void *w_in = nullptr, *b_in = nullptr;                // [N, S + O + n, H], [N, H]
+  const void *w_hidden = nullptr, *b_hidden = nullptr;        // [N, H, H], [N, H]
+  const void *w_head = nullptr, *b_head = nullptr;            // [N, H, A + 1], [N, A + 1]
 
   int64_t rows() const { return steps * agents; }
   int64_t inputs() const { return states + features + agents; }
   int64_t outputs() const { return actions + 1; }
 };
 
-// Contiguous; nullptr: not wanted.
+// Contiguous; null: not wanted.
 struct Results {
   void *q = nullptr;      // [N, R, n, A]
   void *saved = nullptr;  // [N, R, n, H]: y, for the backward pass
@@ -37,7 +36,8 @@ struct Results {
 // What the backward pass reads and writes, contiguous.
 struct Gradients {
   const void *q = nullptr, *saved = nullptr;
-  void *state = nullptr, *obs = nullptr;  // each member's part, [N, R, S] and [N, R, n, O]; nullptr: not wanted
+  void *state_parts = nullptr, *obs_parts = nullptr;  // of each member, [N, R, S] and [N, R, n, O]; null: not wanted
+  void *state = nullptr, *obs = nullptr;              // their sums over the members
   void *w_in = nullptr, *b_in = nullptr, *w_hidden = nullptr, *b_hidden = nullptr, *w_head = nullptr, *b_head = nullptr;
 };
 

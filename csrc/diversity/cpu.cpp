@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "diversity/arguments.h"
+#include "diversity/ops.h"
 #include "instruction_sets.h"
 #include "lanes.h"
 
@@ -99,16 +99,15 @@ struct Tile {
 template <class T, class F>
 EMIX_HD void load_members(const Problem& p, int64_t first, int rows, const Tile<F>& tile) {
   alignas(64) F available[kMaxActions][kLanes];
-  if (p.avail.data) load_mask(p.avail, first, rows, p.actions, available);
+  if (p.avail.given()) load_mask(p.avail, first, rows, p.actions, available);
   const Lanes<F> mean = tile.mean();
   for (int j = 0; j < p.members; ++j) {
-    Strided view = p.q;
-    view.data = static_cast<const T*>(p.q.data) + j * p.member_stride;
+    const View<2> view{p.q.at<T>(j), {p.rows, p.actions}, {p.q.stride[1], p.q.stride[2]}, sizeof(T)};
     const Lanes<F> q = tile.member(j);
     load_values<T>(view, first, rows, p.actions, q);
     for (int a = 0; a < p.actions; ++a)
       for (int row = 0; row < kLanes; ++row) {
-        if (p.avail.data) q[a][row] = available[a][row] != 0 ? q[a][row] : -static_cast<F>(INFINITY);
+        if (p.avail.given()) q[a][row] = available[a][row] != 0 ? q[a][row] : -static_cast<F>(INFINITY);
         mean[a][row] = j > 0 ? mean[a][row] + q[a][row] : q[a][row];
       }
   }
@@ -120,9 +119,9 @@ EMIX_HD void load_members(const Problem& p, int64_t first, int rows, const Tile<
 // Asks for the next tile's values of one member while this tile's are worked on.
 template <class T>
 EMIX_HD void prefetch_member(const Problem& p, int j, int64_t next, int64_t end) {
-  if (next >= end || p.q.row != p.actions * p.q.action) return;  // not in one line: left to the hardware
-  const char* data = static_cast<const char*>(p.q.data) + (j * p.member_stride + next * p.q.row) * sizeof(T);
-  const int64_t bytes = std::min<int64_t>(kLanes, end - next) * p.q.row * static_cast<int64_t>(sizeof(T));
+  if (next >= end || p.q.stride[1] != p.actions * p.q.stride[2]) return;  // not in one line: left to the hardware
+  const char* data = reinterpret_cast<const char*>(p.q.at<T>(j, next));
+  const int64_t bytes = std::min<int64_t>(kLanes, end - next) * p.q.stride[1] * static_cast<int64_t>(sizeof(T));
   for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(data + i);
 }
 
@@ -164,8 +163,7 @@ EMIX_HD void backward_rows(const Problem& p, T* out, int64_t begin, int64_t end)
   const F each = F(1) / static_cast<F>(p.members);
   for (int64_t first = begin; first < end; first += kLanes) {
     const int rows = static_cast<int>(std::min<int64_t>(kLanes, end - first));
-    for (int row = 0; row < kLanes; ++row)
-      grad[row] = row < rows ? static_cast<const F*>(p.grad.data)[(first + row) * p.grad.row] : F(0);
+    for (int row = 0; row < kLanes; ++row) grad[row] = row < rows ? *p.grad.at<F>(first + row) : F(0);
     load_members<T>(p, first, rows, tile);
     take_roots<F>(tile.mean(), p.actions, mean);
     multiply_scale(p.actions, mean);
@@ -212,37 +210,25 @@ EMIX_DIVERSITY_CLONES(EMIX_BASELINE, double)
 EMIX_DIVERSITY_CLONES(EMIX_BASELINE, Half)
 EMIX_DIVERSITY_CLONES(EMIX_BASELINE, BFloat16)
 
-int64_t grain(const Problem& p) {
-  return std::max<int64_t>(kLanes, kGrain / (int64_t(p.members) * p.actions) / kLanes * kLanes);
-}
+struct Cpu {
+  explicit Cpu(const Tensor&) {}
 
-Tensor bhattacharyya(const Tensor& q, const OptionalTensor& avail) {
-  const Arguments a = arguments(q, avail);
-  Tensor output = empty(a.shape, a.output, q);
-  dispatch_floating(a.type, [&](auto type) {
-    auto* out = static_cast<Wide<decltype(type)>*>(output.mutable_data_ptr());
-    run_rows(a.problem.rows, grain(a.problem),
-             [&](int64_t begin, int64_t end) { forward(type, a.problem, out, begin, end); });
-  });
-  return output;
-}
+  template <class T>
+  void forward(const Problem& p, Wide<T>* out) const {
+    run_rows(p.rows, grain(p), [&](int64_t begin, int64_t end) { diversity::forward(T(), p, out, begin, end); });
+  }
+  template <class T>
+  void backward(const Problem& p, T* out) const {
+    run_rows(p.rows, grain(p), [&](int64_t begin, int64_t end) { diversity::backward(p, out, begin, end); });
+  }
 
-Tensor bhattacharyya_backward(const Tensor& grad, const Tensor& q, const OptionalTensor& avail, bool detach_mean) {
-  const Arguments a = arguments(grad, q, avail, detach_mean);
-  const auto sizes = q.sizes();
-  Tensor output = empty({sizes.begin(), sizes.end()}, a.type, q);
-  dispatch_floating(a.type, [&](auto type) {
-    auto* out = static_cast<decltype(type)*>(output.mutable_data_ptr());
-    run_rows(a.problem.rows, grain(a.problem),
-             [&](int64_t begin, int64_t end) { backward(a.problem, out, begin, end); });
-  });
-  return output;
-}
+ private:
+  static int64_t grain(const Problem& p) {
+    return std::max<int64_t>(kLanes, kGrain / (int64_t(p.members) * p.actions) / kLanes * kLanes);
+  }
+};
 
 }  // namespace
 }  // namespace emix::diversity
 
-STABLE_TORCH_LIBRARY_IMPL(emix, CPU, m) {
-  m.impl("bhattacharyya", TORCH_BOX(&emix::diversity::bhattacharyya));
-  m.impl("bhattacharyya_backward", TORCH_BOX(&emix::diversity::bhattacharyya_backward));
-}
+STABLE_TORCH_LIBRARY_IMPL(emix, CPU, m) { emix::diversity::register_ops<emix::diversity::Cpu>(m); }

@@ -1,7 +1,7 @@
 // diversity on the GPU, one launch each way. A group of 8, 16 or 32 lanes takes a row, a lane up to four of its
 // actions. The members are read twice, once for their mean and once, from the cache, each for itself.
 #include "cuda_stream.h"
-#include "diversity/arguments.h"
+#include "diversity/ops.h"
 #include "group.h"
 #include "mask.h"
 
@@ -46,11 +46,11 @@ struct Row {
   F mean[kSlots];
 
   __device__ __forceinline__ Row(const Problem& p_, int64_t row, const Group& group_)
-      : p(p_), group(group_), q(static_cast<const T*>(p.q.data) + row * p.q.row + group.lane() * p.q.action) {
+      : p(p_), group(group_), q(p.q.at<T>(0, row, group.lane())) {
     Masks<kSlots> mask;
-    const int64_t at = row * p.avail.row + group.lane() * p.avail.action;
+    const int64_t at = row * p.avail.stride[0] + group.lane() * p.avail.stride[1];
     mask.load(
-        p.avail.data, p.avail.itemsize, [&](int s) { return at + s * group.width() * p.avail.action; },
+        p.avail.data, p.avail.itemsize, [&](int s) { return at + s * group.width() * p.avail.stride[1]; },
         [&](int s) { return there(s); });
     F sum[kSlots] = {};
 #pragma unroll 4
@@ -75,7 +75,7 @@ struct Row {
   __device__ __forceinline__ void load(int j, T (&x)[kSlots]) const {
 #pragma unroll
     for (int s = 0; s < kSlots; ++s)
-      x[s] = there(s) ? q[j * p.member_stride + s * group.width() * p.q.action] : static_cast<T>(0.0f);
+      x[s] = there(s) ? q[j * p.q.stride[0] + s * group.width() * p.q.stride[2]] : static_cast<T>(0.0f);
   }
 
   // f(j, member j's logits, -inf where not available). The next member's are loaded meanwhile.
@@ -170,7 +170,7 @@ __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
     backward(const __grid_constant__ Problem p, Group group, T* out) {
   using F = Wide<T>;
   for_each_row(p.rows, group, [&](int64_t i, bool there) {
-    const F grad = static_cast<const F*>(p.grad.data)[i * p.grad.row];
+    const F grad = *p.grad.at<F>(i);
     const Row<T, kSlots> row(p, i, group);
     const Roots<F, kSlots> mean(row.mean, group);
     F to_mean[kSlots] = {};  // each member's share of the mean's gradient
@@ -205,43 +205,28 @@ void with_slots(int actions, const Function& f) {
   f(std::integral_constant<int, 4>());
 }
 
-Tensor bhattacharyya(const Tensor& q, const OptionalTensor& avail) {
-  const CurrentStream current(q);
-  const Arguments a = arguments(q, avail);
-  const Problem& p = a.problem;
-  Tensor output = empty(a.shape, a.output, q);
-  const Group group = group_of(p.actions);
-  dispatch_floating(a.type, [&](auto type) {
-    using T = decltype(type);
-    with_slots(p.actions, [&](auto slots) {
-      launch("bhattacharyya", forward<T, slots()>, blocks_for(p.rows << group.shift, kBlock), kBlock, current.stream, p,
-             group, static_cast<Wide<T>*>(output.mutable_data_ptr()));
-    });
-  });
-  return output;
-}
+struct Cuda {
+  CurrentStream current;
+  explicit Cuda(const Tensor& like) : current(like) {}
 
-Tensor bhattacharyya_backward(const Tensor& grad, const Tensor& q, const OptionalTensor& avail, bool detach_mean) {
-  const CurrentStream current(q);
-  const Arguments a = arguments(grad, q, avail, detach_mean);
-  const Problem& p = a.problem;
-  const auto sizes = q.sizes();
-  Tensor output = empty({sizes.begin(), sizes.end()}, a.type, q);
-  const Group group = group_of(p.actions);
-  dispatch_floating(a.type, [&](auto type) {
-    using T = decltype(type);
-    with_slots(p.actions, [&](auto slots) {
-      launch("bhattacharyya_backward", backward<T, slots()>, blocks_for(p.rows << group.shift, kBlock), kBlock,
-             current.stream, p, group, static_cast<T*>(output.mutable_data_ptr()));
-    });
-  });
-  return output;
-}
+  template <class T>
+  void forward(const Problem& p, Wide<T>* out) const {
+    with_slots(p.actions, [&](auto slots) { run("bhattacharyya", diversity::forward<T, slots()>, p, out); });
+  }
+  template <class T>
+  void backward(const Problem& p, T* out) const {
+    with_slots(p.actions, [&](auto slots) { run("bhattacharyya_backward", diversity::backward<T, slots()>, p, out); });
+  }
+
+ private:
+  template <class Kernel, class Out>
+  void run(const char* name, Kernel* kernel, const Problem& p, Out* out) const {
+    const Group group = group_of(p.actions);
+    launch(name, kernel, blocks_for(p.rows << group.shift, kBlock), kBlock, current.stream, p, group, out);
+  }
+};
 
 }  // namespace
 }  // namespace emix::diversity
 
-STABLE_TORCH_LIBRARY_IMPL(emix, EMIX_CUDA_KEY, m) {
-  m.impl("bhattacharyya", TORCH_BOX(&emix::diversity::bhattacharyya));
-  m.impl("bhattacharyya_backward", TORCH_BOX(&emix::diversity::bhattacharyya_backward));
-}
+STABLE_TORCH_LIBRARY_IMPL(emix, EMIX_CUDA_KEY, m) { emix::diversity::register_ops<emix::diversity::Cuda>(m); }

@@ -12,11 +12,10 @@
 //   d distance_j / d q_j = (s_j^2 - r_j) / 2,  d distance_j / d mean = (s^2 - r_j) / 2
 #pragma once
 #include <cmath>
-#include <cstdint>
 
 #include "device.h"
 #include "policy/policy.h"
-#include "strided.h"
+#include "view.h"
 
 namespace emix::diversity {
 
@@ -26,9 +25,10 @@ using policy::origin;
 inline constexpr int kMaxMembers = 64;
 
 struct Problem {
-  Strided q, avail;  // avail.data nullptr: every action is available
-  Strided grad;      // what arrives at the distances, for the backward pass alone; without an action axis
-  int64_t member_stride = 0, rows = 0;
+  View<3> q;      // [N, rows, A]
+  View<2> avail;  // [rows, A]; not given: every action is available
+  View<1> grad;   // [rows], what arrives at the distances, for the backward pass alone
+  int64_t rows = 0;
   int members = 0, actions = 0;
   bool detach_mean = true;
 };

@@ -1,7 +1,7 @@
 // ensemble on the CPU: neighbouring places share a vector, and a place's members are read once.
 #include <algorithm>
 
-#include "ensemble/arguments.h"
+#include "ensemble/ops.h"
 #include "ensemble/tiles.h"
 #include "instruction_sets.h"
 #include "lanes.h"
@@ -23,7 +23,7 @@ template <class T, class F>
 EMIX_HD void explore(const Exploration& e, const F* kurtosis, int64_t first, int rows, RowTile<F>& tile) {
   load_values<T>(e.logits, first, rows, e.actions, tile.logit);
   load_mask(e.avail, first, rows, e.actions, tile.available);
-  load_values<F>(Strided{kurtosis, e.actions, 1, sizeof(F)}, 0, rows, e.actions, tile.kurtosis);
+  load_values<F>({kurtosis, {rows, e.actions}, {e.actions, 1}, sizeof(F)}, 0, rows, e.actions, tile.kurtosis);
   for (int row = 0; row < kLanes; ++row) tile.excess[row] = 0;
   for (int a = 0; a < e.actions; ++a)
     for (int row = 0; row < kLanes; ++row)
@@ -43,12 +43,6 @@ EMIX_HD void explore_rows(const Exploration& e, const F* kurtosis, int64_t first
       tile.logit[a][row] = tile.available[a][row] != 0 ? tile.logit[a][row] : -static_cast<F>(INFINITY);
   store_values(out, first, rows, e.actions, tile.logit);
 }
-
-struct Drawn {
-  int64_t* action;
-  float* probability;
-  bool* open;
-};
 
 // As in sampling, one draw a row.
 template <class T, class F>
@@ -92,11 +86,11 @@ EMIX_HD void draw_rows(const Exploration& e, const F* kurtosis, int64_t first, i
 // A function template cannot be cloned for several instruction sets, so the clones are named, one overload an element
 // type.
 #define EMIX_ENSEMBLE_CLONES(SETS, T)                                                                             \
-  SETS void forward(T, const Values& values, int64_t first, int count, Wide<T>* mean, Wide<T>* variance,          \
+  SETS void forward(T, const View<2>& values, int64_t first, int count, Wide<T>* mean, Wide<T>* variance,         \
                     Wide<T>* kurtosis) {                                                                          \
     take_moments<T>(values, first, count, mean, variance, kurtosis);                                              \
   }                                                                                                               \
-  SETS void backward(const Values& values, const Upstreams& grads, T* out, int64_t first, int count) {            \
+  SETS void backward(const View<2>& values, const Upstreams& grads, T* out, int64_t first, int count) {           \
     take_gradients<T, Wide<T>>(values, grads, out, first, count);                                                 \
   }                                                                                                               \
   SETS void finish(T, const Exploration& e, const Wide<T>* kurtosis, int64_t first, int rows, Wide<T>* out) {     \
@@ -119,118 +113,82 @@ EMIX_WEIGHT_CLONES(EMIX_BASELINE, double)
 
 // f(first, count) for every tile of the places, on several threads.
 template <class F>
-void for_each_tile(const Values& values, const F& f) {
-  run_rows(values.count, std::max<int64_t>(kTile, kGrain / values.members), [&](int64_t begin, int64_t end) {
+void for_each_tile(const View<2>& values, const F& f) {
+  run_rows(values.size[1], std::max<int64_t>(kTile, kGrain / members_of(values)), [&](int64_t begin, int64_t end) {
     for (int64_t first = begin; first < end; first += kTile)
       f(first, static_cast<int>(std::min<int64_t>(kTile, end - first)));
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor> ensemble_moments(const Tensor& q) {
-  const ValuesArguments a = values_arguments(q);
-  const ScalarType type = wide(q.scalar_type());
-  Tensor mean = empty(a.shape, type, q), variance = empty(a.shape, type, q), kurtosis = empty(a.shape, type, q);
-  dispatch_floating(q.scalar_type(), [&](auto element) {
-    using F = Wide<decltype(element)>;
-    F *const m = static_cast<F*>(mean.mutable_data_ptr()), *const v = static_cast<F*>(variance.mutable_data_ptr()),
-             *const k = static_cast<F*>(kurtosis.mutable_data_ptr());
-    for_each_tile(a.values, [&](int64_t first, int count) {
-      forward(element, a.values, first, count, m + first, v + first, k + first);
-    });
-  });
-  return {mean, variance, kurtosis};
-}
-
-Tensor ensemble_moments_backward(const Tensor& q, const OptionalTensor& mean_grad, const OptionalTensor& variance_grad,
-                                 const OptionalTensor& kurtosis_grad) {
-  const BackwardArguments a = backward_arguments(q, mean_grad, variance_grad, kurtosis_grad);
-  const Values& values = a.forward.values;
-  dispatch_floating(q.scalar_type(), [&](auto element) {
-    auto* out = static_cast<decltype(element)*>(a.output.mutable_data_ptr());
-    for_each_tile(values, [&](int64_t first, int count) { backward(values, a.upstreams, out, first, count); });
-  });
-  return a.output;
-}
-
-Tensor uncertainty_weight(const Tensor& q, double scale) {
-  const ValuesArguments a = values_arguments(q);
-  Tensor output = empty(a.shape, wide(q.scalar_type()), q);
-  dispatch_floating(q.scalar_type(), [&](auto element) {
-    using F = Wide<decltype(element)>;
-    F* out = static_cast<F*>(output.mutable_data_ptr());
-    for_each_tile(a.values, [&](int64_t first, int count) {
-      TileMoments<F> tile;
-      forward(element, a.values, first, count, tile.mean, tile.variance, tile.kurtosis);
-      weigh(tile.kurtosis, static_cast<F>(scale), out + first, count);
-    });
-  });
-  return output;
-}
-
 // The kurtoses of rows first .. first + rows - 1, [rows, A]: all their places at once where they lie in one line.
 template <class T>
-void take_kurtoses(const Exploration& e, T element, int64_t first, int rows, Wide<T>* kurtosis) {
-  const bool line = e.q.row == e.actions * e.q.action;
+void take_kurtoses(const Exploration& e, int64_t first, int rows, Wide<T>* kurtosis) {
+  const auto [member_stride, row_stride, stride] = e.q.stride;
+  const bool line = row_stride == e.actions * stride;
   const int64_t places = line ? int64_t(rows) * e.actions : e.actions;
   TileMoments<Wide<T>> tile;
   for (int row = 0; row < (line ? 1 : rows); ++row) {
-    const Values values{static_cast<const T*>(e.q.data) + (first + row) * e.q.row, e.members, places, e.q.action,
-                        e.member_stride};
+    const View<2> values{e.q.at<T>(0, first + row), {e.members, places}, {member_stride, stride}, sizeof(T)};
     for (int64_t k = 0; k < places; k += kTile) {
       const int count = static_cast<int>(std::min<int64_t>(kTile, places - k));
-      forward(element, values, k, count, tile.mean, tile.variance, tile.kurtosis);
+      forward(T(), values, k, count, tile.mean, tile.variance, tile.kurtosis);
       std::copy_n(tile.kurtosis, count, kurtosis + row * e.actions + k);
     }
   }
 }
 
-// finish() for every tile of rows, on several threads.
-template <class Out>
-void run_exploration(const ExploreArguments& a, const Out& out) {
-  const Exploration& e = a.exploration;
-  dispatch_floating(a.input, [&](auto element) {
+struct Cpu {
+  explicit Cpu(const Tensor&) {}
+
+  template <class T>
+  void moments(const View<2>& values, const MomentsResults& out) const {
+    using F = Wide<T>;
+    F *const mean = static_cast<F*>(out.mean), *const variance = static_cast<F*>(out.variance),
+             *const kurtosis = static_cast<F*>(out.kurtosis);
+    for_each_tile(values, [&](int64_t first, int count) {
+      forward(T(), values, first, count, mean + first, variance + first, kurtosis + first);
+    });
+  }
+
+  template <class T>
+  void moments_backward(const View<2>& values, const Upstreams& grads, T* out) const {
+    for_each_tile(values, [&](int64_t first, int count) { backward(values, grads, out, first, count); });
+  }
+
+  template <class T>
+  void weights(const View<2>& values, Wide<T> scale, Wide<T>* out) const {
+    for_each_tile(values, [&](int64_t first, int count) {
+      TileMoments<Wide<T>> tile;
+      forward(T(), values, first, count, tile.mean, tile.variance, tile.kurtosis);
+      weigh(tile.kurtosis, scale, out + first, count);
+    });
+  }
+
+  template <class T>
+  void explore(const Exploration& e, Wide<T>* out) const {
+    finish_rows<T>(e, out);
+  }
+  template <class T>
+  void draw(const Exploration& e, const Drawn& out) const {
+    finish_rows<T>(e, out);
+  }
+
+ private:
+  template <class T, class Out>
+  static void finish_rows(const Exploration& e, const Out& out) {
     const int64_t grain = std::max<int64_t>(kLanes, kGrain / (int64_t(e.members) * e.actions) / kLanes * kLanes);
     run_rows(e.rows, grain, [&](int64_t begin, int64_t end) {
-      Wide<decltype(element)> kurtosis[kLanes * kMaxActions];
+      Wide<T> kurtosis[kLanes * kMaxActions];
       for (int64_t first = begin; first < end; first += kLanes) {
         const int rows = static_cast<int>(std::min<int64_t>(kLanes, end - first));
-        take_kurtoses(e, element, first, rows, kurtosis);
-        out(element, e, kurtosis, first, rows);
+        take_kurtoses<T>(e, first, rows, kurtosis);
+        finish(T(), e, kurtosis, first, rows, out);
       }
     });
-  });
-}
-
-Tensor explore_logits(const Tensor& logits, const Tensor& q, const OptionalTensor& avail, double bonus) {
-  const ExploreArguments a = explore_arguments(logits, q, avail, bonus);
-  Tensor output = empty(a.shape, a.output, logits);
-  run_exploration(a, [&](auto element, const Exploration& e, const auto* kurtosis, int64_t first, int rows) {
-    finish(element, e, kurtosis, first, rows, static_cast<Wide<decltype(element)>*>(output.mutable_data_ptr()));
-  });
-  return output;
-}
-
-std::tuple<Tensor, Tensor, Tensor> explore_actions(const Tensor& logits, const Tensor& q, const OptionalTensor& avail,
-                                                   const Tensor& seed, double bonus, double floor,
-                                                   const OptionalTensor& floor_tensor) {
-  const ExploreArguments a = explore_arguments(logits, q, avail, seed, bonus, floor, floor_tensor);
-  Tensor action = empty(a.shape, ScalarType::Long, logits), probability = empty(a.shape, ScalarType::Float, logits),
-         open = empty(a.shape, ScalarType::Bool, logits);
-  const Drawn out{static_cast<int64_t*>(action.mutable_data_ptr()), static_cast<float*>(probability.mutable_data_ptr()),
-                  static_cast<bool*>(open.mutable_data_ptr())};
-  run_exploration(a, [&](auto element, const Exploration& e, const auto* kurtosis, int64_t first, int rows) {
-    finish(element, e, kurtosis, first, rows, out);
-  });
-  return {action, probability, open};
-}
+  }
+};
 
 }  // namespace
 }  // namespace emix::ensemble
 
-STABLE_TORCH_LIBRARY_IMPL(emix, CPU, m) {
-  m.impl("ensemble_moments", TORCH_BOX(&emix::ensemble::ensemble_moments));
-  m.impl("ensemble_moments_backward", TORCH_BOX(&emix::ensemble::ensemble_moments_backward));
-  m.impl("uncertainty_weight", TORCH_BOX(&emix::ensemble::uncertainty_weight));
-  m.impl("explore_logits", TORCH_BOX(&emix::ensemble::explore_logits));
-  m.impl("explore_actions", TORCH_BOX(&emix::ensemble::explore_actions));
-}
+STABLE_TORCH_LIBRARY_IMPL(emix, CPU, m) { emix::ensemble::register_ops<emix::ensemble::Cpu>(m); }

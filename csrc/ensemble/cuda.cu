@@ -1,7 +1,7 @@
 // ensemble on the GPU, one launch each. The moments: a place a thread, its members in registers, all loads in flight.
 // Exploration: a row a warp, an action a lane, up to four; sums run in the order of the actions, as on the CPU.
 #include "cuda_stream.h"
-#include "ensemble/arguments.h"
+#include "ensemble/ops.h"
 #include "mask.h"
 
 namespace emix::ensemble {
@@ -26,42 +26,39 @@ __device__ __forceinline__ Members<Wide<T>, kCapacity> members_at(const void* da
   });
 }
 
-template <class F>
-struct Outputs {
-  F *mean, *variance, *kurtosis;
-};
-
 template <class T, int kCapacity>
 __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
-    moments(const __grid_constant__ Values values, const __grid_constant__ Outputs<Wide<T>> out) {
-  for (int64_t i = thread_index(); i < values.count; i += thread_count()) {
-    auto members = members_at<T, kCapacity>(values.data, values.members, values.member_stride, i * values.stride);
-    const Moments<Wide<T>> m = members.moments(values.members);
-    out.mean[i] = m.mean, out.variance[i] = m.variance, out.kurtosis[i] = m.kurtosis;
+    moments(const __grid_constant__ View<2> values, const __grid_constant__ MomentsResults out) {
+  using F = Wide<T>;
+  for (int64_t i = thread_index(); i < values.size[1]; i += thread_count()) {
+    auto members = members_at<T, kCapacity>(values.data, members_of(values), values.stride[0], i * values.stride[1]);
+    const Moments<F> m = members.moments(members_of(values));
+    static_cast<F*>(out.mean)[i] = m.mean, static_cast<F*>(out.variance)[i] = m.variance;
+    static_cast<F*>(out.kurtosis)[i] = m.kurtosis;
   }
 }
 
 // Up to kHeld members stay in registers until their gradients are written; more are read once more.
 template <class T, int kCapacity>
 __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
-    moments_backward(const __grid_constant__ Values values, const __grid_constant__ Upstreams grads,
+    moments_backward(const __grid_constant__ View<2> values, const __grid_constant__ Upstreams grads,
                      T* __restrict__ out) {
   using F = Wide<T>;
   constexpr int kHeld = 32;
-  for (int64_t i = thread_index(); i < values.count; i += thread_count()) {
-    auto members = members_at<T, kCapacity>(values.data, values.members, values.member_stride, i * values.stride);
-    const F kurtosis = members.moments(values.members).kurtosis;
-    const Slope<F> slope = members.slope(grads.at<F>(i), values.members, kurtosis);
+  for (int64_t i = thread_index(); i < values.size[1]; i += thread_count()) {
+    auto members = members_at<T, kCapacity>(values.data, members_of(values), values.stride[0], i * values.stride[1]);
+    const F kurtosis = members.moments(members_of(values)).kurtosis;
+    const Slope<F> slope = members.slope(grads.at<F>(i), members_of(values), kurtosis);
     T* target = out + i;
     if constexpr (kCapacity <= kHeld) {
 #pragma unroll
-      for (int j = 0; j < kCapacity; ++j, target += values.count)
-        if (j < values.members) *target = static_cast<T>(slope(members.x[j]));
+      for (int j = 0; j < kCapacity; ++j, target += values.size[1])
+        if (j < members_of(values)) *target = static_cast<T>(slope(members.x[j]));
     } else {
-      const T* at = static_cast<const T*>(values.data) + i * values.stride;
-      const F first = static_cast<F>(*at), each = F(1) / static_cast<F>(values.members);
+      const T* at = static_cast<const T*>(values.data) + i * values.stride[1];
+      const F first = static_cast<F>(*at), each = F(1) / static_cast<F>(members_of(values));
 #pragma unroll 4
-      for (int j = 0; j < values.members; ++j, target += values.count, at += values.member_stride)
+      for (int j = 0; j < members_of(values); ++j, target += values.size[1], at += values.stride[0])
         *target = static_cast<T>(slope(deviation(static_cast<F>(*at), first, members.sum, each)));
     }
   }
@@ -69,10 +66,10 @@ __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
 
 template <class T, int kCapacity>
 __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
-    weights(const __grid_constant__ Values values, Wide<T> scale, Wide<T>* out) {
-  for (int64_t i = thread_index(); i < values.count; i += thread_count()) {
-    auto members = members_at<T, kCapacity>(values.data, values.members, values.member_stride, i * values.stride);
-    out[i] = weight(members.moments(values.members).kurtosis, scale);
+    weights(const __grid_constant__ View<2> values, Wide<T> scale, Wide<T>* out) {
+  for (int64_t i = thread_index(); i < values.size[1]; i += thread_count()) {
+    auto members = members_at<T, kCapacity>(values.data, members_of(values), values.stride[0], i * values.stride[1]);
+    out[i] = weight(members.moments(members_of(values)).kurtosis, scale);
   }
 }
 
@@ -105,16 +102,16 @@ __device__ __forceinline__ Row<Wide<T>> explore(const Exploration& e, int64_t ro
   T logit[kSlots];
   Masks<kSlots> available;
   const auto there = [&](int s) { return s * kWarp + lane < e.actions; };
-  const auto offset = [&](const Strided& view, int s) { return row * view.row + (s * kWarp + lane) * view.action; };
-  available.load(e.avail.data, e.avail.itemsize, [&](int s) { return offset(e.avail, s); }, there);
+  const auto offset = [&](const int64_t* stride, int s) { return row * stride[0] + (s * kWarp + lane) * stride[1]; };
+  available.load(e.avail.data, e.avail.itemsize, [&](int s) { return offset(e.avail.stride, s); }, there);
 #pragma unroll
   for (int s = 0; s < kSlots; ++s)
-    logit[s] = there(s) ? static_cast<const T*>(e.logits.data)[offset(e.logits, s)] : static_cast<T>(0.0f);
+    logit[s] = there(s) ? static_cast<const T*>(e.logits.data)[offset(e.logits.stride, s)] : static_cast<T>(0.0f);
 #pragma unroll
   for (int s = 0; s < kSlots; ++s) {
     kurtosis[s] = 0;
     if (there(s)) {
-      auto members = members_at<T, kCapacity>(e.q.data, e.members, e.member_stride, offset(e.q, s));
+      auto members = members_at<T, kCapacity>(e.q.data, e.members, e.q.stride[0], offset(e.q.stride + 1, s));
       kurtosis[s] = members.moments(e.members).kurtosis;
     }
     result.available[s] = available[s];
@@ -141,12 +138,6 @@ __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
     }
   }
 }
-
-struct Drawn {
-  int64_t* action;
-  float* probability;
-  bool* open;
-};
 
 // As in sampling, one draw a row.
 template <class T, int kCapacity>
@@ -197,93 +188,49 @@ void with_members(int n, const Function& f) {
   with_capacity<5, 10, 16, 32, kMaxMembers>(n, f);
 }
 
-std::tuple<Tensor, Tensor, Tensor> ensemble_moments(const Tensor& q) {
-  const CurrentStream current(q);
-  const ValuesArguments a = values_arguments(q);
-  const ScalarType type = wide(q.scalar_type());
-  Tensor mean = empty(a.shape, type, q), variance = empty(a.shape, type, q), kurtosis = empty(a.shape, type, q);
-  dispatch_floating(q.scalar_type(), [&](auto element) {
-    using F = Wide<decltype(element)>;
-    const Outputs<F> out{static_cast<F*>(mean.mutable_data_ptr()), static_cast<F*>(variance.mutable_data_ptr()),
-                         static_cast<F*>(kurtosis.mutable_data_ptr())};
-    with_members(a.values.members, [&](auto capacity) {
-      launch("moments", moments<decltype(element), capacity()>, blocks_for(a.values.count, kBlock), kBlock,
-             current.stream, a.values, out);
-    });
-  });
-  return {mean, variance, kurtosis};
-}
+struct Cuda {
+  CurrentStream current;
+  explicit Cuda(const Tensor& like) : current(like) {}
 
-Tensor ensemble_moments_backward(const Tensor& q, const OptionalTensor& mean_grad, const OptionalTensor& variance_grad,
-                                 const OptionalTensor& kurtosis_grad) {
-  const CurrentStream current(q);
-  const BackwardArguments a = backward_arguments(q, mean_grad, variance_grad, kurtosis_grad);
-  const Values& values = a.forward.values;
-  dispatch_floating(q.scalar_type(), [&](auto element) {
-    using T = decltype(element);
-    with_members(values.members, [&](auto capacity) {
-      launch("moments_backward", moments_backward<T, capacity()>, blocks_for(values.count, kBlock), kBlock,
-             current.stream, values, a.upstreams, static_cast<T*>(a.output.mutable_data_ptr()));
-    });
-  });
-  return a.output;
-}
+  template <class T>
+  void moments(const View<2>& values, const MomentsResults& out) const {
+    with_members(members_of(values),
+                 [&](auto capacity) { run("moments", ensemble::moments<T, capacity()>, values.size[1], values, out); });
+  }
 
-Tensor uncertainty_weight(const Tensor& q, double scale) {
-  const CurrentStream current(q);
-  const ValuesArguments a = values_arguments(q);
-  Tensor output = empty(a.shape, wide(q.scalar_type()), q);
-  dispatch_floating(q.scalar_type(), [&](auto element) {
-    using F = Wide<decltype(element)>;
-    with_members(a.values.members, [&](auto capacity) {
-      launch("weights", weights<decltype(element), capacity()>, blocks_for(a.values.count, kBlock), kBlock,
-             current.stream, a.values, static_cast<F>(scale), static_cast<F*>(output.mutable_data_ptr()));
+  template <class T>
+  void moments_backward(const View<2>& values, const Upstreams& grads, T* out) const {
+    with_members(members_of(values), [&](auto capacity) {
+      run("moments_backward", ensemble::moments_backward<T, capacity()>, values.size[1], values, grads, out);
     });
-  });
-  return output;
-}
+  }
 
-Tensor explore_logits(const Tensor& logits, const Tensor& q, const OptionalTensor& avail, double bonus) {
-  const CurrentStream current(logits);
-  const ExploreArguments a = explore_arguments(logits, q, avail, bonus);
-  const Exploration& e = a.exploration;
-  Tensor output = empty(a.shape, a.output, logits);
-  dispatch_floating(a.input, [&](auto element) {
-    using T = decltype(element);
-    with_members(e.members, [&](auto capacity) {
-      launch("explore_rows", explore_rows<T, capacity()>, blocks_for(e.rows * kWarp, kBlock), kBlock, current.stream, e,
-             static_cast<Wide<T>*>(output.mutable_data_ptr()));
+  template <class T>
+  void weights(const View<2>& values, Wide<T> scale, Wide<T>* out) const {
+    with_members(members_of(values), [&](auto capacity) {
+      run("weights", ensemble::weights<T, capacity()>, values.size[1], values, scale, out);
     });
-  });
-  return output;
-}
+  }
 
-std::tuple<Tensor, Tensor, Tensor> explore_actions(const Tensor& logits, const Tensor& q, const OptionalTensor& avail,
-                                                   const Tensor& seed, double bonus, double floor,
-                                                   const OptionalTensor& floor_tensor) {
-  const CurrentStream current(logits);
-  const ExploreArguments a = explore_arguments(logits, q, avail, seed, bonus, floor, floor_tensor);
-  const Exploration& e = a.exploration;
-  Tensor action = empty(a.shape, ScalarType::Long, logits), probability = empty(a.shape, ScalarType::Float, logits),
-         open = empty(a.shape, ScalarType::Bool, logits);
-  const Drawn out{static_cast<int64_t*>(action.mutable_data_ptr()), static_cast<float*>(probability.mutable_data_ptr()),
-                  static_cast<bool*>(open.mutable_data_ptr())};
-  dispatch_floating(a.input, [&](auto element) {
-    using T = decltype(element);
-    with_members(e.members, [&](auto capacity) {
-      launch("draw_rows", draw_rows<T, capacity()>, blocks_for(e.rows * kWarp, kBlock), kBlock, current.stream, e, out);
-    });
-  });
-  return {action, probability, open};
-}
+  template <class T>
+  void explore(const Exploration& e, Wide<T>* out) const {
+    with_members(e.members,
+                 [&](auto capacity) { run("explore_rows", explore_rows<T, capacity()>, e.rows * kWarp, e, out); });
+  }
+
+  template <class T>
+  void draw(const Exploration& e, const Drawn& out) const {
+    with_members(e.members, [&](auto capacity) { run("draw_rows", draw_rows<T, capacity()>, e.rows * kWarp, e, out); });
+  }
+
+ private:
+  template <class Kernel, class... Rest>
+  void run(const char* name, Kernel* kernel, int64_t threads, const Rest&... rest) const {
+    launch(name, kernel, blocks_for(threads, kBlock), kBlock, current.stream, rest...);
+  }
+};
 
 }  // namespace
 }  // namespace emix::ensemble
 
-STABLE_TORCH_LIBRARY_IMPL(emix, EMIX_CUDA_KEY, m) {
-  m.impl("ensemble_moments", TORCH_BOX(&emix::ensemble::ensemble_moments));
-  m.impl("ensemble_moments_backward", TORCH_BOX(&emix::ensemble::ensemble_moments_backward));
-  m.impl("uncertainty_weight", TORCH_BOX(&emix::ensemble::uncertainty_weight));
-  m.impl("explore_logits", TORCH_BOX(&emix::ensemble::explore_logits));
-  m.impl("explore_actions", TORCH_BOX(&emix::ensemble::explore_actions));
-}
+STABLE_TORCH_LIBRARY_IMPL(emix, EMIX_CUDA_KEY, m) { emix::ensemble::register_ops<emix::ensemble::Cuda>(m); }

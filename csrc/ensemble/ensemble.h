@@ -1,20 +1,20 @@
 // What the N members of an ensemble say of one value, and what an actor makes of it (Ensemble-MIX 5.1 and 5.2):
 //
-//   mean = sum x_j / N,  d_j = x_j - mean,  variance = sum d_j^2 / N,  kurtosis = sum z_j^4 / N,  z_j = d_j /
-//   sqrt(variance) weight = 0.5 + sigmoid(-scale kurtosis) logit' = logit + bonus kurtosis     where the mean of
-//   kurtosis - 3 over the available actions is above 0: the gate
+//   mean = sum x_j / N,  d_j = x_j - mean,  variance = sum d_j^2 / N
+//   kurtosis = sum z_j^4 / N,  z_j = d_j / sqrt(variance)
+//   weight = 0.5 + sigmoid(-scale kurtosis)
+//   logit' = logit + bonus kurtosis     where the mean of kurtosis - 3 over the available actions is above 0: the gate
 //
 // Deviations are taken from the first member before the mean is known, which keeps them exact where members are close.
 // What could be fused into a product and sum stands as one, so that CPU and GPU explore alike.
 #pragma once
 #include <cmath>
-#include <cstdint>
 #include <type_traits>
 
 #include "device.h"
 #include "elementary.h"
 #include "sampling/sampling.h"
-#include "strided.h"
+#include "view.h"
 
 namespace emix::ensemble {
 
@@ -30,8 +30,8 @@ struct Moments {
 };
 
 // dL/dx_j as a function of d_j, from the gradients that arrive at the three moments:
-//   dmean/dx_j = 1/N,  dvariance/dx_j = 2 d_j / N,  dkurtosis/dx_j = 4 (z_j^3 - skew - kurtosis z_j) / (N
-//   sqrt(variance))
+//   dmean/dx_j = 1/N,  dvariance/dx_j = 2 d_j / N
+//   dkurtosis/dx_j = 4 (z_j^3 - skew - kurtosis z_j) / (N sqrt(variance)),  skew = sum z_j^3 / N
 template <class F>
 struct Slope {
   F offset, linear, cubic, inverse_deviation, kurtosis;
@@ -130,41 +130,46 @@ EMIX_HD F explored(F logit, F kurtosis, F bonus, bool available, bool open) {
 // The probability of an action of weight w; a row without any weight has but its draw, action 0.
 EMIX_HD float probability(float w, float total) { return total > 0 ? w / total : 1.0f; }
 
-// The members' values at `count` places.
-struct Values {
-  const void* data = nullptr;
-  int members = 0;
-  int64_t count = 0, stride = 0, member_stride = 0;
-};
+// Of values [N, places].
+EMIX_HD int members_of(const View<2>& values) { return static_cast<int>(values.size[0]); }
 
-// A gradient that arrives at one of the moments; absent where nobody asked for it.
-struct Upstream {
-  const void* data = nullptr;
-  int64_t stride = 0;
-
-  template <class F>
-  EMIX_HD F at(int64_t i) const {
-    return data ? static_cast<const F*>(data)[i * stride] : F(0);
-  }
-};
-
+// The gradients that arrive at the moments [places]; not given where nobody asked for one.
 struct Upstreams {
-  Upstream mean, variance, kurtosis;
+  View<1> mean, variance, kurtosis;
 
   template <class F>
   EMIX_HD Moments<F> at(int64_t i) const {
-    return {mean.at<F>(i), variance.at<F>(i), kurtosis.at<F>(i)};
+    return {of<F>(mean, i), of<F>(variance, i), of<F>(kurtosis, i)};
   }
+
+ private:
+  template <class F>
+  static EMIX_HD F of(const View<1>& grad, int64_t i) {
+    return grad.given() ? *grad.at<F>(i) : F(0);
+  }
+};
+
+// Results, contiguous, in the wide type.
+struct MomentsResults {
+  void *mean = nullptr, *variance = nullptr, *kurtosis = nullptr;  // [places]
 };
 
 // Rows of actions.
 struct Exploration {
-  Strided q, logits, avail;  // avail.data nullptr: every action is available
-  int64_t member_stride = 0, rows = 0;
+  View<3> q;              // [N, rows, A]
+  View<2> logits, avail;  // [rows, A]; avail not given: every action is available
+  int64_t rows = 0;
   int members = 0, actions = 0;
   double bonus = 0;
   const int64_t* seed = nullptr;  // this and the floor for drawn actions alone
   policy::FloorSource floor;
+};
+
+// Actions drawn, [rows].
+struct Drawn {
+  int64_t* action;
+  float* probability;
+  bool* open;
 };
 
 }  // namespace emix::ensemble

@@ -15,13 +15,13 @@ struct Gathered {
   int64_t offset[kMaxMembers] = {};  // of the members; what lies past the last one is the first once more
   T copy[kMaxMembers * kTile];
 
-  EMIX_HD Gathered(const Values& values, int64_t first, int count) {
-    data = static_cast<const T*>(values.data) + first * values.stride;
-    const bool in_place = values.stride == 1;
-    for (int j = 0; j < values.members; ++j) {
-      offset[j] = j * (in_place ? values.member_stride : kTile);
+  EMIX_HD Gathered(const View<2>& values, int64_t first, int count) {
+    data = values.at<T>(0, first);
+    const bool in_place = values.stride[1] == 1;
+    for (int j = 0; j < members_of(values); ++j) {
+      offset[j] = j * (in_place ? values.stride[0] : kTile);
       for (int k = 0; k < count && !in_place; ++k)
-        copy[offset[j] + k] = data[j * values.member_stride + k * values.stride];
+        copy[offset[j] + k] = data[j * values.stride[0] + k * values.stride[1]];
     }
     if (!in_place) data = copy;
   }
@@ -39,9 +39,9 @@ EMIX_HD void with_members(int n, const Function& f) {
 }
 
 template <class T, class F>
-EMIX_HD void take_moments(const Values& values, int64_t first, int count, F* __restrict mean, F* __restrict variance,
+EMIX_HD void take_moments(const View<2>& values, int64_t first, int count, F* __restrict mean, F* __restrict variance,
                           F* __restrict kurtosis) {
-  const int n = values.members;
+  const int n = members_of(values);
   const Gathered<T> q(values, first, count);
   with_members(n, [&](auto capacity) EMIX_INLINE {
 #pragma GCC ivdep  // results are fresh memory
@@ -61,19 +61,19 @@ struct Slopes {
 };
 
 template <class F>
-EMIX_HD void load_upstream(const Upstream& grad, int64_t first, int count, F* out) {
-  const F* data = static_cast<const F*>(grad.data) + first * grad.stride;
-  if (!grad.data)
+EMIX_HD void load_upstream(const View<1>& grad, int64_t first, int count, F* out) {
+  const F* data = grad.at<F>(first);
+  if (!grad.given())
     for (int k = 0; k < count; ++k) out[k] = 0;
-  else if (grad.stride == 1)
+  else if (grad.stride[0] == 1)
     for (int k = 0; k < count; ++k) out[k] = data[k];
   else
-    for (int k = 0; k < count; ++k) out[k] = data[k * grad.stride];
+    for (int k = 0; k < count; ++k) out[k] = data[k * grad.stride[0]];
 }
 
 template <class T, class F>
-EMIX_HD void take_gradients(const Values& values, const Upstreams& grads, T* out, int64_t first, int count) {
-  const int n = values.members;
+EMIX_HD void take_gradients(const View<2>& values, const Upstreams& grads, T* out, int64_t first, int count) {
+  const int n = members_of(values);
   const Gathered<T> q(values, first, count);
   const auto value = [&](int j, int k) EMIX_INLINE { return static_cast<F>(q.data[q.offset[j] + k]); };
   Slopes<F> s;
@@ -91,7 +91,7 @@ EMIX_HD void take_gradients(const Values& values, const Upstreams& grads, T* out
   });
   const F each = F(1) / static_cast<F>(n);
   for (int j = 0; j < n; ++j) {
-    T* target = out + j * values.count + first;
+    T* target = out + j * values.size[1] + first;
 #pragma GCC ivdep  // results are fresh memory
     for (int k = 0; k < count; ++k) {
       const Slope<F> slope{s.offset[k], s.linear[k], s.cubic[k], s.inverse_deviation[k], s.kurtosis[k]};

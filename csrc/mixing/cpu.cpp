@@ -79,7 +79,7 @@ struct Actions {
   EMIX_HD Actions(const Expected& p, int64_t row)
       : pi_row(p.pi.row<T>(row)),
         q_row(p.q.row<T>(row)),
-        uncertainty_row(p.uncertainty.data ? p.uncertainty.row<T>(row) : nullptr) {}
+        uncertainty_row(p.uncertainty.given() ? p.uncertainty.row<T>(row) : nullptr) {}
 
   EMIX_HD F pi(int64_t k) const { return static_cast<F>(pi_row[k]); }
   EMIX_HD F q(int64_t k) const { return static_cast<F>(q_row[k]); }

@@ -22,12 +22,12 @@ __device__ __forceinline__ F group_sum(F value, int width) {
 
 template <class T>
 __device__ __forceinline__ Wide<T> bias_at(const RowView& bias, int64_t row) {
-  return bias.data ? static_cast<Wide<T>>(*bias.row<T>(row)) : Wide<T>(0);
+  return bias.given() ? static_cast<Wide<T>>(*bias.row<T>(row)) : Wide<T>(0);
 }
 
 template <class F>
 __device__ __forceinline__ F grad_at(const RowView& grad, int64_t row) {
-  return grad.data ? *grad.row<F>(row) : F(1);
+  return grad.given() ? *grad.row<F>(row) : F(1);
 }
 
 // Row `row` of a contiguous output; nullptr where it is not wanted.
@@ -131,7 +131,7 @@ struct Action {
                                     int64_t at)
       : pi(static_cast<F>(pi_row[at])),
         q(static_cast<F>(q_row[at])),
-        uncertainty(p.uncertainty.data ? static_cast<F>(uncertainty_row[at]) : F(1)) {}
+        uncertainty(p.uncertainty.given() ? static_cast<F>(uncertainty_row[at]) : F(1)) {}
   __device__ __forceinline__ F value() const { return uncertainty * q; }
 };
 

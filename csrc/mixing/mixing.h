@@ -1,36 +1,14 @@
 // Mixers: from the agents' values to the value of their joint action.
 //
-//   linear     Q_tot = sum_i m_i Q_i + b,  m_i = u_i / (sum_j u_j + 1e-10)                       u >= 0
-//   expected   E_pi Q_tot = sum_i m_i sum_a pi_i(a) w_i(a) Q_i(a) + b                            exact, as Q_tot is
-//   linear monotonic  Q_tot = sum_e ELU(h_e) |w2_e| + v,  h_e = sum_i Q_i |W1_ie| + b1_e                rises with
-//   every Q_i
+//   linear     Q_tot = sum_i m_i Q_i + b,  m_i = u_i / (sum_j u_j + 1e-10)             u >= 0
+//   expected   E_pi Q_tot = sum_i m_i sum_a pi_i(a) w_i(a) Q_i(a) + b                  exact, as Q_tot is linear
+//   monotonic  Q_tot = sum_e ELU(h_e) |w2_e| + v,  h_e = sum_i Q_i |W1_ie| + b1_e      rises with every Q_i
 #pragma once
 #include "device.h"
-#include "divider.h"
 #include "elementary.h"
+#include "view.h"
 
 namespace emix::mixing {
-
-// Where the rows of one tensor lie, in elements; within a row the elements are contiguous. The leading axes need two
-// strides where time was sliced: [B, T + 1, ...][:, :-1].
-struct RowView {
-  const void *data = nullptr;  // nullptr: not given
-  int64_t stride = 0;          // from a row to the next
-  bool grouped = false;
-  Divider<int64_t> group;    // so many rows lie `stride` apart, where grouped; else all of them
-  int64_t group_stride = 0;  // from a group to the next
-
-  EMIX_HD int64_t offset(int64_t r) const {
-    if (!grouped) return r * stride;
-    const int64_t in_group = group.divide(r);
-    return r * group_stride + in_group * stride;
-  }
-
-  template <class T>
-  EMIX_HD const T *row(int64_t r) const {
-    return static_cast<const T *>(data) + offset(r);
-  }
-};
 
 struct Linear {
   int64_t rows = 0, agents = 0;

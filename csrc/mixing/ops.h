@@ -1,4 +1,5 @@
-// The ops, for either device: from the inputs to a problem, from the problem to a result. `Device` runs the loops.
+// The ops: schemas, then each for either device, from the inputs to a problem and from there to a result. `Device` runs
+// the loops.
 #pragma once
 #include <tuple>
 
@@ -6,35 +7,49 @@
 
 namespace emix::mixing {
 
-template <class Device, class Call>
-Tensor forward_of(const Device& device, const Call& call) {
-  Tensor output = call.arguments.fresh(true, {}, call.arguments.output);
-  dispatch_floating(call.arguments.input, [&](auto type) {
+// m_i = weight_i / (sum weight + 1e-10); sum_i m_i q_i + bias, sum_i m_i sum_a pi uncertainty q + bias, and QMIX's
+// ELU(q |w1| + b1) |w2| + v with its derivative by q. Gradients that are not wanted have no elements.
+inline void define_ops(Library& m) {
+  m.def("linear_mix(Tensor q, Tensor weight, Tensor? bias=None) -> Tensor");
+  m.def("linear_mix_backward(Tensor grad, Tensor q, Tensor weight) -> (Tensor, Tensor)");
+  m.def(
+      "expected_linear_mix(Tensor q, Tensor pi, Tensor weight, Tensor? bias=None, Tensor? uncertainty=None) -> Tensor");
+  m.def(
+      "expected_linear_mix_backward(Tensor grad, Tensor q, Tensor pi, Tensor weight, Tensor? uncertainty, bool "
+      "q_wanted, bool pi_wanted, bool weight_wanted, bool uncertainty_wanted) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("monotonic_mix(Tensor q, Tensor w1, Tensor b1, Tensor w2, Tensor v) -> Tensor");
+  m.def(
+      "monotonic_mix_backward(Tensor grad, Tensor q, Tensor w1, Tensor b1, Tensor w2, bool weights_wanted) -> (Tensor, "
+      "Tensor, Tensor, Tensor)");
+  m.def("monotonic_mix_grad(Tensor q, Tensor w1, Tensor b1, Tensor w2) -> Tensor");
+}
+
+template <class Device, class MixerCall>
+Tensor forward_of(const Device& device, const MixerCall& call) {
+  const Arguments& arguments = call.arguments;
+  const Tensor output = empty(call.shape({}), arguments.wide, arguments.first());
+  dispatch_floating(arguments.type, [&](auto type) {
     using T = decltype(type);
     device.template run_forward<T>(call.problem, static_cast<Wide<T>*>(output.mutable_data_ptr()));
   });
   return output;
 }
 
-template <class Device, class Call, class Gradients>
-void backward_of(const Device& device, const Call& call, const Gradients& gradients) {
-  dispatch_floating(call.arguments.input,
+template <class Device, class MixerCall, class Gradients>
+void backward_of(const Device& device, const MixerCall& call, const Gradients& gradients) {
+  dispatch_floating(call.arguments.type,
                     [&](auto type) { device.template run_backward<decltype(type)>(call.problem, gradients); });
 }
 
-// A fresh gradient of an input, and where the kernel writes it; nothing where it is not wanted. Sums over the other
-// axes are written in the result's type, for a kernel adds to them; the rest in the type of the inputs.
-inline Tensor gradient_of(const Arguments& arguments, bool wanted, std::initializer_list<int64_t> inner, void*& data) {
-  Tensor gradient = arguments.fresh(wanted, inner, arguments.input);
-  data = wanted ? gradient.mutable_data_ptr() : nullptr;
-  return gradient;
+// A fresh gradient of an input, and where the kernel writes it. Sums over the other axes are written in the result's
+// type, for a kernel adds to them; the rest in the type of the inputs.
+inline Tensor gradient_of(const Call& call, std::initializer_list<int64_t> inner, void*& data, bool wanted = true) {
+  return call.arguments.fresh(call.shape(inner), call.arguments.type, data, wanted);
 }
 
-inline Tensor summed_gradient_of(const Arguments& arguments, bool wanted, std::initializer_list<int64_t> inner,
-                                 void*& data) {
-  Tensor gradient = arguments.fresh(wanted, inner, arguments.output);
-  data = wanted ? gradient.mutable_data_ptr() : nullptr;
-  return gradient;
+inline Tensor summed_gradient_of(const Call& call, std::initializer_list<int64_t> inner, void*& data,
+                                 bool wanted = true) {
+  return call.arguments.fresh(call.shape(inner), call.arguments.wide, data, wanted);
 }
 
 template <class Device>
@@ -48,9 +63,8 @@ std::tuple<Tensor, Tensor> linear_mix_backward(const Tensor& grad, const Tensor&
   LinearCall call(q, weight, {});
   const int64_t n = call.problem.agents;
   LinearGradients g;
-  call.arguments.read_gradient(grad, g.grad);
-  const Tensor q_grad = summed_gradient_of(call.arguments, true, {n}, g.q);
-  const Tensor weight_grad = summed_gradient_of(call.arguments, true, {n}, g.weight);
+  g.grad = call.upstream(grad);
+  const Tensor q_grad = summed_gradient_of(call, {n}, g.q), weight_grad = summed_gradient_of(call, {n}, g.weight);
   backward_of(Device(q), call, g);
   return {q_grad, weight_grad};
 }
@@ -71,11 +85,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> expected_linear_mix_backward(const Te
   ExpectedCall call(q, pi, weight, {}, uncertainty);
   const int64_t n = call.problem.agents, A = call.problem.actions;
   ExpectedGradients g;
-  call.arguments.read_gradient(grad, g.grad);
-  const Tensor q_grad = gradient_of(call.arguments, q_wanted, {n, A}, g.q);
-  const Tensor pi_grad = gradient_of(call.arguments, pi_wanted, {n, A}, g.pi);
-  const Tensor weight_grad = summed_gradient_of(call.arguments, weight_wanted, {n}, g.weight);
-  const Tensor uncertainty_grad = gradient_of(call.arguments, uncertainty_wanted, {n, A}, g.uncertainty);
+  g.grad = call.upstream(grad);
+  const Tensor q_grad = gradient_of(call, {n, A}, g.q, q_wanted), pi_grad = gradient_of(call, {n, A}, g.pi, pi_wanted);
+  const Tensor weight_grad = summed_gradient_of(call, {n}, g.weight, weight_wanted);
+  const Tensor uncertainty_grad = gradient_of(call, {n, A}, g.uncertainty, uncertainty_wanted);
   backward_of(Device(q), call, g);
   return {q_grad, pi_grad, weight_grad, uncertainty_grad};
 }
@@ -93,11 +106,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> monotonic_mix_backward(const Tensor& 
   MonotonicCall call(q, w1, b1, w2, {});
   const int64_t n = call.problem.agents, E = call.problem.embed;
   MonotonicGradients g;
-  call.arguments.read_gradient(grad, g.grad);
-  const Tensor q_grad = summed_gradient_of(call.arguments, true, {n}, g.q);
-  const Tensor w1_grad = gradient_of(call.arguments, weights_wanted, {n, E}, g.w1);
-  const Tensor b1_grad = gradient_of(call.arguments, weights_wanted, {E}, g.b1);
-  const Tensor w2_grad = gradient_of(call.arguments, weights_wanted, {E}, g.w2);
+  g.grad = call.upstream(grad);
+  const Tensor q_grad = summed_gradient_of(call, {n}, g.q);
+  const Tensor w1_grad = gradient_of(call, {n, E}, g.w1, weights_wanted);
+  const Tensor b1_grad = gradient_of(call, {E}, g.b1, weights_wanted);
+  const Tensor w2_grad = gradient_of(call, {E}, g.w2, weights_wanted);
   backward_of(Device(q), call, g);
   return {q_grad, w1_grad, b1_grad, w2_grad};
 }
@@ -107,12 +120,12 @@ template <class Device>
 Tensor monotonic_mix_grad(const Tensor& q, const Tensor& w1, const Tensor& b1, const Tensor& w2) {
   const MonotonicCall call(q, w1, b1, w2, {});
   MonotonicGradients g;
-  const Tensor q_grad = summed_gradient_of(call.arguments, true, {call.problem.agents}, g.q);
+  const Tensor q_grad = summed_gradient_of(call, {call.problem.agents}, g.q);
   backward_of(Device(q), call, g);
   return q_grad;
 }
 
-template <class Device, class Library>
+template <class Device>
 void register_ops(Library& m) {
   m.impl("linear_mix", TORCH_BOX(&linear_mix<Device>));
   m.impl("linear_mix_backward", TORCH_BOX(&linear_mix_backward<Device>));

@@ -6,12 +6,12 @@ namespace emix::mixing {
 
 template <class T, class F>
 EMIX_HD F bias_at(const RowView& bias, int64_t row) {
-  return bias.data ? static_cast<F>(*bias.row<T>(row)) : F(0);
+  return bias.given() ? static_cast<F>(*bias.row<T>(row)) : F(0);
 }
 
 template <class F>
 EMIX_HD F grad_at(const RowView& grad, int64_t row) {
-  return grad.data ? *grad.row<F>(row) : F(1);
+  return grad.given() ? *grad.row<F>(row) : F(1);
 }
 
 // Row `row` of a contiguous output; nullptr where it is not wanted.

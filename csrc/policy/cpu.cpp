@@ -4,7 +4,7 @@
 
 #include "instruction_sets.h"
 #include "lanes.h"
-#include "policy/arguments.h"
+#include "policy/ops.h"
 
 namespace emix::policy {
 namespace {
@@ -73,15 +73,13 @@ EMIX_HD void logits_gradient(const Floor<F>& floor, int actions, const Tile<F>& 
 }
 
 template <class F>
-EMIX_HD void load_row_values(const Strided& view, int64_t first, int rows, F* values) {
-  for (int row = 0; row < kLanes; ++row)
-    values[row] = view.data && row < rows ? static_cast<const F*>(view.data)[(first + row) * view.row] : F(0);
+EMIX_HD void load_row_values(const View<1>& view, int64_t first, int rows, F* values) {
+  for (int row = 0; row < kLanes; ++row) values[row] = view.given() && row < rows ? *view.at<F>(first + row) : F(0);
 }
 
 template <class F>
 EMIX_HD void load_actions(const Problem& p, int64_t first, int rows, F* action) {
-  for (int row = 0; row < kLanes; ++row)
-    action[row] = row < rows ? static_cast<F>(action_at(p.action, first + row)) : F(0);
+  for (int row = 0; row < kLanes; ++row) action[row] = row < rows ? static_cast<F>(action_at(p, first + row)) : F(0);
 }
 
 template <class T, class F>
@@ -112,7 +110,7 @@ EMIX_HD void policy_backward_rows(const Problem& p, const Floor<F>& floor, T* ou
 }
 
 template <class T, class F>
-EMIX_HD void terms_rows(const Problem& p, const Floor<F>& floor, const Terms<F>& out, int64_t begin, int64_t end) {
+EMIX_HD void terms_rows(const Problem& p, const Floor<F>& floor, const Terms& out, int64_t begin, int64_t end) {
   Tile<F> tile;
   alignas(64) Plane<F> minus_log, value;
   alignas(64) F action[kLanes], log_prob[kLanes], entropy[kLanes], expectation[kLanes];
@@ -132,20 +130,20 @@ EMIX_HD void terms_rows(const Problem& p, const Floor<F>& floor, const Terms<F>&
         log_prob[row] = action[row] == F(a) ? taken : log_prob[row];
         entropy[row] += expected(tile.w[a][row] * tile.scale[row], minus_log[a][row]);
       }
-    if (p.value.data) {
+    if (p.value.given()) {
       load_values<T>(p.value, first, rows, p.actions, value);
       for (int a = 0; a < p.actions; ++a)
         for (int row = 0; row < kLanes; ++row)
           expectation[row] += expected(tile.w[a][row] * tile.scale[row], value[a][row]);
-      std::copy_n(expectation, rows, out.expected_value + first);
+      std::copy_n(expectation, rows, static_cast<F*>(out.expected_value) + first);
     }
-    std::copy_n(log_prob, rows, out.log_prob + first);
-    std::copy_n(entropy, rows, out.entropy + first);
+    std::copy_n(log_prob, rows, static_cast<F*>(out.log_prob) + first);
+    std::copy_n(entropy, rows, static_cast<F*>(out.entropy) + first);
   }
 }
 
 template <class T, class F>
-EMIX_HD void terms_backward_rows(const Problem& p, const Floor<F>& floor, const TermsGradients<T>& out, int64_t begin,
+EMIX_HD void terms_backward_rows(const Problem& p, const Floor<F>& floor, const TermsGradients& out, int64_t begin,
                                  int64_t end) {
   Tile<F> tile;
   alignas(64) Plane<F> minus_log, h, value;
@@ -164,7 +162,7 @@ EMIX_HD void terms_backward_rows(const Problem& p, const Floor<F>& floor, const 
         const F moved = (can & (action[row] == F(a))) ? log_prob_grad[row] : F(0);
         h[a][row] = moved + expected(tile.w[a][row] * tile.scale[row], entropy_grad[row] * minus_log[a][row]);
       }
-    if (p.value.data) {
+    if (p.value.given()) {
       load_values<T>(p.value, first, rows, p.actions, value);
       for (int a = 0; a < p.actions; ++a)
         for (int row = 0; row < kLanes; ++row) {
@@ -172,10 +170,10 @@ EMIX_HD void terms_backward_rows(const Problem& p, const Floor<F>& floor, const 
           h[a][row] += expected(pi, value_grad[row] * value[a][row]);
           value[a][row] = pi * value_grad[row];
         }
-      if (out.value) store_values(out.value, first, rows, p.actions, value);
+      if (out.value) store_values(static_cast<T*>(out.value), first, rows, p.actions, value);
     }
     logits_gradient(floor, p.actions, tile, h);
-    store_values(out.logits, first, rows, p.actions, h);
+    store_values(static_cast<T*>(out.logits), first, rows, p.actions, h);
   }
 }
 
@@ -192,73 +190,41 @@ EMIX_HD void terms_backward_rows(const Problem& p, const Floor<F>& floor, const 
 #define EMIX_POLICY_CLONES(SETS, T)                                     \
   EMIX_POLICY_CLONE(SETS, T, policy, policy_rows, Wide<T>*)             \
   EMIX_POLICY_CLONE(SETS, T, policy_backward, policy_backward_rows, T*) \
-  EMIX_POLICY_CLONE(SETS, T, terms, terms_rows, const Terms<Wide<T>>&)  \
-  EMIX_POLICY_CLONE(SETS, T, terms_backward, terms_backward_rows, const TermsGradients<T>&)
+  EMIX_POLICY_CLONE(SETS, T, terms, terms_rows, const Terms&)           \
+  EMIX_POLICY_CLONE(SETS, T, terms_backward, terms_backward_rows, const TermsGradients&)
 EMIX_POLICY_CLONES(EMIX_INSTRUCTION_SETS, float)
 EMIX_POLICY_CLONES(EMIX_BASELINE, double)
 EMIX_POLICY_CLONES(EMIX_BASELINE, Half)
 EMIX_POLICY_CLONES(EMIX_BASELINE, BFloat16)
 
-// f(element, begin, end) over the rows, on several threads where that pays.
-template <class F>
-void for_rows(const Arguments& a, const F& f) {
-  const int64_t grain = std::max<int64_t>(kLanes, kGrain / a.problem.actions / kLanes * kLanes);
-  dispatch_floating(a.input, [&](auto element) {
-    run_rows(a.problem.rows, grain, [&](int64_t begin, int64_t end) { f(element, begin, end); });
-  });
-}
+struct Cpu {
+  explicit Cpu(const Tensor&) {}
 
-Tensor masked_policy(const Tensor& logits, const OptionalTensor& avail, double floor,
-                     const OptionalTensor& floor_tensor) {
-  const Arguments a = policy_arguments(logits, avail, floor, floor_tensor);
-  Tensor result = empty(a.shape, a.output, logits);
-  for_rows(a, [&](auto element, int64_t begin, int64_t end) {
-    policy(element, a.problem, pointer<Wide<decltype(element)>>(result), begin, end);
-  });
-  return result;
-}
+  template <class T>
+  void policy(const Problem& p, void* out) const {
+    for_rows(p, [&](int64_t begin, int64_t end) { policy::policy(T(), p, static_cast<Wide<T>*>(out), begin, end); });
+  }
+  template <class T>
+  void policy_backward(const Problem& p, void* out) const {
+    for_rows(p, [&](int64_t begin, int64_t end) { policy::policy_backward(T(), p, static_cast<T*>(out), begin, end); });
+  }
+  template <class T>
+  void terms(const Problem& p, const Terms& out) const {
+    for_rows(p, [&](int64_t begin, int64_t end) { policy::terms(T(), p, out, begin, end); });
+  }
+  template <class T>
+  void terms_backward(const Problem& p, const TermsGradients& out) const {
+    for_rows(p, [&](int64_t begin, int64_t end) { policy::terms_backward(T(), p, out, begin, end); });
+  }
 
-Tensor masked_policy_backward(const Tensor& grad, const Tensor& logits, const OptionalTensor& avail, double floor,
-                              const OptionalTensor& floor_tensor) {
-  const Arguments a = policy_backward_arguments(grad, logits, avail, floor, floor_tensor);
-  Tensor result = empty(a.shape, a.input, logits);
-  for_rows(a, [&](auto element, int64_t begin, int64_t end) {
-    policy_backward(element, a.problem, pointer<decltype(element)>(result), begin, end);
-  });
-  return result;
-}
-
-std::tuple<Tensor, Tensor, Tensor> policy_terms(const Tensor& logits, const Tensor& action, const OptionalTensor& avail,
-                                                const OptionalTensor& value, double floor,
-                                                const OptionalTensor& floor_tensor) {
-  const Arguments a = terms_arguments(logits, action, avail, value, floor, floor_tensor);
-  const TermsTensors results = empty_terms(a, logits);
-  for_rows(a, [&](auto element, int64_t begin, int64_t end) {
-    terms(element, a.problem, results.pointers<Wide<decltype(element)>>(), begin, end);
-  });
-  return results.tuple();
-}
-
-std::tuple<Tensor, Tensor> policy_terms_backward(const OptionalTensor& log_prob_grad,
-                                                 const OptionalTensor& entropy_grad, const OptionalTensor& value_grad,
-                                                 const Tensor& logits, const Tensor& action,
-                                                 const OptionalTensor& avail, const OptionalTensor& value, double floor,
-                                                 bool value_wanted, const OptionalTensor& floor_tensor) {
-  const Arguments a = terms_backward_arguments(log_prob_grad, entropy_grad, value_grad, logits, action, avail, value,
-                                               floor, floor_tensor);
-  const GradientTensors gradients = empty_gradients(a, value_wanted, logits);
-  for_rows(a, [&](auto element, int64_t begin, int64_t end) {
-    terms_backward(element, a.problem, gradients.pointers<decltype(element)>(), begin, end);
-  });
-  return gradients.tuple();
-}
+ private:
+  template <class F>
+  static void for_rows(const Problem& p, const F& f) {
+    run_rows(p.rows, std::max<int64_t>(kLanes, kGrain / p.actions / kLanes * kLanes), f);
+  }
+};
 
 }  // namespace
 }  // namespace emix::policy
 
-STABLE_TORCH_LIBRARY_IMPL(emix, CPU, m) {
-  m.impl("masked_policy", TORCH_BOX(&emix::policy::masked_policy));
-  m.impl("masked_policy_backward", TORCH_BOX(&emix::policy::masked_policy_backward));
-  m.impl("policy_terms", TORCH_BOX(&emix::policy::policy_terms));
-  m.impl("policy_terms_backward", TORCH_BOX(&emix::policy::policy_terms_backward));
-}
+STABLE_TORCH_LIBRARY_IMPL(emix, CPU, m) { emix::policy::register_ops<emix::policy::Cpu>(m); }

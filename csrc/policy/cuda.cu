@@ -3,7 +3,7 @@
 #include "cuda_stream.h"
 #include "group.h"
 #include "mask.h"
-#include "policy/arguments.h"
+#include "policy/ops.h"
 
 namespace emix::policy {
 namespace {
@@ -29,10 +29,11 @@ struct Place {
   __device__ __forceinline__ bool there(int slot) const { return row < p.rows && action(slot) < p.actions; }
 
   template <class Element>
-  __device__ __forceinline__ void load(const Strided& view, Element (&x)[kSlots]) const {
-    const Element* at = static_cast<const Element*>(view.data) + row * view.row + action(0) * view.action;
+  __device__ __forceinline__ void load(const View<2>& view, Element (&x)[kSlots]) const {
+    const Element* at = view.at<Element>(row, action(0));
 #pragma unroll
-    for (int i = 0; i < kSlots; ++i) x[i] = there(i) ? at[i * group.width() * view.action] : static_cast<Element>(0.0f);
+    for (int i = 0; i < kSlots; ++i)
+      x[i] = there(i) ? at[i * group.width() * view.stride[1]] : static_cast<Element>(0.0f);
   }
 
   template <class Element>
@@ -42,10 +43,10 @@ struct Place {
       if (there(i)) out[row * p.actions + action(i)] = static_cast<Element>(x[i]);
   }
 
-  __device__ __forceinline__ F row_value(const Strided& view) const {
-    return view.data && row < p.rows ? static_cast<const F*>(view.data)[row * view.row] : F(0);
+  __device__ __forceinline__ F row_value(const View<1>& view) const {
+    return view.given() && row < p.rows ? *view.at<F>(row) : F(0);
   }
-  __device__ __forceinline__ int64_t taken() const { return row < p.rows ? action_at(p.action, row) : 0; }
+  __device__ __forceinline__ int64_t taken() const { return row < p.rows ? action_at(p, row) : 0; }
 };
 
 // What every op reads. It is loaded before any of it is looked at, the narrow integers last: they are widened at once.
@@ -59,9 +60,9 @@ struct Inputs {
     const Problem& p = place.p;
     floor = p.floor.load();
     place.load(p.logits, logits);
-    const int64_t at = place.row * p.avail.row + place.action(0) * p.avail.action;
+    const int64_t at = place.row * p.avail.stride[0] + place.action(0) * p.avail.stride[1];
     available.load(
-        p.avail.data, p.avail.itemsize, [&](int i) { return at + i * place.group.width() * p.avail.action; },
+        p.avail.data, p.avail.itemsize, [&](int i) { return at + i * place.group.width() * p.avail.stride[1]; },
         [&](int i) { return place.there(i); });
   }
 };
@@ -149,11 +150,11 @@ __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
 
 template <class T, int kSlots>
 __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
-    terms_forward(const __grid_constant__ Problem p, Group group, const __grid_constant__ Terms<Wide<T>> out) {
+    terms_forward(const __grid_constant__ Problem p, Group group, const __grid_constant__ Terms out) {
   using F = Wide<T>;
   for_rows<T, kSlots>(p, group, [&](const Place<T, kSlots>& place) {
     T value[kSlots] = {};
-    if (p.value.data) place.load(p.value, value);
+    if (p.value.given()) place.load(p.value, value);
     const Inputs<T, kSlots> inputs(place);
     const int64_t action = place.taken();
     const Policy<T, kSlots> policy(place, inputs);
@@ -172,20 +173,20 @@ __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
     expectation = group.sum(expectation);
     if (group.lane() != 0 || place.row >= p.rows) return;
     const bool out_of_range = action < 0 || action >= p.actions;
-    out.log_prob[place.row] = out_of_range && policy.scale != 0 ? F(NAN) : log_prob;
-    out.entropy[place.row] = entropy;
-    if (p.value.data) out.expected_value[place.row] = expectation;
+    static_cast<F*>(out.log_prob)[place.row] = out_of_range && policy.scale != 0 ? F(NAN) : log_prob;
+    static_cast<F*>(out.entropy)[place.row] = entropy;
+    if (p.value.given()) static_cast<F*>(out.expected_value)[place.row] = expectation;
   });
 }
 
 template <class T, int kSlots>
 __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
-    terms_backward(const __grid_constant__ Problem p, Group group, const __grid_constant__ TermsGradients<T> out) {
+    terms_backward(const __grid_constant__ Problem p, Group group, const __grid_constant__ TermsGradients out) {
   using F = Wide<T>;
   for_rows<T, kSlots>(p, group, [&](const Place<T, kSlots>& place) {
     T value[kSlots] = {};
     F value_slope[kSlots], h[kSlots];
-    if (p.value.data) place.load(p.value, value);
+    if (p.value.given()) place.load(p.value, value);
     const F log_prob_grad = place.row_value(p.log_prob_grad), entropy_grad = place.row_value(p.entropy_grad),
             value_grad = place.row_value(p.value_grad);
     const Inputs<T, kSlots> inputs(place);
@@ -200,9 +201,9 @@ __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
       h[i] = moved + expected(pi, entropy_grad * minus_log) + expected(pi, value_grad * static_cast<F>(value[i]));
       value_slope[i] = pi * value_grad;
     }
-    if (out.value) place.store(value_slope, out.value);
+    if (out.value) place.store(value_slope, static_cast<T*>(out.value));
     policy.logits_gradient(place, h);
-    place.store(h, out.logits);
+    place.store(h, static_cast<T*>(out.logits));
   });
 }
 
@@ -218,79 +219,42 @@ void with_group(int actions, const F& f) {
     f(four, std::integral_constant<int, 4>());
 }
 
-// launch(kernel's element, slots, group, grid) for the arguments' dtype and number of actions
-template <class F>
-void dispatch(const Arguments& a, const F& launch_for) {
-  dispatch_floating(a.input, [&](auto element) {
-    with_group(a.problem.actions, [&](const Group& group, auto slots) {
-      launch_for(element, slots, group, blocks_for(a.problem.rows << group.shift, kBlock));
+struct Cuda {
+  CurrentStream current;
+  explicit Cuda(const Tensor& like) : current(like) {}
+
+  template <class T>
+  void policy(const Problem& p, void* out) const {
+    with_group(p.actions, [&](const Group& group, auto slots) {
+      run("policy_forward", policy_forward<T, slots()>, p, group, static_cast<Wide<T>*>(out));
     });
-  });
-}
+  }
+  template <class T>
+  void policy_backward(const Problem& p, void* out) const {
+    with_group(p.actions, [&](const Group& group, auto slots) {
+      run("policy_backward", policy::policy_backward<T, slots()>, p, group, static_cast<T*>(out));
+    });
+  }
+  template <class T>
+  void terms(const Problem& p, const Terms& out) const {
+    with_group(p.actions,
+               [&](const Group& group, auto slots) { run("terms_forward", terms_forward<T, slots()>, p, group, out); });
+  }
+  template <class T>
+  void terms_backward(const Problem& p, const TermsGradients& out) const {
+    with_group(p.actions, [&](const Group& group, auto slots) {
+      run("terms_backward", policy::terms_backward<T, slots()>, p, group, out);
+    });
+  }
 
-Tensor masked_policy(const Tensor& logits, const OptionalTensor& avail, double floor,
-                     const OptionalTensor& floor_tensor) {
-  const CurrentStream current(logits);
-  const Arguments a = policy_arguments(logits, avail, floor, floor_tensor);
-  Tensor result = empty(a.shape, a.output, logits);
-  dispatch(a, [&](auto element, auto slots, const Group& group, unsigned grid) {
-    using T = decltype(element);
-    launch("policy_forward", policy_forward<T, slots()>, grid, kBlock, current.stream, a.problem, group,
-           pointer<Wide<T>>(result));
-  });
-  return result;
-}
-
-Tensor masked_policy_backward(const Tensor& grad, const Tensor& logits, const OptionalTensor& avail, double floor,
-                              const OptionalTensor& floor_tensor) {
-  const CurrentStream current(logits);
-  const Arguments a = policy_backward_arguments(grad, logits, avail, floor, floor_tensor);
-  Tensor result = empty(a.shape, a.input, logits);
-  dispatch(a, [&](auto element, auto slots, const Group& group, unsigned grid) {
-    using T = decltype(element);
-    launch("policy_backward", policy_backward<T, slots()>, grid, kBlock, current.stream, a.problem, group,
-           pointer<T>(result));
-  });
-  return result;
-}
-
-std::tuple<Tensor, Tensor, Tensor> policy_terms(const Tensor& logits, const Tensor& action, const OptionalTensor& avail,
-                                                const OptionalTensor& value, double floor,
-                                                const OptionalTensor& floor_tensor) {
-  const CurrentStream current(logits);
-  const Arguments a = terms_arguments(logits, action, avail, value, floor, floor_tensor);
-  const TermsTensors results = empty_terms(a, logits);
-  dispatch(a, [&](auto element, auto slots, const Group& group, unsigned grid) {
-    using T = decltype(element);
-    launch("terms_forward", terms_forward<T, slots()>, grid, kBlock, current.stream, a.problem, group,
-           results.pointers<Wide<T>>());
-  });
-  return results.tuple();
-}
-
-std::tuple<Tensor, Tensor> policy_terms_backward(const OptionalTensor& log_prob_grad,
-                                                 const OptionalTensor& entropy_grad, const OptionalTensor& value_grad,
-                                                 const Tensor& logits, const Tensor& action,
-                                                 const OptionalTensor& avail, const OptionalTensor& value, double floor,
-                                                 bool value_wanted, const OptionalTensor& floor_tensor) {
-  const CurrentStream current(logits);
-  const Arguments a = terms_backward_arguments(log_prob_grad, entropy_grad, value_grad, logits, action, avail, value,
-                                               floor, floor_tensor);
-  const GradientTensors gradients = empty_gradients(a, value_wanted, logits);
-  dispatch(a, [&](auto element, auto slots, const Group& group, unsigned grid) {
-    using T = decltype(element);
-    launch("terms_backward", terms_backward<T, slots()>, grid, kBlock, current.stream, a.problem, group,
-           gradients.pointers<T>());
-  });
-  return gradients.tuple();
-}
+ private:
+  template <class Kernel, class Out>
+  void run(const char* name, Kernel* kernel, const Problem& p, const Group& group, const Out& out) const {
+    launch(name, kernel, blocks_for(p.rows << group.shift, kBlock), kBlock, current.stream, p, group, out);
+  }
+};
 
 }  // namespace
 }  // namespace emix::policy
 
-STABLE_TORCH_LIBRARY_IMPL(emix, EMIX_CUDA_KEY, m) {
-  m.impl("masked_policy", TORCH_BOX(&emix::policy::masked_policy));
-  m.impl("masked_policy_backward", TORCH_BOX(&emix::policy::masked_policy_backward));
-  m.impl("policy_terms", TORCH_BOX(&emix::policy::policy_terms));
-  m.impl("policy_terms_backward", TORCH_BOX(&emix::policy::policy_terms_backward));
-}
+STABLE_TORCH_LIBRARY_IMPL(emix, EMIX_CUDA_KEY, m) { emix::policy::register_ops<emix::policy::Cuda>(m); }

@@ -11,11 +11,10 @@
 // Nothing is divided by a probability, so that none is too small.
 #pragma once
 #include <cmath>
-#include <cstdint>
 
 #include "device.h"
 #include "elementary.h"
-#include "strided.h"
+#include "view.h"
 
 namespace emix::policy {
 
@@ -51,40 +50,26 @@ struct FloorSource {
   }
 };
 
-// Inputs; those that only one of the ops has, or only its backward pass, are absent in the others. Without an action
-// axis: action and the gradients of the terms.
+// Inputs; those that only one of the ops has, or only its backward pass, are absent in the others.
 struct Problem {
-  Strided logits, avail, action, value;
-  Strided policy_grad, log_prob_grad, entropy_grad, value_grad;
+  View<2> logits, avail, value, policy_grad;                // [rows, A]
+  View<1> action, log_prob_grad, entropy_grad, value_grad;  // [rows]
   int64_t rows = 0;
   int actions = 0;
   FloorSource floor;
 };
 
-// Results and gradients, contiguous. value: nullptr where it is not wanted.
-template <class F>
+// Results and gradients, contiguous; null where not wanted. The results in the wide type, the gradients in the inputs'.
 struct Terms {
-  F *log_prob, *entropy, *expected_value;
+  void *log_prob = nullptr, *entropy = nullptr, *expected_value = nullptr;  // [rows]
 };
 
-template <class T>
 struct TermsGradients {
-  T *logits, *value;
+  void *logits = nullptr, *value = nullptr;  // [rows, A]
 };
 
-// An integer of any dtype; one above int64's range cannot be an action.
-EMIX_HD int64_t action_at(const Strided& view, int64_t row) {
-  const int64_t i = row * view.row;
-  switch (view.itemsize) {
-    case 1:  // int8's negative numbers are as far out of range as uint8's large ones
-      return static_cast<const uint8_t*>(view.data)[i];
-    case 2:
-      return static_cast<const int16_t*>(view.data)[i];
-    case 4:
-      return static_cast<const int32_t*>(view.data)[i];
-    default:
-      return static_cast<const int64_t*>(view.data)[i];
-  }
+EMIX_HD int64_t action_at(const Problem& p, int64_t row) {
+  return integer_at(p.action.data, p.action.itemsize, row * p.action.stride[0]);
 }
 
 // Without a floor, unavailable actions do not count, whatever mass they would hold.

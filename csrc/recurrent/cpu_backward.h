@@ -83,10 +83,10 @@ class BackwardWalk {
         p, [&](int64_t at, int64_t b, int64_t t, int64_t i) __attribute__((always_inline)) {
           const int64_t row = b * p.agents + i;
           const F* saved = static_cast<const F*>(g.saved) + (t * p.rows() + row) * p.saved();
-          memcpy(x + at * size.inputs, p.x.row<F>(b, t, i), p.inputs * sizeof(F));
+          memcpy(x + at * size.inputs, p.x.at<F>(b, t, i), p.inputs * sizeof(F));
           copy(saved, 4, H, H, gate + at * 4 * Hp, Hp);
           if (p.is_agent) copy(saved + 4 * H, 1, H, H, e + at * Hp, H);
-          copy(g.h.row<F>(b, t, i), 1, H, H, after + at * Hp, H);
+          copy(g.h.at<F>(b, t, i), 1, H, H, after + at * Hp, H);
           if (t == c.start) load_before(h + at * Hp, b, t, i);
           const F* out_grad = static_cast<const F*>(g.out) + ((b * p.time + t) * p.agents + i) * O;
           for (int64_t j = 0; j < O; ++j) above[at * above_stride + j] = g.out ? out_grad[j] : 0;
@@ -97,7 +97,7 @@ class BackwardWalk {
 
   EMIX_HD void load_before(F* to, int64_t b, int64_t t, int64_t i) const {
     const F* h0 = static_cast<const F*>(p.h0);
-    const F* from = t > 0 ? g.h.row<F>(b, t - 1, i) : h0 ? h0 + (b * p.agents + i) * p.hidden : zeros;
+    const F* from = t > 0 ? g.h.at<F>(b, t - 1, i) : h0 ? h0 + (b * p.agents + i) * p.hidden : zeros;
     memcpy(to, from, p.hidden * sizeof(F));
   }
 

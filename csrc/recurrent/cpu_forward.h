@@ -59,7 +59,7 @@ class ForwardWalk {
     const int64_t Hp = size.hidden, I = p.inputs;
     c.for_each(
         p, [&](int64_t at, int64_t b, int64_t t, int64_t i) __attribute__((always_inline)) {
-          memcpy(x + at * size.inputs, p.x.row<F>(b, t, i), I * sizeof(F));
+          memcpy(x + at * size.inputs, p.x.at<F>(b, t, i), I * sizeof(F));
           if (p.is_agent) first_layer_columns(e + at * Hp, b, t, i);
         });
     if (p.is_agent) {

@@ -52,7 +52,7 @@ struct Place {
         weights(bytes(p.hidden), with_weights ? 3 * p.hidden * p.hidden : 0) {
     if (static_cast<int>(threadIdx.x) < rows) {
       const int64_t b = (first + threadIdx.x) / p.agents, i = (first + threadIdx.x) % p.agents;
-      x_offset[threadIdx.x] = b * p.x.batch + i * p.x.agent;
+      x_offset[threadIdx.x] = b * p.x.stride[0] + i * p.x.stride[2];
       cell[threadIdx.x] = b * p.time * p.agents + i;
     }
   }

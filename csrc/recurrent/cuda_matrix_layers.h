@@ -92,7 +92,7 @@ struct Places {
     if (static_cast<int>(threadIdx.x) < count) {
       const int64_t t = (first + threadIdx.x) / p.rows(), row = (first + threadIdx.x) % p.rows();
       const int64_t b = row / p.agents, i = row % p.agents;
-      x_offset[threadIdx.x] = b * p.x.batch + t * p.x.time + i * p.x.agent;
+      x_offset[threadIdx.x] = b * p.x.stride[0] + t * p.x.stride[1] + i * p.x.stride[2];
       cell[threadIdx.x] = (b * p.time + t) * p.agents + i;
       agent[threadIdx.x] = i;
     }

@@ -216,7 +216,7 @@ __global__ void __launch_bounds__(RecurrentProduct<Type, true, kOperations>::kWa
     const WalkRow& at = rows[column];
     const int64_t place = end * p.rows() + at.row;
     saved[column] = static_cast<const float*>(g.saved) + place * width;
-    before[column] = g.h.row<float>(at.b, end - 1, at.agent);
+    before[column] = g.h.at<float>(at.b, end - 1, at.agent);
     above[column] = p.is_agent ? work.h + place * H : static_cast<const float*>(g.out) + (at.cell + end) * H;
     grads[column] = work.gate + place * 4 * H;
   }
@@ -254,7 +254,7 @@ __global__ void __launch_bounds__(RecurrentProduct<Type, true, kOperations>::kWa
     if (threadIdx.x % kWarp == 0) flags[t % 2 * kMaxWarps + warp] = lanes;
 #pragma unroll
     for (int column = 0; column < 2; ++column) {
-      saved[column] -= p.rows() * width, before[column] -= g.h.time;
+      saved[column] -= p.rows() * width, before[column] -= g.h.stride[1];
       above[column] -= above_stride, grads[column] -= p.rows() * 4 * H;
     }
     if (t > 0) fetch(t == 1);

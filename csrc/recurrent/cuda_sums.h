@@ -91,9 +91,9 @@ struct Terms {
     if (job.layer == kInputGates && p.is_agent) {
       at.left = static_cast<const F*>(g.saved) + k * p.saved() + 4 * p.hidden;
     } else if (job.layer == kInputGates || job.layer == kFirst) {
-      at.left = p.x.row<F>(b, t, i);
+      at.left = p.x.at<F>(b, t, i);
     } else if (job.layer == kLast || t > 0) {
-      at.left = g.h.row<F>(b, job.layer == kLast ? t : t - 1, i);
+      at.left = g.h.at<F>(b, job.layer == kLast ? t : t - 1, i);
     } else if (p.h0) {
       at.left = static_cast<const F*>(p.h0) + row * p.hidden;
     }

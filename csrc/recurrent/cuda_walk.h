@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<F, kShared>)
   for (at.start = 0; at.start < p.time; at.start += kChunk) {
     at.steps = static_cast<int>(p.time - at.start < kChunk ? p.time - at.start : kChunk);
     const auto x = [&](int64_t k, int s, int r) {
-      return static_cast<const F*>(p.x.data)[at.x_offset[r] + (at.start + s) * p.x.time + k];
+      return static_cast<const F*>(p.x.data)[at.x_offset[r] + (at.start + s) * p.x.stride[1] + k];
     };
     const auto e = [&](int64_t k, int s, int r) { return saved[at.saved_at(p, s, r) * width + 4 * H + k]; };
     const auto h = [&](int64_t k, int s, int r) { return saved[at.saved_at(p, s, r) * width + 5 * H + k]; };
@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<F, kShared>)
   // Of this thread's row at step t: gates, h_{t-1}, upstream, and the gradients of the gates.
   const WalkRow mine(p, at.first + threadIdx.x / kRowThreads);
   const int64_t end = p.time - 1, place = end * p.rows() + mine.row, above_stride = p.is_agent ? p.rows() * H : H;
-  const F *saved = static_cast<const F*>(g.saved) + place * width, *before = g.h.row<F>(mine.b, end - 1, mine.agent),
+  const F *saved = static_cast<const F*>(g.saved) + place * width, *before = g.h.at<F>(mine.b, end - 1, mine.agent),
           *above = p.is_agent ? work.h + place * H : q_grads + (mine.cell + end) * H;
   F* grads = work.gate + place * 4 * H;
   if (h0) h0 += mine.row * H;
@@ -210,7 +210,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<F, kShared>)
         at.gate[j].row[r] = sum.r, at.gate[H + j].row[r] = sum.z, at.gate[2 * H + j].row[r] = sum.m;
         grads[j] = sum.n, grads[H + j] = sum.r, grads[2 * H + j] = sum.z, grads[3 * H + j] = sum.m;
       });
-      saved -= p.rows() * width, before -= g.h.time, above -= above_stride, grads -= p.rows() * 4 * H;
+      saved -= p.rows() * width, before -= g.h.stride[1], above -= above_stride, grads -= p.rows() * 4 * H;
       if (s > 0) fetch(at.start + s == 1);
       block_barrier();
       if (static_cast<int>(threadIdx.x) < at.rows) {

@@ -13,6 +13,7 @@
 #pragma once
 #include "device.h"
 #include "elementary.h"
+#include "view.h"
 
 namespace emix::recurrent {
 
@@ -22,17 +23,6 @@ inline constexpr int64_t kMaxHidden = 256;
 // What the inputs of a float32 call's matrix products are rounded to, where the device has units for that.
 enum class Precision : int64_t { kFloat32, kTf32, kBf16 };
 
-// Element j of row (b, i) at step t lies at data + b * batch + t * time + i * agent + j, in elements.
-struct View {
-  const void* data = nullptr;  // nullptr: not given
-  int64_t batch = 0, time = 0, agent = 0;
-
-  template <class F>
-  EMIX_HD const F* row(int64_t b, int64_t t, int64_t i) const {
-    return static_cast<const F*>(data) + b * batch + t * time + i * agent;
-  }
-};
-
 // One call. A plain GRU is one agent a sequence. Weights are contiguous and in torch's layout.
 struct Sequence {
   int64_t batch = 0, time = 0, agents = 1;
@@ -41,9 +31,9 @@ struct Sequence {
   Precision precision = Precision::kFloat32;
   int64_t actions = 0;                         // A of q
   int64_t action_columns = 0, id_columns = 0;  // of W_in, after those of x
-  View x;
-  const int64_t* last_action = nullptr;  // [B, T, n]; outside 0 .. A - 1: none
-  const void* h0 = nullptr;              // [B, n, H]; nullptr: zeros
+  View<4> x;                                   // [B, T, n, I], the elements of a row side by side
+  const int64_t* last_action = nullptr;        // [B, T, n]; outside 0 .. A - 1: none
+  const void* h0 = nullptr;                    // [B, n, H]; nullptr: zeros
   const void *w_in = nullptr, *b_in = nullptr, *w_ih = nullptr, *w_hh = nullptr, *b_ih = nullptr, *b_hh = nullptr,
              *w_out = nullptr, *b_out = nullptr;
 
@@ -65,7 +55,7 @@ struct Results {
 struct Gradients {
   const void *out = nullptr, *last = nullptr;  // upstream
   const void* saved = nullptr;
-  View h;  // h_t
+  View<4> h;  // h_t [B, T, n, H]
   void *x = nullptr, *h0 = nullptr;
   void *w_in = nullptr, *b_in = nullptr, *w_ih = nullptr, *w_hh = nullptr, *b_ih = nullptr, *b_hh = nullptr,
        *w_out = nullptr, *b_out = nullptr;

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "instruction_sets.h"
-#include "returns/arguments.h"
+#include "returns/ops.h"
 
 namespace emix::returns {
 namespace {
@@ -33,29 +33,29 @@ EMIX_HD void load_elements(int rows, const int64_t* start, int64_t stride, int c
 }
 
 template <class T, class F>
-EMIX_HD void load_values(const View& view, const int64_t* row_start, int64_t first, int rows, int count,
+EMIX_HD void load_values(const Series& view, const int64_t* row_start, int64_t first, int rows, int count,
                          F (*tile)[kSteps]) {
   int64_t start[kRows];
-  for (int row = 0; row < rows; ++row) start[row] = row_start[row] + first * view.time;
+  for (int row = 0; row < rows; ++row) start[row] = row_start[row] + first * view.stride[kTime];
   const T* data = static_cast<const T*>(view.data);
   load_elements(
-      rows, start, view.time, count,
+      rows, start, view.stride[kTime], count,
       tile, [&](int64_t i) __attribute__((always_inline)) { return static_cast<F>(data[i]); });
 }
 
 template <class F>
-EMIX_HD void load_mask(const View& view, const int64_t* row_start, int64_t first, int rows, int count,
+EMIX_HD void load_mask(const Series& view, const int64_t* row_start, int64_t first, int rows, int count,
                        F (*tile)[kSteps]) {
   int64_t start[kRows];
-  for (int row = 0; row < rows; ++row) start[row] = row_start[row] + first * view.time;
+  for (int row = 0; row < rows; ++row) start[row] = row_start[row] + first * view.stride[kTime];
   if (view.itemsize == 1) {  // bool, the common case, without a switch in the loop
     const uint8_t* data = static_cast<const uint8_t*>(view.data);
     load_elements(
-        rows, start, view.time, count,
+        rows, start, view.stride[kTime], count,
         tile, [&](int64_t i) __attribute__((always_inline)) { return data[i] ? F(1) : F(0); });
   } else {
     load_elements(
-        rows, start, view.time, count,
+        rows, start, view.stride[kTime], count,
         tile, [&](int64_t i) __attribute__((always_inline)) { return mask_at(view, i) ? F(1) : F(0); });
   }
 }
@@ -83,11 +83,11 @@ EMIX_HD void load_tile(const Problem& p, const RowStarts& start, int rows, int64
   load_values<T>(p.reward, start.reward, first, rows, count, tile.reward);
   load_values<T>(p.q, start.q, first, rows, count, tile.q);
   load_values<T>(p.v, start.v, first + 1, rows, count, tile.v_next);
-  if (p.trace.data) load_values<T>(p.trace, start.trace, first + 1, rows, count, tile.trace_next);
+  if (p.trace.given()) load_values<T>(p.trace, start.trace, first + 1, rows, count, tile.trace_next);
   load_mask(p.terminated, start.terminated, first, rows, count, tile.terminated);
-  if (p.truncated.data) load_mask(p.truncated, start.truncated, first, rows, count, tile.truncated);
+  if (p.truncated.given()) load_mask(p.truncated, start.truncated, first, rows, count, tile.truncated);
   const int has_next = first + count < p.steps ? count : count - 1;  // the very last step has none
-  if (p.valid.data) {
+  if (p.valid.given()) {
     load_mask(p.valid, start.valid, first, rows, count, tile.valid);
     load_mask(p.valid, start.valid, first + 1, rows, has_next, tile.valid_next);
   } else {
@@ -97,7 +97,7 @@ EMIX_HD void load_tile(const Problem& p, const RowStarts& start, int rows, int64
 }
 
 template <class T, class F>
-EMIX_HD void forward_rows(const Problem& p, const View& out, int64_t begin, int64_t end) {
+EMIX_HD void forward_rows(const Problem& p, const Series& out, int64_t begin, int64_t end) {
   Tile<F> tile;
   const F gamma = static_cast<F>(p.gamma), lam = static_cast<F>(p.lam);
   for (int64_t row0 = begin; row0 < end; row0 += kRows) {
@@ -111,9 +111,9 @@ EMIX_HD void forward_rows(const Problem& p, const View& out, int64_t begin, int6
       out_start[row] = one.out;
     }
     const int most = static_cast<int>(std::min<int64_t>(kSteps, p.steps));
-    if (!p.trace.data) fill(rows, most, F(1), tile.trace_next);
-    if (!p.truncated.data) fill(rows, most, F(0), tile.truncated);
-    if (!p.valid.data) fill(rows, most, F(1), tile.valid);
+    if (!p.trace.given()) fill(rows, most, F(1), tile.trace_next);
+    if (!p.truncated.given()) fill(rows, most, F(0), tile.truncated);
+    if (!p.valid.given()) fill(rows, most, F(1), tile.valid);
     if (rows < kRows)
       fill(kRows, most, F(0), tile.offset),
           fill(kRows, most, F(0), tile.gain);  // absent rows still take part in the recursion
@@ -133,7 +133,7 @@ EMIX_HD void forward_rows(const Problem& p, const View& out, int64_t begin, int6
           tile.offset[row][k] = x[row] = apply(Affine<F>{tile.offset[row][k], tile.gain[row][k]}, x[row]);
       for (int row = 0; row < rows; ++row)
         for (int k = 0; k < count; ++k)
-          element<F>(out, out_start[row] + (first + k) * out.time) =
+          element<F>(out, out_start[row] + (first + k) * out.stride[kTime]) =
               result(step_of(tile, row, k), tile.offset[row][k], p.advantage);
     }
   }
@@ -141,7 +141,7 @@ EMIX_HD void forward_rows(const Problem& p, const View& out, int64_t begin, int6
 
 // X^(n) is the one-step map applied n times to 0; each pass reads ahead of what it writes, so it vectorises over time.
 template <class T, class F>
-EMIX_HD void forward_windows(const Problem& p, const View& out, int64_t begin, int64_t end) {
+EMIX_HD void forward_windows(const Problem& p, const Series& out, int64_t begin, int64_t end) {
   const F gamma = static_cast<F>(p.gamma), lam = static_cast<F>(p.lam);
   std::vector<F> buffer(3 * p.steps + 1);
   F *offset = buffer.data(), *gain = offset + p.steps, *x = gain + p.steps;
@@ -154,7 +154,8 @@ EMIX_HD void forward_windows(const Problem& p, const View& out, int64_t begin, i
     std::fill(x, x + p.steps + 1, F(0));
     for (int64_t pass = 0; pass < p.horizon; ++pass)
       for (int64_t t = 0; t < p.steps; ++t) x[t] = apply(Affine<F>{offset[t], gain[t]}, x[t + 1]);
-    for (int64_t t = 0; t < p.steps; ++t) element<F>(out, row.out + t * out.time) = result(row[t], x[t], p.advantage);
+    for (int64_t t = 0; t < p.steps; ++t)
+      element<F>(out, row.out + t * out.stride[kTime]) = result(row[t], x[t], p.advantage);
   }
 }
 
@@ -191,7 +192,7 @@ EMIX_HD void backward_rows(const Problem& p, const GradientViews& views, int64_t
 // A function template cannot be cloned for several instruction sets, so the clones are named, one overload an element
 // type.
 #define EMIX_RETURNS_CLONES(SETS, T)                                                                                \
-  SETS void forward(T, const Problem& p, const View& out, int64_t begin, int64_t end) {                             \
+  SETS void forward(T, const Problem& p, const Series& out, int64_t begin, int64_t end) {                           \
     p.horizon > 0 ? forward_windows<T, Wide<T>>(p, out, begin, end) : forward_rows<T, Wide<T>>(p, out, begin, end); \
   }                                                                                                                 \
   SETS void backward(T, const Problem& p, const GradientViews& views, int64_t begin, int64_t end) {                 \
@@ -202,41 +203,23 @@ EMIX_RETURNS_CLONES(EMIX_BASELINE, double)
 EMIX_RETURNS_CLONES(EMIX_BASELINE, Half)
 EMIX_RETURNS_CLONES(EMIX_BASELINE, BFloat16)
 
-int64_t grain(const Problem& problem) { return std::max<int64_t>(kRows, kGrain / std::max<int64_t>(1, problem.steps)); }
+struct Cpu {
+  explicit Cpu(const Tensor&) {}
 
-Tensor trace_returns(const Tensor& reward, const Tensor& terminated, const Tensor& q, const Tensor& v, double gamma,
-                     double lam, const OptionalTensor& trace, const OptionalTensor& truncated,
-                     const OptionalTensor& valid, int64_t horizon, bool clip, bool advantage) {
-  const Arguments a =
-      arguments(reward, terminated, q, v, gamma, lam, trace, truncated, valid, horizon, clip, advantage);
-  Tensor output = empty(a.shape, a.output, reward);
-  const View out = output_view(output, a.problem);
-  dispatch_floating(a.input, [&](auto type) {
-    run_rows(a.problem.rows, grain(a.problem),
-             [&](int64_t begin, int64_t end) { forward(type, a.problem, out, begin, end); });
-  });
-  return output;
-}
+  template <class T>
+  void forward(const Problem& p, const Series& out) const {
+    run_rows(p.rows, grain(p), [&](int64_t begin, int64_t end) { returns::forward(T(), p, out, begin, end); });
+  }
+  template <class T>
+  void backward(const Problem& p, const GradientViews& views) const {
+    run_rows(p.rows, grain(p), [&](int64_t begin, int64_t end) { returns::backward(T(), p, views, begin, end); });
+  }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> trace_returns_backward(
-    const Tensor& grad, const Tensor& reward, const Tensor& terminated, const Tensor& q, const Tensor& v, double gamma,
-    double lam, const OptionalTensor& trace, const OptionalTensor& truncated, const OptionalTensor& valid,
-    int64_t horizon, bool clip, bool advantage) {
-  const Arguments a =
-      arguments(reward, terminated, q, v, gamma, lam, trace, truncated, valid, horizon, clip, advantage);
-  const Gradients gradients = empty_gradients(a, reward);
-  const GradientViews views = gradient_views(a, grad, gradients);
-  dispatch_floating(a.input, [&](auto type) {
-    run_rows(a.problem.rows, grain(a.problem),
-             [&](int64_t begin, int64_t end) { backward(type, a.problem, views, begin, end); });
-  });
-  return gradients.tuple();
-}
+ private:
+  static int64_t grain(const Problem& p) { return std::max<int64_t>(kRows, kGrain / std::max<int64_t>(1, p.steps)); }
+};
 
 }  // namespace
 }  // namespace emix::returns
 
-STABLE_TORCH_LIBRARY_IMPL(emix, CPU, m) {
-  m.impl("trace_returns", TORCH_BOX(&emix::returns::trace_returns));
-  m.impl("trace_returns_backward", TORCH_BOX(&emix::returns::trace_returns_backward));
-}
+STABLE_TORCH_LIBRARY_IMPL(emix, CPU, m) { emix::returns::register_ops<emix::returns::Cpu>(m); }

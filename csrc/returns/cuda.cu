@@ -3,8 +3,8 @@
 // under way at once. Where there are many rows whose steps lie apart (time-major or agent-innermost storage), a thread
 // walks a row and neighbours share cache lines.
 #include "cuda_stream.h"
-#include "returns/arguments.h"
 #include "returns/cuda_steps.h"
+#include "returns/ops.h"
 
 namespace emix::returns {
 namespace {
@@ -73,7 +73,7 @@ __device__ __forceinline__ F pass_on(const Affine<F>& own, int warps, F& carry) 
 
 template <class T, class StepsOf>
 __global__ void __launch_bounds__(kMaxBlock, kScanBlocks<Wide<T>>)
-    forward_scan(const __grid_constant__ Problem p, const __grid_constant__ View out,
+    forward_scan(const __grid_constant__ Problem p, const __grid_constant__ Series out,
                  const __grid_constant__ Team team) {
   using F = Wide<T>;
   const int width = team.threads < kWarp ? team.threads : kWarp;
@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(kMaxBlock, kScanBlocks<Wide<T>>)
 
 template <class T>
 __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
-    forward_walk(const __grid_constant__ Problem p, const __grid_constant__ View out) {
+    forward_walk(const __grid_constant__ Problem p, const __grid_constant__ Series out) {
   using F = Wide<T>;
   const F gamma = static_cast<F>(p.gamma), lam = static_cast<F>(p.lam);
   for (int64_t i = thread_index(); i < p.rows; i += thread_count()) {
@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
 #pragma unroll
       for (int c = kSteps - 1; c >= 0; --c) {
         x = apply(affine(steps[c], gamma, lam, p.clip), x);
-        if (steps.there(c)) target[(t + c) * out.time] = result(steps[c], x, p.advantage);
+        if (steps.there(c)) target[(t + c) * out.stride[kTime]] = result(steps[c], x, p.advantage);
       }
     }
   }
@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
 // A limited horizon: every step on its own.
 template <class T>
 __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
-    forward_window(const __grid_constant__ Problem p, const __grid_constant__ View out, Divider<int64_t> row_steps) {
+    forward_window(const __grid_constant__ Problem p, const __grid_constant__ Series out, Divider<int64_t> row_steps) {
   using F = Wide<T>;
   const F gamma = static_cast<F>(p.gamma), lam = static_cast<F>(p.lam);
   for (int64_t i = thread_index(); i < p.rows * p.steps; i += thread_count()) {
@@ -149,7 +149,7 @@ __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
       for (int c = 0; c < kSteps; ++c)
         if (l + c < p.horizon && window.open()) window.add(affine(steps[c], gamma, lam, p.clip));
     }
-    element<F>(out, row.out + t * out.time) = result(own, window.sum, p.advantage);
+    element<F>(out, row.out + t * out.stride[kTime]) = result(own, window.sum, p.advantage);
   }
 }
 
@@ -228,66 +228,44 @@ __global__ void __launch_bounds__(kBlock, kBlocks<Wide<T>>)
 // A few rows are spread over as many multiprocessors as there are warps.
 int scan_block(const Problem& p) { return p.rows < 1024 ? kWarp : kBlock; }
 
-template <class T, class StepsOf>
-void launch_scan(const Problem& p, const View& out, cudaStream_t stream) {
-  const Team team(p.steps);
-  const int block = team.threads > kWarp ? team.threads : scan_block(p);
-  const int shared = team.threads > kWarp ? team.threads / kWarp * static_cast<int>(sizeof(Affine<Wide<T>>)) : 0;
-  launch_shared("forward_scan", forward_scan<T, StepsOf>, blocks_for(p.rows * team.threads, block), block, shared,
-                stream, p, out, team);
-}
+struct Cuda {
+  CurrentStream current;
+  explicit Cuda(const Tensor& like) : current(like) {}
 
-template <class T>
-void launch_forward(const Problem& p, const View& out, cudaStream_t stream) {
-  if (p.horizon > 0)
-    return launch("forward_window", forward_window<T>, blocks_for(p.rows * p.steps, kBlock), kBlock, stream, p, out,
-                  Divider<int64_t>(p.steps));
-  if (p.rows >= kManyRows && p.q.time != 1)
-    return launch("forward_walk", forward_walk<T>, blocks_for(p.rows, kBlock), kBlock, stream, p, out);
-  if (DenseSteps<T>::fit(p, out)) return launch_scan<T, DenseSteps<T>>(p, out, stream);
-  launch_scan<T, Steps<T, kSteps, 1>>(p, out, stream);
-}
+  template <class T>
+  void forward(const Problem& p, const Series& out) const {
+    if (p.horizon > 0)
+      return run("forward_window", forward_window<T>, p.rows * p.steps, kBlock, p, out, Divider<int64_t>(p.steps));
+    if (p.rows >= kManyRows && p.q.stride[kTime] != 1)
+      return run("forward_walk", forward_walk<T>, p.rows, kBlock, p, out);
+    if (DenseSteps<T>::fit(p, out)) return scan<T, DenseSteps<T>>(p, out);
+    scan<T, Steps<T, kSteps, 1>>(p, out);
+  }
 
-template <class T>
-void launch_backward(const Problem& p, const GradientViews& views, cudaStream_t stream) {
-  if (p.horizon > 0)
-    return launch("backward_window", backward_window<T>, blocks_for(p.rows * p.steps, kBlock), kBlock, stream, p, views,
-                  Divider<int64_t>(p.steps));
-  const int block = scan_block(p);
-  launch("backward_scan", backward_scan<T>, blocks_for(p.rows * kWarp, block), block, stream, p, views);
-}
+  template <class T>
+  void backward(const Problem& p, const GradientViews& views) const {
+    if (p.horizon > 0)
+      return run("backward_window", backward_window<T>, p.rows * p.steps, kBlock, p, views, Divider<int64_t>(p.steps));
+    run("backward_scan", backward_scan<T>, p.rows * kWarp, scan_block(p), p, views);
+  }
 
-Tensor trace_returns(const Tensor& reward, const Tensor& terminated, const Tensor& q, const Tensor& v, double gamma,
-                     double lam, const OptionalTensor& trace, const OptionalTensor& truncated,
-                     const OptionalTensor& valid, int64_t horizon, bool clip, bool advantage) {
-  const CurrentStream current(reward);
-  const Arguments a =
-      arguments(reward, terminated, q, v, gamma, lam, trace, truncated, valid, horizon, clip, advantage);
-  Tensor output = empty(a.shape, a.output, reward);
-  const View out = output_view(output, a.problem);
-  if (a.problem.rows > 0 && a.problem.steps > 0)
-    dispatch_floating(a.input, [&](auto type) { launch_forward<decltype(type)>(a.problem, out, current.stream); });
-  return output;
-}
+ private:
+  template <class Kernel, class... Rest>
+  void run(const char* name, Kernel* kernel, int64_t threads, int block, const Rest&... rest) const {
+    launch(name, kernel, blocks_for(threads, block), block, current.stream, rest...);
+  }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> trace_returns_backward(
-    const Tensor& grad, const Tensor& reward, const Tensor& terminated, const Tensor& q, const Tensor& v, double gamma,
-    double lam, const OptionalTensor& trace, const OptionalTensor& truncated, const OptionalTensor& valid,
-    int64_t horizon, bool clip, bool advantage) {
-  const CurrentStream current(reward);
-  const Arguments a =
-      arguments(reward, terminated, q, v, gamma, lam, trace, truncated, valid, horizon, clip, advantage);
-  const Gradients gradients = empty_gradients(a, reward);
-  const GradientViews views = gradient_views(a, grad, gradients);
-  if (a.problem.rows > 0)
-    dispatch_floating(a.input, [&](auto type) { launch_backward<decltype(type)>(a.problem, views, current.stream); });
-  return gradients.tuple();
-}
+  template <class T, class StepsOf>
+  void scan(const Problem& p, const Series& out) const {
+    const Team team(p.steps);
+    const int block = team.threads > kWarp ? team.threads : scan_block(p);
+    const int shared = team.threads > kWarp ? team.threads / kWarp * static_cast<int>(sizeof(Affine<Wide<T>>)) : 0;
+    launch_shared("forward_scan", forward_scan<T, StepsOf>, blocks_for(p.rows * team.threads, block), block, shared,
+                  current.stream, p, out, team);
+  }
+};
 
 }  // namespace
 }  // namespace emix::returns
 
-STABLE_TORCH_LIBRARY_IMPL(emix, EMIX_CUDA_KEY, m) {
-  m.impl("trace_returns", TORCH_BOX(&emix::returns::trace_returns));
-  m.impl("trace_returns_backward", TORCH_BOX(&emix::returns::trace_returns_backward));
-}
+STABLE_TORCH_LIBRARY_IMPL(emix, EMIX_CUDA_KEY, m) { emix::returns::register_ops<emix::returns::Cuda>(m); }

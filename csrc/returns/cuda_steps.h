@@ -19,14 +19,14 @@ class Steps {
     load(p.reward, row.reward, first, reward_);
     load(p.q, row.q, first, q_);
     load(p.v, row.v, first + 1, v_next_);
-    if (p.trace.data) {
+    if (p.trace.given()) {
       load(p.trace, row.trace, first + 1, trace_next_);
     } else {
       EMIX_UNROLL
       for (int c = 0; c < kCount; ++c) trace_next_[c] = static_cast<T>(1.0f);
     }
     load(p.terminated, row.terminated, first, terminated_, is_there);
-    load(p.truncated, row.truncated, first, truncated_, [&](int c) { return p.truncated.data && there(c); });
+    load(p.truncated, row.truncated, first, truncated_, [&](int c) { return p.truncated.given() && there(c); });
     load(p.valid, row.valid, first, valid_, is_there);
     load(p.valid, row.valid, first + 1, valid_next_, [this](int c) { return c * kApart + 1 < left_; });
   }
@@ -45,11 +45,11 @@ class Steps {
   }
 
   // Of the same steps, into a row of `out` that starts at `start`.
-  __device__ __forceinline__ void store(const F (&x)[kCount], const View& out, int64_t start, int64_t first) const {
-    F* const target = &element<F>(out, start + first * out.time);
+  __device__ __forceinline__ void store(const F (&x)[kCount], const Series& out, int64_t start, int64_t first) const {
+    F* const target = &element<F>(out, start + first * out.stride[kTime]);
     EMIX_UNROLL
     for (int c = 0; c < kCount; ++c)
-      if (there(c)) target[c * kApart * out.time] = x[c];
+      if (there(c)) target[c * kApart * out.stride[kTime]] = x[c];
   }
 
  private:
@@ -59,17 +59,17 @@ class Steps {
     return steps < kMost ? static_cast<int>(steps) : kMost;
   }
 
-  __device__ __forceinline__ void load(const View& view, int64_t start, int64_t first, T (&x)[kCount]) const {
-    const T* at = static_cast<const T*>(view.data) + start + first * view.time;
+  __device__ __forceinline__ void load(const Series& view, int64_t start, int64_t first, T (&x)[kCount]) const {
+    const T* at = static_cast<const T*>(view.data) + start + first * view.stride[kTime];
     EMIX_UNROLL
-    for (int c = 0; c < kCount; ++c) x[c] = there(c) ? at[c * kApart * view.time] : static_cast<T>(0.0f);
+    for (int c = 0; c < kCount; ++c) x[c] = there(c) ? at[c * kApart * view.stride[kTime]] : static_cast<T>(0.0f);
   }
 
   template <class There>
-  __device__ __forceinline__ void load(const View& view, int64_t start, int64_t first, Masks<kCount>& x,
+  __device__ __forceinline__ void load(const Series& view, int64_t start, int64_t first, Masks<kCount>& x,
                                        const There& is_there) const {
-    const int64_t at = start + first * view.time;
-    x.load(view.data, view.itemsize, [&](int c) { return at + c * kApart * view.time; }, is_there);
+    const int64_t at = start + first * view.stride[kTime];
+    x.load(view.data, view.itemsize, [&](int c) { return at + c * kApart * view.stride[kTime]; }, is_there);
   }
 
   int left_;
@@ -91,14 +91,16 @@ class DenseSteps {
 
  public:
   // What it takes. Rows of q, v and trace have a step more than a multiple of kSteps: nothing is asked of those.
-  static bool fit(const Problem& p, const View& out) {
-    const auto neighbours = [](const View& view) { return !view.data || view.time == 1; };
-    const auto aligned = [&](const View& view, int size) {
+  static bool fit(const Problem& p, const Series& out) {
+    const auto neighbours = [](const Series& view) { return !view.given() || view.stride[kTime] == 1; };
+    const auto aligned = [&](const Series& view, int size) {
       bool fits = neighbours(view) && reinterpret_cast<uintptr_t>(view.data) % size == 0;
-      for (int axis = 0; axis < p.row_axes; ++axis) fits = fits && view.row[axis] % kSteps == 0;
+      for (int axis = 0; axis <= p.row_axes; ++axis) fits = fits && (axis == kTime || view.stride[axis] % kSteps == 0);
       return fits;
     };
-    const auto bytes = [&](const View& mask) { return !mask.data || (mask.itemsize == 1 && aligned(mask, kSteps)); };
+    const auto bytes = [&](const Series& mask) {
+      return !mask.given() || (mask.itemsize == 1 && aligned(mask, kSteps));
+    };
     return p.steps % kSteps == 0 && neighbours(p.q) && neighbours(p.v) && neighbours(p.trace) &&
            aligned(p.reward, alignof(Neighbours<T>)) && aligned(out, alignof(Neighbours<F>)) && bytes(p.terminated) &&
            bytes(p.truncated) && bytes(p.valid);
@@ -114,16 +116,16 @@ class DenseSteps {
     for (int c = 0; c < kSteps; ++c) q_[c] = q[c], v_next_[c] = v_next[c];
     EMIX_UNROLL
     for (int c = 0; c < kSteps; ++c) trace_next_[c] = static_cast<T>(1.0f);
-    if (p.trace.data) {
+    if (p.trace.given()) {
       const T* trace_next = at(p.trace, row.trace + first + 1);
       EMIX_UNROLL
       for (int c = 0; c < kSteps; ++c) trace_next_[c] = trace_next[c];
     }
     terminated_ = mask(p.terminated, row.terminated + first);
-    if (p.truncated.data) truncated_ = mask(p.truncated, row.truncated + first);
-    valid_ = p.valid.data ? mask(p.valid, row.valid + first) : kAllSet;
+    if (p.truncated.given()) truncated_ = mask(p.truncated, row.truncated + first);
+    valid_ = p.valid.given() ? mask(p.valid, row.valid + first) : kAllSet;
     after_ = first + kSteps < p.steps;
-    if (p.valid.data && after_) after_ = static_cast<const uint8_t*>(p.valid.data)[row.valid + first + kSteps];
+    if (p.valid.given() && after_) after_ = static_cast<const uint8_t*>(p.valid.data)[row.valid + first + kSteps];
   }
 
   __device__ __forceinline__ Step<F> operator[](int c) const {
@@ -137,7 +139,7 @@ class DenseSteps {
             c + 1 < kSteps ? set(valid_, c + 1) : after_ != 0};
   }
 
-  __device__ __forceinline__ void store(const F (&x)[kSteps], const View& out, int64_t start, int64_t first) const {
+  __device__ __forceinline__ void store(const F (&x)[kSteps], const Series& out, int64_t start, int64_t first) const {
     Neighbours<F> results;
     EMIX_UNROLL
     for (int c = 0; c < kSteps; ++c) results.x[c] = x[c];
@@ -148,10 +150,10 @@ class DenseSteps {
   static constexpr uint32_t kAllSet = 0x01010101u;
   static_assert(kSteps == 4);  // bytes of a word
 
-  static __device__ __forceinline__ const T* at(const View& view, int64_t offset) {
+  static __device__ __forceinline__ const T* at(const Series& view, int64_t offset) {
     return static_cast<const T*>(view.data) + offset;
   }
-  static __device__ __forceinline__ uint32_t mask(const View& view, int64_t offset) {
+  static __device__ __forceinline__ uint32_t mask(const Series& view, int64_t offset) {
     return *reinterpret_cast<const uint32_t*>(static_cast<const uint8_t*>(view.data) + offset);
   }
   static __device__ __forceinline__ bool set(uint32_t mask, int c) { return (mask & 0xffu << 8 * c) != 0; }

@@ -2,34 +2,29 @@
 // GAE):
 //
 //   delta_t = r_t + gamma (1 - terminated_t) v_{t+1} - q_t
-//   X_t     = delta_t + gamma lam c_{t+1} X_{t+1}          cut after a step that ended its episode and after the last
-//   valid one G_t     = q_t + X_t
+//   X_t     = delta_t + gamma lam c_{t+1} X_{t+1}        cut after a step that ended its episode and the last valid one
+//   G_t     = q_t + X_t
 //
 // Each step is the affine map X -> offset + gain X. The CPU applies the maps one after the other, the GPU composes them
 // in a scan.
 #pragma once
-#include <cstdint>
-
 #include "device.h"
 #include "divider.h"
 #include "mask.h"
+#include "view.h"
 
 namespace emix::returns {
 
 inline constexpr int kMaxRowAxes = 5;  // the batch and up to four trailing axes (agents, members, ...)
 
-// Where one tensor's elements lie. Strides are in elements and may be 0 (broadcast) or negative.
-struct View {
-  const void* data = nullptr;  // nullptr: an optional input that was not given
-  int64_t time = 0;
-  int64_t row[kMaxRowAxes] = {};
-  int itemsize = 0;
-};
+// Of [B, T or T + 1, trailing axes]; what is broadcast has stride 0.
+using Series = View<kMaxRowAxes + 1>;
+inline constexpr int kTime = 1;  // its axis
 
 // An element of an output.
 template <class F>
-EMIX_HD F& element(const View& view, int64_t offset) {
-  return const_cast<F*>(static_cast<const F*>(view.data))[offset];
+EMIX_HD F& element(const Series& view, int64_t offset) {
+  return const_cast<F*>(view.as<F>())[offset];
 }
 
 // A row is one sequence in time: an episode, or an episode of one agent.
@@ -37,7 +32,7 @@ struct Problem {
   int64_t rows = 0, steps = 0;
   int row_axes = 0;
   Divider<int64_t> row_size[kMaxRowAxes];  // 1 for an empty axis
-  View reward, terminated, truncated, valid, q, v, trace;
+  Series reward, terminated, truncated, valid, q, v, trace;
   double gamma = 0, lam = 0;
   bool clip = false;       // c = min(1, trace), Retrace
   bool advantage = false;  // give X, not G
@@ -46,7 +41,7 @@ struct Problem {
 
 // Where a row starts in each of the views, in elements.
 template <int kViews>
-EMIX_HD void row_offsets(const Problem& problem, int64_t row, const View* const (&views)[kViews],
+EMIX_HD void row_offsets(const Problem& problem, int64_t row, const Series* const (&views)[kViews],
                          int64_t* const (&offsets)[kViews]) {
   EMIX_UNROLL
   for (int k = 0; k < kViews; ++k) *offsets[k] = 0;
@@ -54,13 +49,13 @@ EMIX_HD void row_offsets(const Problem& problem, int64_t row, const View* const 
   for (int axis = problem.row_axes - 1; axis > 0; --axis) {
     const int64_t index = problem.row_size[axis].divide(row);
     EMIX_UNROLL
-    for (int k = 0; k < kViews; ++k) *offsets[k] += index * views[k]->row[axis];
+    for (int k = 0; k < kViews; ++k) *offsets[k] += index * views[k]->stride[axis + 1];
   }
   EMIX_UNROLL
-  for (int k = 0; k < kViews; ++k) *offsets[k] += row * views[k]->row[0];
+  for (int k = 0; k < kViews; ++k) *offsets[k] += row * views[k]->stride[0];
 }
 
-EMIX_HD bool mask_at(const View& mask, int64_t offset) { return emix::mask_at(mask.data, mask.itemsize, offset); }
+EMIX_HD bool mask_at(const Series& mask, int64_t offset) { return emix::mask_at(mask.data, mask.itemsize, offset); }
 
 template <class F>
 struct Affine {
@@ -132,32 +127,31 @@ struct Row {
   const Problem& problem;
   int64_t reward, terminated, truncated, valid, q, v, trace, out;  // offsets of step 0
 
-  EMIX_HD Row(const Problem& p, int64_t row, const View& output = {}) : problem(p) {
+  EMIX_HD Row(const Problem& p, int64_t row, const Series& output = {}) : problem(p) {
     row_offsets<8>(p, row, {&p.reward, &p.terminated, &p.truncated, &p.valid, &p.q, &p.v, &p.trace, &output},
                    {&reward, &terminated, &truncated, &valid, &q, &v, &trace, &out});
   }
 
-  EMIX_HD static F at(const View& view, int64_t offset) {
-    return static_cast<F>(static_cast<const T*>(view.data)[offset]);
-  }
+  EMIX_HD static F at(const Series& view, int64_t offset) { return static_cast<F>(view.as<T>()[offset]); }
 
   EMIX_HD Step<F> operator[](int64_t t) const {
     const Problem& p = problem;
     Step<F> step;
-    step.reward = at(p.reward, reward + t * p.reward.time);
-    step.q = at(p.q, q + t * p.q.time);
-    step.v_next = at(p.v, v + (t + 1) * p.v.time);
-    step.trace_next = p.trace.data ? at(p.trace, trace + (t + 1) * p.trace.time) : F(1);
-    step.terminated = mask_at(p.terminated, terminated + t * p.terminated.time);
-    step.truncated = p.truncated.data && mask_at(p.truncated, truncated + t * p.truncated.time);
-    step.valid = !p.valid.data || mask_at(p.valid, valid + t * p.valid.time);
-    step.valid_next = t + 1 < p.steps && (!p.valid.data || mask_at(p.valid, valid + (t + 1) * p.valid.time));
+    step.reward = at(p.reward, reward + t * p.reward.stride[kTime]);
+    step.q = at(p.q, q + t * p.q.stride[kTime]);
+    step.v_next = at(p.v, v + (t + 1) * p.v.stride[kTime]);
+    step.trace_next = p.trace.given() ? at(p.trace, trace + (t + 1) * p.trace.stride[kTime]) : F(1);
+    step.terminated = mask_at(p.terminated, terminated + t * p.terminated.stride[kTime]);
+    step.truncated = p.truncated.given() && mask_at(p.truncated, truncated + t * p.truncated.stride[kTime]);
+    step.valid = !p.valid.given() || mask_at(p.valid, valid + t * p.valid.stride[kTime]);
+    step.valid_next =
+        t + 1 < p.steps && (!p.valid.given() || mask_at(p.valid, valid + (t + 1) * p.valid.stride[kTime]));
     return step;
   }
 };
 
 struct GradientViews {
-  View grad, reward, q, v, trace;
+  Series grad, reward, q, v, trace;
 };
 
 // Where the upstream gradient of one row comes from, and the gradients go.
@@ -172,19 +166,19 @@ struct GradientRow {
                    {&grad, &reward, &q, &v, &trace});
   }
 
-  EMIX_HD F upstream(int64_t t) const { return element<F>(views.grad, grad + t * views.grad.time); }
-  EMIX_HD F& trace_at(int64_t t) const { return element<F>(views.trace, trace + t * views.trace.time); }
+  EMIX_HD F upstream(int64_t t) const { return element<F>(views.grad, grad + t * views.grad.stride[kTime]); }
+  EMIX_HD F& trace_at(int64_t t) const { return element<F>(views.trace, trace + t * views.trace.stride[kTime]); }
 
   EMIX_HD void write(int64_t t, const StepGradient<F>& g) const {
-    element<F>(views.reward, reward + t * views.reward.time) = g.reward;
-    element<F>(views.q, q + t * views.q.time) = g.q;
-    element<F>(views.v, v + (t + 1) * views.v.time) = g.v_next;
+    element<F>(views.reward, reward + t * views.reward.stride[kTime]) = g.reward;
+    element<F>(views.q, q + t * views.q.stride[kTime]) = g.q;
+    element<F>(views.v, v + (t + 1) * views.v.stride[kTime]) = g.v_next;
     trace_at(t + 1) = g.trace_next;
   }
 
   EMIX_HD void write_ends() const {  // entries that no step reads
     element<F>(views.v, v) = trace_at(0) = 0;
-    element<F>(views.q, q + problem.steps * views.q.time) = 0;
+    element<F>(views.q, q + problem.steps * views.q.stride[kTime]) = 0;
   }
 };
 

@@ -4,7 +4,7 @@
 
 #include "instruction_sets.h"
 #include "lanes.h"
-#include "sampling/arguments.h"
+#include "sampling/ops.h"
 
 namespace emix::sampling {
 namespace {
@@ -75,24 +75,19 @@ EMIX_SAMPLING_CLONES(EMIX_BASELINE, double)
 EMIX_SAMPLING_CLONES(EMIX_BASELINE, Half)
 EMIX_SAMPLING_CLONES(EMIX_BASELINE, BFloat16)
 
-Tensor sample_actions(const Tensor& logits, const OptionalTensor& avail, const Tensor& seed, double floor,
-                      int64_t samples, const OptionalTensor& floor_tensor) {
-  const Arguments a = arguments(logits, avail, seed, floor, floor_tensor, samples);
-  Tensor output = empty_result(a, samples, logits);
-  const Problem& p = a.problem;
-  const int64_t grain = std::max<int64_t>(kLanes, kGrain / (p.actions + p.draws) / kLanes * kLanes);
-  dispatch_floating(a.type, [&](auto type) {
-    run_rows(p.rows, grain, [&](int64_t begin, int64_t end) {
-      if (samples > 0)
-        draw(type, p, static_cast<uint8_t*>(output.mutable_data_ptr()), begin, end);
-      else
-        draw(type, p, static_cast<int64_t*>(output.mutable_data_ptr()), begin, end);
+struct Cpu {
+  explicit Cpu(const Tensor&) {}
+
+  template <class Out>
+  void draw(ScalarType logits, const Problem& p, Out* out) const {
+    const int64_t grain = std::max<int64_t>(kLanes, kGrain / (p.actions + p.draws) / kLanes * kLanes);
+    dispatch_floating(logits, [&](auto type) {
+      run_rows(p.rows, grain, [&](int64_t begin, int64_t end) { sampling::draw(type, p, out, begin, end); });
     });
-  });
-  return output;
-}
+  }
+};
 
 }  // namespace
 }  // namespace emix::sampling
 
-STABLE_TORCH_LIBRARY_IMPL(emix, CPU, m) { m.impl("sample_actions", TORCH_BOX(&emix::sampling::sample_actions)); }
+STABLE_TORCH_LIBRARY_IMPL(emix, CPU, m) { emix::sampling::register_ops<emix::sampling::Cpu>(m); }

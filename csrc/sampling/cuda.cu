@@ -5,7 +5,7 @@
 #include "cuda_stream.h"
 #include "divider.h"
 #include "mask.h"
-#include "sampling/arguments.h"
+#include "sampling/ops.h"
 
 namespace emix::sampling {
 namespace {
@@ -49,8 +49,8 @@ __device__ __forceinline__ void load(const Problem& p, const Floor<float>& floor
 #pragma unroll
     for (int j = 0; j < kLoads; ++j) row[j] = start + j * kBlock, action[j] = layout.actions.divide(row[j]);
     const auto there = [&](int j) { return row[j] < rows; };
-    const auto offset = [&](const Strided& view, int j) {
-      return (first + row[j]) * view.row + action[j] * view.action;
+    const auto offset = [&](const View<2>& view, int j) {
+      return (first + row[j]) * view.stride[0] + action[j] * view.stride[1];
     };
     const auto logit_offset = [&](int j) { return offset(p.logits, j); };
     Masks<kLoads> open;
@@ -131,26 +131,19 @@ __global__ void __launch_bounds__(kBlock, kBlocks)
   }
 }
 
-Tensor sample_actions(const Tensor& logits, const OptionalTensor& avail, const Tensor& seed, double floor,
-                      int64_t samples, const OptionalTensor& floor_tensor) {
-  const CurrentStream current(logits);
-  const Arguments a = arguments(logits, avail, seed, floor, floor_tensor, samples);
-  Tensor output = empty_result(a, samples, logits);
-  const Problem& p = a.problem;
-  const Layout layout(p.actions);
-  const unsigned grid = blocks_for(p.rows, kWarp);
-  if (samples > 0)
-    launch_shared("draw_actions", draw_actions<uint8_t>, grid, kBlock, layout.bytes, current.stream, p, a.type, layout,
-                  static_cast<uint8_t*>(output.mutable_data_ptr()));
-  else
-    launch_shared("draw_actions", draw_actions<int64_t>, grid, kBlock, layout.bytes, current.stream, p, a.type, layout,
-                  static_cast<int64_t*>(output.mutable_data_ptr()));
-  return output;
-}
+struct Cuda {
+  CurrentStream current;
+  explicit Cuda(const Tensor& like) : current(like) {}
+
+  template <class Out>
+  void draw(ScalarType logits, const Problem& p, Out* out) const {
+    const Layout layout(p.actions);
+    launch_shared("draw_actions", draw_actions<Out>, blocks_for(p.rows, kWarp), kBlock, layout.bytes, current.stream, p,
+                  logits, layout, out);
+  }
+};
 
 }  // namespace
 }  // namespace emix::sampling
 
-STABLE_TORCH_LIBRARY_IMPL(emix, EMIX_CUDA_KEY, m) {
-  m.impl("sample_actions", TORCH_BOX(&emix::sampling::sample_actions));
-}
+STABLE_TORCH_LIBRARY_IMPL(emix, EMIX_CUDA_KEY, m) { emix::sampling::register_ops<emix::sampling::Cuda>(m); }

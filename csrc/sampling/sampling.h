@@ -8,13 +8,11 @@
 // sums run in the order of the actions, so CPU and GPU draw the same. What fused products there are stand as fmaf: no
 // compiler can find another.
 #pragma once
-#include <cstdint>
-
 #include "device.h"
 #include "elementary.h"
 #include "philox.h"
 #include "policy/policy.h"
-#include "strided.h"
+#include "view.h"
 
 namespace emix::sampling {
 
@@ -26,7 +24,7 @@ using policy::weight;
 inline constexpr int kWords = 4;  // draws from one call of Philox
 
 struct Problem {
-  Strided logits, avail;  // avail.data nullptr: every action is available
+  View<2> logits, avail;  // [rows, A]; avail not given: every action is available
   const int64_t* seed = nullptr;
   policy::FloorSource floor;
   int64_t rows = 0, draws = 1;

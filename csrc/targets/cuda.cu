@@ -1,9 +1,9 @@
 // joint_values on the GPU, one launch: a warp takes an entry, its lanes neighbouring actions, with all members' loads
 // in flight at once. The recursion over the entries is the launch after it (trace_returns).
 #include "cuda_stream.h"
-#include "returns/targets/arguments.h"
+#include "targets/ops.h"
 
-namespace emix::returns {
+namespace emix::targets {
 namespace {
 
 inline constexpr int kBlock = 128;
@@ -32,7 +32,7 @@ __device__ __forceinline__ ActionValue<Wide<T>> value_at(const Joint& p, const T
   const F first = static_cast<F>(*q);
   const auto load = [&](int j) {
     if (j == 0) return first;
-    q += p.member_stride;
+    q += p.q.member_stride;
     return j < p.members ? static_cast<F>(*q) : first;
   };
   return p.uncertain ? action_value<true, F, kCapacity>(p, load) : action_value<false, F, kCapacity>(p, load);
@@ -40,7 +40,7 @@ __device__ __forceinline__ ActionValue<Wide<T>> value_at(const Joint& p, const T
 
 template <class T, int kCapacity>
 __global__ void __launch_bounds__(kBlock, blocks(kCapacity))
-    joint(const __grid_constant__ Joint p, const __grid_constant__ JointOutputs<Wide<T>> out) {
+    joint(const __grid_constant__ Joint p, const __grid_constant__ JointResults out) {
   using F = Wide<T>;
   const unsigned lane = threadIdx.x % kWarp, actions = static_cast<unsigned>(p.actions);
   const unsigned agents = static_cast<unsigned>(p.agents);
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kBlock, blocks(kCapacity))
       continue;
     }
     const T *q = p.q.row<T>(row), *weight = p.weight.row<T>(row);
-    const T* pi = p.pi.data ? p.pi.row<T>(row) : nullptr;
+    const T* pi = p.pi.given() ? p.pi.row<T>(row) : nullptr;
     F q_sum = 0, v_sum = 0, weight_sum = 0, probability = 1;
     if (pi)
       for (unsigned k = lane; k < agents * actions; k += kWarp)
@@ -68,30 +68,26 @@ __global__ void __launch_bounds__(kBlock, blocks(kCapacity))
       else
         v_sum += u * value.next;
     }
-    const F bias = p.bias.data ? static_cast<F>(*p.bias.row<T>(row)) : F(0);
+    const F bias = p.bias.given() ? static_cast<F>(*p.bias.row<T>(row)) : F(0);
     const F total = mixing::divisor(warp_sum(weight_sum));
     q_sum = warp_sum(q_sum), v_sum = warp_sum(v_sum), probability = warp_product(probability);
     if (lane == 0) out.write(row, q_sum / total + bias, v_sum / total + bias, probability);
   }
 }
 
-std::tuple<Tensor, Tensor, Tensor> joint_values(const Tensor& q, const OptionalTensor& pi, const Tensor& actions,
-                                                const Tensor& weight, const OptionalTensor& bias,
-                                                const OptionalTensor& valid, std::optional<double> uncertainty_scale) {
-  const CurrentStream current(q);
-  const JointCall call(q, pi, actions, weight, bias, valid, uncertainty_scale);
-  const auto outputs = call.outputs(q);
-  dispatch_floating(call.input, [&](auto type) {
-    using T = decltype(type);
-    with_members(call.problem.members, [&](auto capacity) {
-      launch("joint_values", joint<T, capacity()>, blocks_for(call.problem.rows * kWarp, kBlock), kBlock,
-             current.stream, call.problem, call.pointers<Wide<T>>(outputs));
+struct Cuda {
+  CurrentStream current;
+  explicit Cuda(const Tensor& like) : current(like) {}
+
+  template <class T>
+  void joint_values(const Joint& p, const JointResults& out) const {
+    with_members(p.members, [&](auto capacity) {
+      launch("joint_values", joint<T, capacity()>, blocks_for(p.rows * kWarp, kBlock), kBlock, current.stream, p, out);
     });
-  });
-  return outputs;
-}
+  }
+};
 
 }  // namespace
-}  // namespace emix::returns
+}  // namespace emix::targets
 
-STABLE_TORCH_LIBRARY_IMPL(emix, EMIX_CUDA_KEY, m) { m.impl("joint_values", TORCH_BOX(&emix::returns::joint_values)); }
+STABLE_TORCH_LIBRARY_IMPL(emix, EMIX_CUDA_KEY, m) { emix::targets::register_ops<emix::targets::Cuda>(m); }

@@ -11,9 +11,8 @@
 #include "ensemble/ensemble.h"
 #include "mask.h"
 #include "mixing/mixing.h"
-#include "policy/policy.h"
 
-namespace emix::returns {
+namespace emix::targets {
 
 // Rows are the entries: row = episode (T + 1) + s. Strides are in elements.
 struct Joint {
@@ -21,28 +20,25 @@ struct Joint {
   Divider<int64_t> entries;  // T + 1
   int64_t agents = 0, actions = 0;
   int members = 1;
-  mixing::RowView q, pi, weight, bias, taken;  // q: of the first member
-  int64_t member_stride = 0;
-  const void* valid = nullptr;
-  int64_t valid_episode = 0, valid_step = 0;
-  int taken_itemsize = 0, valid_itemsize = 0;
+  RowView q, pi, weight, bias, taken;
+  View<2> valid;           // [B, T]
   bool uncertain = false;  // weigh the next values
   double scale = 0;
 
   // Whether step s or step s - 1 is valid.
   EMIX_HD bool needed(int64_t row) const {
-    if (!valid) return true;
-    const int64_t s = entries.divide(row), at = row * valid_episode + s * valid_step;
+    if (!valid.given()) return true;
+    const int64_t s = entries.divide(row), at = row * valid.stride[0] + s * valid.stride[1];
     Masks<2> masks;
     masks.load(
-        valid, valid_itemsize, [&](int i) { return at - i * valid_step; },
+        valid.data, valid.itemsize, [&](int i) { return at - i * valid.stride[1]; },
         [&](int i) { return i == 0 ? s + 1 < entries.divisor() : s > 0; });
     return masks[0] || masks[1];
   }
 
   // Agent i's action, or -1 where it is none of 0 .. A - 1.
   EMIX_HD int64_t taken_at(int64_t row, int64_t i) const {
-    const int64_t action = policy::action_at({taken.data, 1, 0, taken_itemsize}, taken.offset(row) + i);
+    const int64_t action = integer_at(taken.data, taken.itemsize, taken.offset(row) + i);
     return action >= 0 && action < actions ? action : -1;
   }
 };
@@ -68,15 +64,15 @@ inline __attribute__((always_inline)) void with_members(int members, const Funct
   ensemble::with_capacity<1, 5, 10, 20, ensemble::kMaxMembers>(members, f);
 }
 
-// The result at every entry.
-template <class F>
-struct JointOutputs {
-  F *q, *v, *trace;  // trace: nullptr without pi
+// The results at every entry.
+struct JointResults {
+  void *q = nullptr, *v = nullptr, *trace = nullptr;  // [B, T + 1], in the wide type; trace: null without pi
 
+  template <class F>
   EMIX_HD void write(int64_t row, F q_tot, F v_tot, F pi) const {
-    q[row] = q_tot, v[row] = v_tot;
-    if (trace) trace[row] = pi;
+    static_cast<F*>(q)[row] = q_tot, static_cast<F*>(v)[row] = v_tot;
+    if (trace) static_cast<F*>(trace)[row] = pi;
   }
 };
 
-}  // namespace emix::returns
+}  // namespace emix::targets

@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "instruction_sets.h"
-#include "returns/targets/arguments.h"
+#include "targets/ops.h"
 
-namespace emix::returns {
+namespace emix::targets {
 namespace {
 
 inline constexpr int kLanes = 16;         // of the widest vector
@@ -45,11 +45,11 @@ struct Workspace {
   std::vector<T> gathered;     // their members' values, [N, count], padded to whole vectors
 
   explicit Workspace(const Joint& p)
-      : count(p.pi.data ? p.agents * p.actions : (p.agents + kLanes - 1) / kLanes * kLanes),
+      : count(p.pi.given() ? p.agents * p.actions : (p.agents + kLanes - 1) / kLanes * kLanes),
         mean(count),
         next(count),
         taken(p.agents),
-        gathered(p.pi.data ? 0 : p.members * count) {}
+        gathered(p.pi.given() ? 0 : p.members * count) {}
 };
 
 // False where an action is out of range; its place is then the agent's first.
@@ -68,10 +68,11 @@ EMIX_HD bool find_taken(const Joint& p, int64_t row, Workspace<T, F>& work) {
 template <class T, class F>
 EMIX_HD void take_values(const Joint& p, int64_t row, Workspace<T, F>& work) {
   const T* q = p.q.row<T>(row);
-  int64_t stride = p.member_stride;
-  if (!p.pi.data) {
+  int64_t stride = p.q.member_stride;
+  if (!p.pi.given()) {
     for (int j = 0; j < p.members; ++j)
-      for (int64_t i = 0; i < p.agents; ++i) work.gathered[j * work.count + i] = q[j * p.member_stride + work.taken[i]];
+      for (int64_t i = 0; i < p.agents; ++i)
+        work.gathered[j * work.count + i] = q[j * p.q.member_stride + work.taken[i]];
     q = work.gathered.data(), stride = work.count;
   }
   const MemberRows<T> rows(p, q, stride);
@@ -118,7 +119,7 @@ EMIX_HD Sums<F> taken_sums(const Joint& p, int64_t row, const Workspace<T, F>& w
 }
 
 template <class T, class F>
-EMIX_HD void joint_rows(const Joint& p, const JointOutputs<F>& out, int64_t begin, int64_t end) {
+EMIX_HD void joint_rows(const Joint& p, const JointResults& out, int64_t begin, int64_t end) {
   Workspace<T, F> work(p);
   for (int64_t row = begin; row < end; ++row) {
     if (!p.needed(row)) {
@@ -127,39 +128,35 @@ EMIX_HD void joint_rows(const Joint& p, const JointOutputs<F>& out, int64_t begi
     }
     const F wrong = find_taken(p, row, work) ? F(0) : F(NAN);
     take_values(p, row, work);
-    const Sums<F> sum = p.pi.data ? tree_backup_sums(p, row, work) : taken_sums(p, row, work);
-    const F bias = p.bias.data ? static_cast<F>(*p.bias.row<T>(row)) : F(0), total = mixing::divisor(sum.weight);
-    out.write(row, sum.q / total + bias + wrong, sum.v / total + bias + (p.pi.data ? F(0) : wrong),
+    const Sums<F> sum = p.pi.given() ? tree_backup_sums(p, row, work) : taken_sums(p, row, work);
+    const F bias = p.bias.given() ? static_cast<F>(*p.bias.row<T>(row)) : F(0), total = mixing::divisor(sum.weight);
+    out.write(row, sum.q / total + bias + wrong, sum.v / total + bias + (p.pi.given() ? F(0) : wrong),
               sum.probability + wrong);
   }
 }
 
 // A function template cannot be cloned for several instruction sets, so the clones are named, one overload an element
 // type.
-#define EMIX_JOINT_CLONES(SETS, T)                                                                   \
-  SETS void joint(T, const Joint& p, const JointOutputs<Wide<T>>& out, int64_t begin, int64_t end) { \
-    joint_rows<T>(p, out, begin, end);                                                               \
+#define EMIX_JOINT_CLONES(SETS, T)                                                          \
+  SETS void joint(T, const Joint& p, const JointResults& out, int64_t begin, int64_t end) { \
+    joint_rows<T, Wide<T>>(p, out, begin, end);                                             \
   }
 EMIX_JOINT_CLONES(EMIX_INSTRUCTION_SETS, float)
 EMIX_JOINT_CLONES(EMIX_BASELINE, double)
 EMIX_JOINT_CLONES(EMIX_BASELINE, Half)
 EMIX_JOINT_CLONES(EMIX_BASELINE, BFloat16)
 
-std::tuple<Tensor, Tensor, Tensor> joint_values(const Tensor& q, const OptionalTensor& pi, const Tensor& actions,
-                                                const Tensor& weight, const OptionalTensor& bias,
-                                                const OptionalTensor& valid, std::optional<double> uncertainty_scale) {
-  const JointCall call(q, pi, actions, weight, bias, valid, uncertainty_scale);
-  const Joint& p = call.problem;
-  const auto outputs = call.outputs(q);
-  dispatch_floating(call.input, [&](auto type) {
-    const auto out = call.pointers<Wide<decltype(type)>>(outputs);
-    const int64_t grain = kGrain / (p.members * p.agents * (pi ? p.actions : 1) + 1) + 1;
-    run_rows(p.rows, grain, [&](int64_t begin, int64_t end) { joint(type, p, out, begin, end); });
-  });
-  return outputs;
-}
+struct Cpu {
+  explicit Cpu(const Tensor&) {}
+
+  template <class T>
+  void joint_values(const Joint& p, const JointResults& out) const {
+    const int64_t grain = kGrain / (p.members * p.agents * (p.pi.given() ? p.actions : 1) + 1) + 1;
+    run_rows(p.rows, grain, [&](int64_t begin, int64_t end) { joint(T(), p, out, begin, end); });
+  }
+};
 
 }  // namespace
-}  // namespace emix::returns
+}  // namespace emix::targets
 
-STABLE_TORCH_LIBRARY_IMPL(emix, CPU, m) { m.impl("joint_values", TORCH_BOX(&emix::returns::joint_values)); }
+STABLE_TORCH_LIBRARY_IMPL(emix, CPU, m) { emix::targets::register_ops<emix::targets::Cpu>(m); }
