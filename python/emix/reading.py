@@ -8,6 +8,7 @@ that names the file. Only regular files are read: a pipe or a device, such as ``
 from __future__ import annotations
 
 import json
+import math
 import os
 import reprlib
 import stat
@@ -89,23 +90,23 @@ def read_text(path: Path, *, most: int) -> str:
         raise UsageError(f"{path} cannot be read: it is not a text file ({_clipped(error)})") from error
 
 
-def read_json(path: Path, what: str, *, most: int = MOST_JSON) -> Any:
-    """What a JSON file holds.
+def read_json(path: Path, what: str, *, most: int = MOST_JSON, finite: bool = True) -> Any:
+    """What a JSON file holds; its numbers are finite unless told otherwise.
 
     Raises:
         UsageError: it cannot be read or is not JSON; the message says that it is not ``what`` it should be.
     """
-    return parse_json(read_text(path, most=most), f"{path} is not {what}")
+    return parse_json(read_bytes(path, most=most), f"{path} is not {what}", finite=finite)
 
 
-def parse_json(text: str | bytes, problem: str) -> Any:
-    """The value of a JSON text, whose numbers are finite.
+def parse_json(text: str | bytes, problem: str, *, finite: bool = True) -> Any:
+    """The value of a JSON text, whose numbers are finite unless told otherwise.
 
     Raises:
         UsageError: it is none; the message begins with ``problem``.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant if finite else None)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{problem}: {_clipped(error)}") from error
 
@@ -159,7 +160,9 @@ def expect_keys(values: object, kinds: Mapping[str, type | tuple[type, ...]], pr
             names = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
             raise UsageError(f"{problem}: {key} expects {names}, got {short(value)}")
         if isinstance(value, int) and not 0 <= value < 1 << 63:
-            raise UsageError(f"{problem}: {key} expects a whole number of at least 0 and below 2^63, got {short(value)}")
+            raise UsageError(f"{problem}: {key} expects a whole number from 0 to 2^63 - 1, got {short(value)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{problem}: {key} expects a finite number, got {value}")
     return values
 
 

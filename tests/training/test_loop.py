@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import emix.training.loop as loop
 from emix.errors import UsageError
 from emix.learners.value import ValueLearner
-from emix.training import DivergenceError, read_rows
+from emix.training import DivergenceError, memory, read_rows
 from emix.training.checkpoint import read_manifest
 from emix.training.loop import StopRequest
 from emix.training.progress import Progress
@@ -253,7 +252,7 @@ def test_signals():
 
 def test_memory_is_kept_unless_switched_off(run, tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(loop, "keep_freed_memory", lambda: calls.append(1))
+    monkeypatch.setattr(memory, "keep_freed_memory", lambda: calls.append(1))
     run(tmp_path / "off", run.settings(steps=20, keep_memory=False))
     assert not calls
     run(tmp_path / "on", run.settings(steps=20))

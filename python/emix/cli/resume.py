@@ -13,7 +13,9 @@ from tyro.conf import Positional
 from emix.cli.options import Imports
 from emix.cli.running import carry_out, title
 from emix.plugins import import_named
-from emix.training.run import Run, read_summary
+from emix.reading import path_of
+from emix.training.building import resolve_device
+from emix.training.run import Run, finished
 from emix.training.settings import read_settings
 
 
@@ -28,6 +30,8 @@ class Resume:
     """The run's folder."""
     steps: int | None = None
     """Train up to this many environment steps instead."""
+    device: str | None = None
+    """Go on on this device instead, such as cpu; on one of another kind, the numbers are others."""
     imports: Imports = ()
     """Module or .py file that the run needs and this account has not imported yet; may be repeated."""
 
@@ -36,13 +40,15 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     chosen = tyro.cli(Resume, args=list(arguments), prog="emix resume")
     import_named(chosen.imports)
-    folder, summary = chosen.run, read_summary(chosen.run)
+    folder = path_of(chosen.run)
     steps = read_settings(folder).training.steps if chosen.steps is None else chosen.steps
-    if summary is not None and summary["env_steps"] >= steps and chosen.steps in (None, summary["env_steps"]):
+    if summary := finished(folder, steps):
         done = summary["env_steps"]
         print(f"{folder} is finished ({done:,} environment steps); `emix resume {folder} --steps N` trains on")
         return 0
-    return carry_out(Run.resume(folder, steps=chosen.steps), folder, _introduction)
+    if chosen.device is not None:
+        resolve_device(chosen.device)
+    return carry_out(Run.resume(folder, steps=chosen.steps, device=chosen.device), folder, _introduction, steps)
 
 
 def _introduction(run: Run) -> str:

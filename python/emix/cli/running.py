@@ -4,44 +4,45 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from emix.envs.host import EnvWorkerError
-from emix.training.checkpoint import read_manifest
+from emix.errors import UsageError
 from emix.training.loop import DivergenceError
+from emix.training.owner import LostRunError
 from emix.training.progress import Progress
-from emix.training.run import CHECKPOINT, Run, read_summary
+from emix.training.run import CHECKPOINT, Run, finished
 from emix.training.running import CURVE, result, run_to_end
 from emix.training.settings import CONFIG, Settings
+from emix.training.signals import stop_on_signals
+from emix.training.state import read_checkpoint
 
 
-def carry_out(opened: AbstractContextManager[Run], folder: Path, introduce: Callable[[Run], str]) -> int:
-    """Train the run that ``opened`` gives to its end, and return the exit code."""
-    try:
-        with opened as run:
-            print(introduce(run), flush=True)
-            progress = Progress(run.settings.training.steps, start=run.state.counters.env_steps)
-            stopped = run_to_end(run, progress)
-    except DivergenceError as error:
-        print(f"emix: {error}", file=sys.stderr)
-        return 1
-    except EnvWorkerError as error:
-        print("\n".join([f"emix: {error}", *(f"emix: {hint}" for hint in _how_to_resume(folder))]), file=sys.stderr)
-        return 1
-    except OSError as error:
-        what = f"cannot write {error.filename or folder}: {error.strerror or error}"
-        print(f"emix: {'; '.join([what, *_how_to_resume(folder)])}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"emix: {'; '.join(['stopped at once', *_how_to_resume(folder)])}", file=sys.stderr)
-        return 130
-    if stopped is not None:
-        print(f"emix: {'; '.join([f'stopped by {stopped.name}', *_how_to_resume(folder)])}", file=sys.stderr)
-        return 128 + stopped
-    summary = read_summary(folder)
+def carry_out(opened: AbstractContextManager[Run], folder: Path, introduce: Callable[[Run], str], steps: int) -> int:
+    """Train the run that ``opened`` gives to its end, of so many steps, and return the exit code."""
+    progress = Progress(steps)
+    with stop_on_signals(progress) as stop:
+        try:
+            with opened as run:
+                progress.say(introduce(run))
+                stopped = run_to_end(run, progress, stop)
+        except (DivergenceError, LostRunError) as error:
+            return _failed(1, str(error))
+        except EnvWorkerError as error:
+            return _failed(1, str(error), *_how_to_resume(folder))
+        except OSError as error:
+            what = f"cannot write {error.filename or folder}: {error.strerror or error}"
+            return _failed(1, "; ".join([what, *_how_to_resume(folder)]))
+        except KeyboardInterrupt:
+            return _failed(130, "; ".join(["stopped at once", *_how_to_resume(folder)]))
+        if stopped is not None:
+            return _failed(128 + stopped, "; ".join([f"stopped by {stopped.name}", *_how_to_resume(folder)]))
+    summary = finished(folder)
     assert summary is not None
-    print(f"{result(summary)}\ncurve: {folder / CURVE}")
+    progress.say(result(summary))
+    if (folder / CURVE).exists():
+        progress.say(f"curve: {folder / CURVE}")
     return 0
 
 
@@ -53,11 +54,21 @@ def title(settings: Settings) -> str:
     return f"{settings.algorithm} ({recipe}) on {env}, seed {settings.training.seed}"
 
 
+def _failed(code: int, *lines: str) -> int:
+    """Say what has happened, where somebody listens, and return the exit code."""
+    with suppress(OSError, ValueError):
+        print("\n".join(f"emix: {line}" for line in lines), file=sys.stderr)
+    return code
+
+
 def _how_to_resume(folder: Path) -> list[str]:
     """A sentence, where there is a run."""
     if not (folder / CONFIG).exists():
         return []
-    manifest = read_manifest(folder / CHECKPOINT)
+    try:
+        manifest = read_checkpoint(folder / CHECKPOINT)
+    except UsageError as error:
+        return [str(error)]
     if manifest is None:
         return [f"there is no checkpoint yet: `emix resume {folder}` starts again"]
     return [f"`emix resume {folder}` continues from the checkpoint of {manifest['counters']['env_steps']:,} steps"]

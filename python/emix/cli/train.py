@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import tyro
-import yaml
 from tyro.conf import OmitArgPrefixes, Positional
 
 from emix import learners
@@ -18,6 +17,7 @@ from emix.cli.running import carry_out, title
 from emix.errors import UsageError
 from emix.learners.plan import Plan
 from emix.plugins import import_named
+from emix.reading import parse_yaml, path_of
 from emix.training.config import TrainingConfig
 from emix.training.run import Run
 from emix.training.settings import Settings, flatten, make_settings, run_folder
@@ -59,8 +59,9 @@ class Request(NamedTuple):
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     request = parse(arguments)
+    folder, settings = request.folder, request.settings
     return carry_out(
-        Run.create(request.folder, request.settings), request.folder, lambda run: introduction(run, request)
+        Run.create(folder, settings), folder, lambda run: introduction(run, request), settings.training.steps
     )
 
 
@@ -95,7 +96,7 @@ def parse(arguments: Sequence[str]) -> Request:
         env_options=_options(chosen.env_option),
         imports=imports,
     )
-    folder = chosen.run_dir or run_folder(settings, chosen.runs)
+    folder = path_of(chosen.run_dir) if chosen.run_dir else run_folder(settings, path_of(chosen.runs))
     return Request(settings, make_settings(algorithm, chosen.env), folder)
 
 
@@ -143,9 +144,9 @@ def _options(pairs: Sequence[str]) -> dict[str, Any]:
         if name in ("num_envs", "device", "seed"):
             raise UsageError(f"--env-option {pair}: {name} is an option of the training, --{name.replace('_', '-')}")
         try:
-            options[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--env-option {pair}: the value is not YAML") from error
+            options[name] = parse_yaml(value, "the value")
+        except UsageError as error:
+            raise UsageError(f"--env-option {pair}: {error}") from error
     return options
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import signal
 import sys
-import time
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import connection, resource_tracker
 from types import ModuleType
@@ -18,20 +19,21 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from emix.data import Action, Box, Discrete, EnvSpec, Step
 from emix.envs import batch
 from emix.envs.core import episode_seed
-from emix.envs.worker import EnvGroup, Failure, serve
+from emix.envs.waiting import CLOSE_SECONDS, HungError, Workers
+from emix.envs.worker import STOPPING, EnvGroup, Failure, serve
 from emix.errors import UsageError
 
-_CLOSE_SECONDS = 10.0  # what a worker is given to close its simulators before it is killed
+_open: weakref.WeakSet[HostEnv] = weakref.WeakSet()
 
 
 class EnvWorkerError(RuntimeError):
-    """An environment raised an exception, or its worker process died. The environment is closed."""
+    """An environment raised an exception, or its worker process died or hangs. The environment is closed."""
 
 
 class HostEnv:
@@ -70,11 +72,17 @@ class HostEnv:
         worker: Any = serve
         try:
             with _clean_start():
-                self._vector: Any = AsyncVectorEnv(
+                self._vector: Any = Workers(
                     groups, context="spawn", copy=False, worker=worker, autoreset_mode=AutoresetMode.DISABLED
                 )
         except (EOFError, ConnectionError) as error:
             raise EnvWorkerError(f"{name}: a worker process died while it started") from error
+        except HungError as error:
+            raise EnvWorkerError(
+                f"{name}: a worker process has not started within {error.seconds:g} seconds: is the machine "
+                f"overloaded, or has somebody stopped it?"
+            ) from error
+        _open.add(self)
         shared = self._vector.observations  # [W, G, ...] each
         self._out = {key: torch.from_numpy(array).flatten(0, 1)[:num_envs] for key, array in shared.items()}
 
@@ -109,24 +117,17 @@ class HostEnv:
 
     def close(self) -> None:
         """Stop the workers; one that has not closed its environments within 10 seconds is killed."""
-        if self._vector.closed:
-            return
-        self._vector.closed = True
-        for pipe in self._vector.parent_pipes:
-            with suppress(OSError):  # that worker is dead already
-                pipe.send(("close", None))
-        deadline = time.monotonic() + _CLOSE_SECONDS
-        for process in self._vector.processes:
-            process.join(max(0.0, deadline - time.monotonic()))
-            process.kill()
-            process.join()
-        for pipe in self._vector.parent_pipes:
-            pipe.close()
+        self._vector.end()
 
     def _ask(self, call: Callable[..., tuple], *args: Any, **kwargs: Any) -> None:
         """Send a message to all workers and wait for the answers, which are then in ``_out``."""
         try:
             info = call(*args, **kwargs)[-1]
+        except HungError as error:
+            text = self._describe_hang(error)
+            self._vector.processes[error.worker].kill()
+            self.close()
+            raise EnvWorkerError(f"{self.spec.name}: {text}") from error
         except (EOFError, OSError) as error:
             text = self._describe_death()
             self.close()
@@ -139,18 +140,30 @@ class HostEnv:
 
     def _describe_death(self) -> str:
         processes = self._vector.processes
-        dead = connection.wait([process.sentinel for process in processes], timeout=_CLOSE_SECONDS)
+        dead = connection.wait([process.sentinel for process in processes], timeout=CLOSE_SECONDS)
         worker = next((w for w, process in enumerate(processes) if process.sentinel in dead), None)
         if worker is None:
             return "a worker process closed its pipe but is still running"
-        first, last = worker * self._size, min((worker + 1) * self._size, self.num_envs) - 1
-        whose = f"environment {first}" if first == last else f"environments {first} to {last}"
-        processes[worker].join()  # the sentinel is ready a moment before the exit code
+        whose = self._whose(worker)
+        processes[worker].join(CLOSE_SECONDS)  # the sentinel is ready a moment before the exit code
         code = processes[worker].exitcode
+        if code is None:
+            return f"the worker process of {whose} is at its end"
         if code >= 0:
             return f"the worker process of {whose} exited with code {code}"
         hint = " (is the machine out of memory?)" if -code == signal.SIGKILL else ""
         return f"the worker process of {whose} was killed by {signal.Signals(-code).name}{hint}"
+
+    def _describe_hang(self, error: HungError) -> str:
+        process = self._vector.processes[error.worker].pid
+        return (
+            f"the worker process {process} of {self._whose(error.worker)} has not answered for {error.seconds:g} "
+            f"seconds: it hangs, or somebody has stopped it"
+        )
+
+    def _whose(self, worker: int) -> str:
+        first, last = worker * self._size, min((worker + 1) * self._size, self.num_envs) - 1
+        return f"environment {first}" if first == last else f"environments {first} to {last}"
 
     def _avail(self) -> Tensor | None:
         avail = self._out.get("avail")  # [E, n, A] int8
@@ -176,6 +189,13 @@ class HostEnv:
     def _check_open(self) -> None:
         if self._vector.closed:
             raise UsageError(f"{self.spec.name}: the environment is closed: make a new one")
+
+
+@atexit.register
+def _close_all() -> None:
+    """Before multiprocessing's own end, which sends the SIGTERM that workers do not heed, and waits for them."""
+    for env in list(_open):
+        env.close()
 
 
 def _read_spec(name: str, make_env: Callable[[], gymnasium.Env], episode_limit: int) -> EnvSpec:
@@ -220,13 +240,15 @@ def _cores() -> int:
 
 @contextmanager
 def _clean_start() -> Iterator[None]:
-    """Start processes that have one OpenMP thread, do not see Ctrl-C, and do not run the user's script again.
+    """Start processes that have one OpenMP thread, do not stop at the signals that stop this one, and do not run the
+    user's script again.
 
-    The parent handles Ctrl-C and then closes the workers. Without the last, a script would need an
+    This process handles Ctrl-C, and the SIGTERM that batch systems send to every process of a job, and then closes the
+    workers; until ``serve`` handles them, they are blocked there. Without the last, a script would need an
     ``if __name__ == "__main__"``, and every worker would import all that the script does, torch included.
     """
     resource_tracker.ensure_running()  # starting it unblocks SIGINT
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     main, threads = sys.modules["__main__"], os.environ.get("OMP_NUM_THREADS")
     sys.modules["__main__"], os.environ["OMP_NUM_THREADS"] = ModuleType("__main__"), "1"
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +16,8 @@ from gymnasium import spaces
 from gymnasium.vector.utils import batch_space, read_from_shared_memory
 
 from emix.data import EnvSpec, fields
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,11 @@ def serve(
     """Answer ``gymnasium.vector.AsyncVectorEnv``, whose ``worker`` this is, until told to close or the parent is gone.
 
     gymnasium's own worker prints a traceback when the parent dies, and hands over an exception without its traceback.
+    The signals that stop a job are the parent's: it plays its episodes to their end and then says ``close``.
     """
+    for number in STOPPING:  # a function, not SIG_IGN, which the simulators that an environment starts would inherit
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     parent_pipe.close()
     group = make_group()
     everything: Any = read_from_shared_memory(group.observation_space, shared_memory, n=-1)  # [W, G, ...] each

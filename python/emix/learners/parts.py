@@ -7,6 +7,7 @@ learner names what it has once and writes no state by hand.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -17,6 +18,7 @@ from emix import ops
 from emix.distributed import Alone, Group
 from emix.errors import UsageError
 
+_GENERATOR_BYTES = {16, 5056}  # of a state, on CUDA and on the CPU
 _KINDS: dict[str, Any] = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD}
 
 
@@ -124,6 +126,11 @@ class Optimiser:
             for name, parameter in self.parameters.items()
             for key, value in self.torch.state[parameter].items()
         }
+
+    def fits(self, name: str, prefix: str, value: Tensor) -> bool:
+        """Whether ``<prefix><parameter>.<key>`` can be a tensor of its state: a number, or one for each weight."""
+        parameter = self.parameters.get(name.removeprefix(prefix).rpartition(".")[0])
+        return parameter is not None and value.shape in ((), parameter.shape) and value.is_floating_point()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take over what ``state_dict`` gave."""
@@ -275,7 +282,7 @@ class Parts:
             if isinstance(part, Tensor):
                 part.copy_(state[name])
             elif isinstance(part, torch.Generator):
-                part.set_state(state[name].cpu())
+                restore_generator(part, state[name])
             else:
                 prefix = f"{name}."
                 part.load_state_dict(
@@ -302,15 +309,32 @@ class Parts:
 
     def _refuse_foreign(self, state: Mapping[str, Tensor], what: str) -> None:
         own = self.state_dict()
-        steps = tuple(f"{name}." for name, part in self.parts.items() if isinstance(part, Optimiser))
+        optimisers = {f"{name}.": part for name, part in self.parts.items() if isinstance(part, Optimiser)}
+        generators = {name for name, part in self.parts.items() if isinstance(part, torch.Generator)}
         # An optimiser that never stepped has no state yet.
-        wrong = [name for name in own.keys() ^ state.keys() if not name.startswith(steps)]
-        wrong += [name for name in own.keys() & state.keys() if own[name].shape != state[name].shape]
+        wrong = [name for name in own.keys() ^ state.keys() if not name.startswith(tuple(optimisers))]
+        wrong += [
+            name
+            for name in (own.keys() & state.keys()) - generators
+            if own[name].shape != state[name].shape or own[name].dtype != state[name].dtype
+        ]
+        for prefix, part in optimisers.items():
+            wrong += [name for name in state if name.startswith(prefix) and not part.fits(name, prefix, state[name])]
         if wrong:
             raise UsageError(
                 f"saved state: {min(wrong)} does not fit; expected that of {what}, got another's; "
                 f"load the checkpoint with its own settings"
             )
+
+
+def restore_generator(generator: torch.Generator, state: Tensor) -> None:
+    """Let a generator go on from ``state`` (uint8): that of one of another kind of device seeds it."""
+    state, own = state.cpu(), len(generator.get_state())
+    if state.dtype == torch.uint8 and {len(state), own} == _GENERATOR_BYTES:
+        digest = hashlib.sha256(state.numpy().tobytes()).digest()
+        generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    else:
+        generator.set_state(state)
 
 
 def _bytes(value: Tensor) -> Tensor:

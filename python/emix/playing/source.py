@@ -10,6 +10,7 @@ from torch import Tensor
 
 from emix.data import EnvSpec
 from emix.envs.core import Env, advance, capturable
+from emix.learners.parts import restore_generator
 from emix.playing.captured import CapturedRollout
 from emix.playing.evaluate import evaluate
 from emix.playing.random import RandomActor
@@ -104,7 +105,7 @@ class Local:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a ``state_dict``."""
         self.env.episode, self.test_env.episode = state["env.episode"], state["test_env.episode"]
-        self.random_actor.generator.set_state(state["random_actor.generator"])
+        restore_generator(self.random_actor.generator, state["random_actor.generator"])
 
     def close(self) -> None:
         """Free the environments' processes."""

@@ -10,6 +10,10 @@ import numpy as np
 
 from emix.errors import UsageError
 from emix.ops.recurrent import Precision
+from emix.reading import one_line, short
+
+# Of what there is one of in memory for each.
+_MOST = {"num_envs": 65_536, "test_envs": 65_536, "test_episodes": 1_000_000, "threads": 1024}
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,13 @@ class TrainingConfig:
         for name in (field.name for field in fields(self)):
             value, default = getattr(self, name), getattr(type(self), name)
             if type(value) is not type(default):
-                raise UsageError(f"{name} expects {type(default).__name__}, got {value!r}")
+                raise UsageError(f"{name} expects {type(default).__name__}, got {short(value)}")
             if type(value) is int and value < (0 if name == "seed" else 1):
                 raise UsageError(f"{name} expects {'0 or more' if name == 'seed' else 'at least 1'}, got {value}")
+            if type(value) is int and value > (most := _MOST.get(name, 2**63 - 1)):
+                raise UsageError(f"{name} expects at most {most:,}, got {short(value)}")
         if self.precision not in get_args(Precision):
-            raise UsageError(f"precision expects {', '.join(get_args(Precision))}, got {self.precision!r}")
+            raise UsageError(f"precision expects {', '.join(get_args(Precision))}, got {short(self.precision)}")
         if self.test_episodes % self.test_envs:
             raise UsageError(
                 f"test_episodes expects a multiple of test_envs, so that every environment plays the same number: "
@@ -66,8 +72,9 @@ class TrainingConfig:
 def training_config(values: Mapping[str, Any]) -> TrainingConfig:
     """The configuration with ``values`` set; ``UsageError`` where one is unknown or out of range."""
     known = [field.name for field in fields(TrainingConfig)]
-    if unknown := sorted(set(values) - set(known)):
-        raise UsageError(f"unknown training settings {', '.join(unknown)}: expected some of {', '.join(known)}")
+    if unknown := sorted(map(str, set(values) - set(known))):
+        names = one_line(", ".join(unknown))
+        raise UsageError(f"unknown training settings {names}: expected some of {', '.join(known)}")
     return TrainingConfig(**values)
 
 

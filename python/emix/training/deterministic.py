@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -13,6 +14,9 @@ from emix.errors import UsageError
 
 # torch looks at it once, at the process's first product on a GPU, which may come before a training.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+_guard = threading.Lock()
+_before: list[_Settings] = []  # an entry for each training that runs, in threads of this process
 
 
 @contextmanager
@@ -22,21 +26,46 @@ def deterministic(threads: int, device: torch.device) -> Iterator[None]:
     Raises:
         UsageError: it is too late for that on the device.
     """
-    memory: Any = torch.utils.deterministic
-    algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    before = torch.get_num_threads(), memory.fill_uninitialized_memory, torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
-    memory.fill_uninitialized_memory = False  # it would write every new tensor twice
-    torch.backends.cudnn.benchmark = False
-    torch.set_num_threads(threads)
+    with _guard:
+        _before.append(_Settings.now())
+        _Settings(threads, algorithms=True, warn_only=False, fill=False, benchmark=False).apply()
     try:
         if device.type == "cuda":
             _check_cublas(device)
         yield
     finally:
-        torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
-        threads, memory.fill_uninitialized_memory, torch.backends.cudnn.benchmark = before
-        torch.set_num_threads(threads)
+        with _guard:  # the last of several trainings puts back what the first has found
+            if len(_before) == 1:
+                _before[0].apply()
+            _before.pop()
+
+
+class _Settings(NamedTuple):
+    """What torch is set to."""
+
+    threads: int
+    algorithms: bool
+    warn_only: bool
+    fill: bool  # of new tensors, which would be written twice
+    benchmark: bool
+
+    @classmethod
+    def now(cls) -> _Settings:
+        memory: Any = torch.utils.deterministic
+        return cls(
+            torch.get_num_threads(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+            memory.fill_uninitialized_memory,
+            torch.backends.cudnn.benchmark,
+        )
+
+    def apply(self) -> None:
+        memory: Any = torch.utils.deterministic
+        torch.use_deterministic_algorithms(self.algorithms, warn_only=self.warn_only)
+        memory.fill_uninitialized_memory = self.fill
+        torch.backends.cudnn.benchmark = self.benchmark
+        torch.set_num_threads(self.threads)
 
 
 def _check_cublas(device: torch.device) -> None:

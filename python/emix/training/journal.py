@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
+from typing import Any
 
 from emix.playing.stopwatch import Stopwatch
-from emix.training.metrics import MetricsWriter
+from emix.training.metrics import MetricsWriter, read_last_rows
 from emix.training.progress import Progress
 from emix.training.run import Run
 
@@ -22,8 +23,15 @@ class Journal:
 
     def __init__(self, run: Run, progress: Progress) -> None:
         self.counters, self.progress = run.state.counters, progress
-        offsets, first = run.manifest and run.manifest["offsets"], run.state.group.first
-        self.writer = MetricsWriter(run.folder, offsets=offsets, env_steps=self.counters.env_steps) if first else None
+        self.run, self.writer = run, None
+        if run.state.group.first:
+            manifest = run.manifest or {}
+            self.writer = MetricsWriter(
+                run.folder,
+                offsets=manifest.get("offsets"),
+                digests=manifest.get("digests"),
+                env_steps=self.counters.env_steps,
+            )
         self.seconds_before, self.process = self.counters.seconds, Stopwatch()
         self.restart_row()
 
@@ -44,14 +52,34 @@ class Journal:
         }
         done = {"env_steps": counters.env_steps, "episodes": counters.episodes, "updates": counters.updates}
         if self.writer is not None:
+            self.run.check_owner()
             self.writer.write(done | dict(row), timing)
+            self._tell_problem(self.writer)
         self.progress.log(counters.env_steps, row, timing)
         self.restart_row()
 
-    def sync(self) -> dict[str, int]:
-        """Force everything to the disk; bytes of each metrics file."""
+    def tested(self) -> bool:
+        """Whether there is a row with an evaluation after as many environment steps as there are now."""
+        rows = read_last_rows(self.run.folder)
+        here = [row for row in rows if row["env_steps"] == self.counters.env_steps]
+        return any(name.startswith("test_") for row in here for name in row)
+
+    def last_step(self) -> int:
+        """The environment steps of the last row; 0 before the first."""
+        rows = read_last_rows(self.run.folder)
+        return rows[-1]["env_steps"] if rows else 0
+
+    def sync(self) -> dict[str, dict[str, Any]]:
+        """Force everything to the disk; the bytes of each metrics file and its SHA-256, as a checkpoint holds them."""
         self.counters.seconds = self.seconds_before + self.process.elapsed()
-        return self.writer.sync() if self.writer is not None else {}
+        if self.writer is None:
+            return {}
+        return {"offsets": self.writer.sync(), "digests": self.writer.digests()}
+
+    def _tell_problem(self, writer: MetricsWriter) -> None:
+        if problem := writer.tensorboard.problem:
+            self.progress.say(f"note: {problem}")
+            writer.tensorboard.problem = None
 
     def close(self) -> None:
         """Close the files."""

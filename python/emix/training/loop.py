@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import math
-import signal
 from contextlib import closing
 from dataclasses import fields
 
 import torch
 
-from emix._host import keep_freed_memory
+from emix._version import __version__
 from emix.training.captured import CapturedUpdate
 from emix.training.deterministic import deterministic
 from emix.training.journal import Journal
+from emix.training.memory import freed_memory_kept
 from emix.training.progress import Progress
 from emix.training.run import Run
+from emix.training.signals import StopRequest
+from emix.training.state import other_device
 
 
 class DivergenceError(RuntimeError):
     """One of the learner's numbers is no longer one, and the networks will not recover."""
-
-
-class StopRequest:
-    """Set by a signal: the loop saves a checkpoint at the end of the rollout and returns."""
-
-    signal: signal.Signals | None = None
 
 
 def train(run: Run, progress: Progress, stop: StopRequest) -> None:
@@ -40,18 +36,24 @@ def train(run: Run, progress: Progress, stop: StopRequest) -> None:
 
     Raises:
         DivergenceError: one of the learner's numbers became infinite or NaN.
-        EnvWorkerError: an environment's process died.
+        EnvWorkerError: an environment's process died, or does not answer.
+        LostRunError: another process has taken the run over.
         OSError: the folder cannot be written.
     """
     config, state = run.settings.training, run.state
     source, learner, counters, group = state.source, state.learner, state.counters, state.group
-    if config.keep_memory:
-        keep_freed_memory()
-    _note_other_torch(run, progress)
+    _note_what_differs(run, progress)
     update = CapturedUpdate(learner, longest=source.spec.episode_limit) if state.captured else learner.update
     source.advance(counters.env_steps)
 
-    with deterministic(config.threads, state.data.device), closing(Journal(run, progress)) as journal:
+    with (
+        freed_memory_kept(config.keep_memory),
+        deterministic(config.threads, state.data.device),
+        closing(Journal(run, progress)) as journal,
+    ):
+        if group.agree(stop.signal is not None):  # while environments and learner were being made
+            return
+
         if counters.env_steps == 0:
             with journal.watch("test"):
                 row = source.test(config.test_episodes)
@@ -87,15 +89,38 @@ def train(run: Run, progress: Progress, stop: StopRequest) -> None:
                 with journal.watch("checkpoint"):
                     run.save(journal.sync())
             if stopping:
-                break
+                return
+
+        _evaluate_end(run, journal)
 
 
-def _note_other_torch(run: Run, progress: Progress) -> None:
-    if run.manifest is not None and run.manifest["torch"] != (version := str(torch.__version__)):
+def _note_what_differs(run: Run, progress: Progress) -> None:
+    """Say where the numbers to come may not be those of a run that was not interrupted."""
+    if run.manifest is None:
+        return
+    for name, here in (("torch", str(torch.__version__)), ("emix", __version__)):
+        if run.manifest[name] != here:
+            progress.say(
+                f"note: the checkpoint was made under {name} {run.manifest[name]}, this is {here}: "
+                f"the numbers may differ from those of a run under one {name}"
+            )
+    if device := other_device(run.settings, run.manifest):
         progress.say(
-            f"note: the checkpoint was made under torch {run.manifest['torch']}, this is {version}: "
-            f"the numbers may differ from those of a run under one torch"
+            f"note: the checkpoint was made on {device}, this is {run.settings.training.device}: the numbers will "
+            f"differ from those of a run on one device"
         )
+
+
+def _evaluate_end(run: Run, journal: Journal) -> None:
+    """Make up for the last evaluation, which a run lacks that was stopped at the steps it is now asked for."""
+    state, group = run.state, run.state.group
+    if group.agree(group.first and not journal.tested()):
+        later = group.agree(group.first and state.counters.env_steps > journal.last_step())
+        row = _statistics(run) if later else {}
+        with journal.watch("test"):
+            row |= state.source.test(run.settings.training.test_episodes)
+        journal.write(row)
+        run.save(journal.sync())
 
 
 def _due(interval: int, before: int, now: int, end: int) -> bool:

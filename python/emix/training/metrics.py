@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from emix.errors import UsageError
 from emix.playing.evaluate import EpisodeStatistics
+from emix.reading import MIB, expect_keys, one_line, parse_json, read_bytes, short
+from emix.training.files import AppendedFile
 
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
+MOST_METRICS = 256 * MIB  # some 300,000 rows
+_TAIL = 64 << 10
 
 
 class UpdateStatistics:
@@ -85,43 +88,44 @@ class MetricsWriter:
         folder: the run's folder.
         offsets: bytes of each file to keep, from a checkpoint: what a killed run wrote after it is cut off. All of it,
             where there is no checkpoint.
+        digests: SHA-256 of what is kept of each file, where the checkpoint has them.
         env_steps: of that checkpoint; TensorBoard is told to forget what came later.
 
     Raises:
-        UsageError: a file is shorter than its offset.
+        UsageError: a file is shorter than its offset, or other than its digest says.
         OSError: a file cannot be written.
     """
 
-    def __init__(self, folder: Path, *, offsets: Mapping[str, int] | None = None, env_steps: int = 0) -> None:
-        self.files = {name: (folder / name).open("ab") for name in (METRICS, TIMING)}
-        for name, file in self.files.items():
-            keep = (offsets or {}).get(name, 0)
-            if file.tell() < keep:
-                raise UsageError(
-                    f"{folder / name} has {file.tell()} bytes, but the checkpoint was made when it had {keep}: "
-                    f"put the file back, or train again in another folder"
-                )
-            file.truncate(keep)
-        self.tensorboard = SummaryWriter(str(folder), purge_step=env_steps + 1 if offsets else 0)
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        offsets: Mapping[str, int] | None = None,
+        digests: Mapping[str, str] | None = None,
+        env_steps: int = 0,
+    ) -> None:
+        self.files: dict[str, AppendedFile] = {}
+        for name in (METRICS, TIMING):
+            self.files[name] = AppendedFile(folder / name, (offsets or {}).get(name, 0), (digests or {}).get(name))
+        self.tensorboard = TensorBoard(folder, purge_step=env_steps + 1 if offsets else 0)
 
     def write(self, row: Mapping[str, float], timing: Mapping[str, float]) -> None:
         """Append one row to each file. Both have ``env_steps``; a number that is not finite becomes null."""
         for name, values in ((METRICS, row), (TIMING, timing)):
-            self.files[name].write(_json_line(values))
-            self.files[name].flush()
-        step = int(row["env_steps"])
-        for name, value in row.items():
-            tag = f"test/{name.removeprefix('test_')}" if name.startswith("test_") else f"train/{name}"
-            self.tensorboard.add_scalar(tag, value, step)
-        for name, value in timing.items():
-            self.tensorboard.add_scalar(f"time/{name}", value, step)
+            self.files[name].append(_json_line(values))
+        tags = {f"test/{k.removeprefix('test_')}" if k.startswith("test_") else f"train/{k}": v for k, v in row.items()}
+        self.tensorboard.write(tags | {f"time/{name}": value for name, value in timing.items()}, int(row["env_steps"]))
 
     def sync(self) -> dict[str, int]:
         """Force everything to the disk and return the bytes of each file."""
         for file in self.files.values():
-            os.fsync(file.fileno())
+            file.sync()
         self.tensorboard.flush()
-        return {name: file.tell() for name, file in self.files.items()}
+        return {name: file.size for name, file in self.files.items()}
+
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each file."""
+        return {name: file.digest() for name, file in self.files.items()}
 
     def close(self) -> None:
         """Close the files."""
@@ -130,10 +134,84 @@ class MetricsWriter:
         self.tensorboard.close()
 
 
+class TensorBoard:
+    """Event files in ``folder``, for the eye: without them the run goes on, and ``problem`` says what was wrong."""
+
+    def __init__(self, folder: Path, *, purge_step: int) -> None:
+        self.problem: str | None = None
+        self.writer: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter  # imports protobuf, which may not fit what is installed
+
+            self.writer = SummaryWriter(str(folder), purge_step=purge_step)
+        except Exception as error:
+            self._give_up(error)
+
+    def write(self, values: Mapping[str, float], step: int) -> None:
+        """Append the numbers by their tags."""
+        if self.writer is not None:
+            try:
+                for tag, value in values.items():
+                    self.writer.add_scalar(tag, value, step)
+            except Exception as error:
+                self._give_up(error)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self.writer is not None:
+            try:
+                self.writer.flush()
+            except Exception as error:
+                self._give_up(error)
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        if self.writer is not None:
+            with suppress(Exception):
+                self.writer.close()
+
+    def _give_up(self, error: Exception) -> None:
+        self.writer, self.problem = None, f"no TensorBoard events from here on: {one_line(error)}"
+
+
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's ``metrics.jsonl``; a last line that is still being written is left out."""
-    text = (folder / METRICS).read_text()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    """The rows of a run's ``metrics.jsonl``; a last line that is still being written is left out.
+
+    Raises:
+        UsageError: the file cannot be read, is larger than any run makes it, or a line is not what a run writes.
+    """
+    return _parse(folder / METRICS, read_bytes(folder / METRICS, most=MOST_METRICS), first=1)
+
+
+def read_last_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of the last 64 KiB of ``metrics.jsonl``, none where there is none; see ``read_rows``."""
+    path = folder / METRICS
+    if not path.is_file():
+        return []
+    start = max(0, path.stat().st_size - _TAIL)
+    data = read_bytes(path, most=2 * _TAIL, offset=start)  # it may grow meanwhile
+    return _parse(path, data[data.find(b"\n") + 1 :] if start else data, first=None)
+
+
+def _parse(path: Path, data: bytes, first: int | None) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    steps = 0
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=first or 1):
+        problem = f"{path} is damaged, line {number}" if first else f"{path} is damaged near its end"
+        row = expect_keys(parse_json(line, problem), {"env_steps": int}, problem)
+        for name, value in row.items():
+            if isinstance(value, bool) or not (value is None or isinstance(value, int | float)) or _huge(value):
+                raise UsageError(f"{problem}: {short(name)} expects a number or null, got {short(value)}")
+        if row["env_steps"] < steps:
+            raise UsageError(f"{problem}: {row['env_steps']} steps come after {steps}, as if two processes wrote it")
+        steps = row["env_steps"]
+        rows.append(row)
+    return rows
+
+
+def _huge(value: float | None) -> bool:
+    """Whether a number is too large to be drawn and averaged."""
+    return value is not None and not abs(value) <= 1e300
 
 
 def _json_line(values: Mapping[str, float]) -> bytes:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
 from emix.errors import UsageError
+from emix.reading import one_line, path_of, short
+from emix.training.files import replace_file
 from emix.training.metrics import METRICS, read_rows
 from emix.training.settings import read_settings
 from emix.training.spread import mean_curve
@@ -36,6 +40,7 @@ def plot_runs(folders: Sequence[Path], out: Path, *, metric: str | None = None) 
     Raises:
         UsageError: a folder holds no run, a run has no such metric, or ``out`` cannot be written.
     """
+    folders, out = [path_of(folder) for folder in folders], path_of(out)
     rows = {folder: _rows(folder) for folder in folders}
     if metric is None:
         won = all(any("test_battle_won_mean" in row for row in run) for run in rows.values())
@@ -48,7 +53,7 @@ def plot_runs(folders: Sequence[Path], out: Path, *, metric: str | None = None) 
 
 
 def _rows(folder: Path) -> list[dict[str, float]]:
-    if not (folder / METRICS).is_file():
+    if not (folder / METRICS).exists():
         raise UsageError(f"{folder} holds no run: expected a folder with {METRICS}, as `emix train` makes it")
     return read_rows(folder)
 
@@ -58,13 +63,13 @@ def _curve(folder: Path, rows: list[dict[str, float]], metric: str) -> np.ndarra
     points = [(row["env_steps"], row[metric]) for row in rows if row.get(metric) is not None]
     if not points:
         names = sorted({name for row in rows for name in row} - {"env_steps"})
-        raise UsageError(
-            f"{folder / METRICS} has no metric {metric!r}: expected one of {', '.join(names) or 'none yet'}"
-        )
+        known = one_line(", ".join(names), 1000) or "none yet"
+        raise UsageError(f"{folder / METRICS} has no metric {short(metric)}: expected one of {known}")
     return np.array(points, dtype=float).T
 
 
 def _draw(panels: dict[str, dict[str, list[np.ndarray]]], label: str, out: Path) -> Path:
+    _import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
@@ -91,12 +96,30 @@ def _draw(panels: dict[str, dict[str, list[np.ndarray]]], label: str, out: Path)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.01)
         axes.legend(frameon=False, fontsize=9)
+    picture = BytesIO()
+    figure.savefig(picture, format="png")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, format="png")
+        if out.exists() and not out.is_file():  # such as /dev/stdout
+            out.write_bytes(picture.getvalue())
+        else:
+            replace_file(out, picture.getvalue())
     except OSError as error:
         raise UsageError(f"cannot write {out}: {error.strerror}; choose another file with --out") from error
     return out
+
+
+def _import_matplotlib() -> None:
+    """Import it; a notebook's MPLBACKEND, which its processes inherit, need not be one that there is here."""
+    try:
+        import matplotlib
+    except ValueError:
+        backend = os.environ.pop("MPLBACKEND", None)
+        try:
+            import matplotlib  # noqa: F401
+        finally:
+            if backend is not None:
+                os.environ["MPLBACKEND"] = backend
 
 
 def _limits(curves: Sequence[np.ndarray]) -> tuple[float, float]:

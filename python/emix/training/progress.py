@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from time import perf_counter
 from typing import TextIO
 
@@ -39,10 +40,19 @@ class Progress:
 
     def __init__(self, total: int, *, start: int = 0, output: TextIO | None = None) -> None:
         self.total = total
-        self.output = output or sys.stdout
+        self.output: TextIO | None = output or sys.stdout  # None: nobody watches
         self.history: deque[tuple[float, int]] = deque([(perf_counter(), start)])
         self.latest: dict[str, float] = {}
-        self.bar = _make_bar(self.output, total, start) if self.output.isatty() else None
+        self.bar: Bar | None = None
+        self.start(start)
+
+    def start(self, env_steps: int) -> None:
+        """Begin to show, from so many environment steps on."""
+        self.history = deque([(perf_counter(), env_steps)])
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], completed=env_steps)
+        elif self.output is not None and is_terminal(self.output):
+            self.bar = _make_bar(self.output, self.total, env_steps)
 
     def advance(self, env_steps: int) -> None:
         """Once a rollout."""
@@ -51,9 +61,9 @@ class Progress:
         while len(self.history) > 2 and self.history[0][0] < now - WINDOW:
             self.history.popleft()
         if self.bar is not None:
-            self.bar.update(
-                self.bar.task_ids[0], completed=env_steps, numbers=self._numbers(), speed=f"{self.speed():,.0f} steps/s"
-            )
+            numbers, speed = self._numbers(), f"{self.speed():,.0f} steps/s"
+            with self._watched():
+                self.bar.update(self.bar.task_ids[0], completed=env_steps, numbers=numbers, speed=speed)
 
     def speed(self) -> float:
         """Environment steps per second over the last half minute; 0 before the first rollout."""
@@ -69,15 +79,26 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line of its own, above the bar."""
-        if self.bar is not None:
-            self.bar.console.print(text, highlight=False, markup=False)
-        else:
-            print(text, file=self.output, flush=True)
+        with self._watched():
+            if self.bar is not None:
+                self.bar.console.print(text, highlight=False, markup=False)
+            elif self.output is not None:
+                print_line(text, self.output)
 
     def close(self) -> None:
         """Leave the bar as it is."""
         if self.bar is not None:
-            self.bar.stop()
+            with self._watched():
+                self.bar.stop()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """What is shown decides nothing: where it cannot be written, because the terminal or the reader of a pipe is
+        gone, nothing is shown any more."""
+        try:
+            yield
+        except (OSError, ValueError):  # ValueError: the file is closed
+            self.bar = self.output = None
 
     def _numbers(self) -> str:
         """Win rate where the environment has one, else return, in training and in test; then the shares of the time."""
@@ -91,6 +112,23 @@ class Progress:
     def _time_left(self, env_steps: int) -> str:
         speed, left = self.speed(), self.total - env_steps
         return f"{clock(left / speed)} left" if speed and left > 0 else ""
+
+
+def print_line(text: str, output: TextIO) -> None:
+    """Print a line; letters that the output's encoding lacks become question marks."""
+    try:
+        print(text, file=output, flush=True)
+    except UnicodeEncodeError:
+        encoding = output.encoding or "ascii"
+        print(text.encode(encoding, "replace").decode(encoding), file=output, flush=True)
+
+
+def is_terminal(output: TextIO) -> bool:
+    """Whether somebody sees it move."""
+    try:
+        return output.isatty()
+    except ValueError:  # it is closed
+        return False
 
 
 def _make_bar(output: TextIO, total: int, start: int) -> Bar:

@@ -1,98 +1,154 @@
-"""A run and its folder: made, locked, continued; what lies in it beside the metrics."""
+"""A run and its folder: made, owned, continued; what lies in it beside the metrics."""
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from emix.distributed import Alone, Group
 from emix.errors import UsageError
-from emix.training import checkpoint
-from emix.training.metrics import METRICS, read_rows
-from emix.training.settings import CONFIG, Settings, difference, read_settings, write_config, write_steps
-from emix.training.state import TrainingState
+from emix.reading import expect_keys, path_of, read_json, short
+from emix.training.metrics import METRICS, read_last_rows
+from emix.training.owner import LostRunError, Owner, own
+from emix.training.settings import CONFIG, Settings, difference, read_settings, rewrite_config, write_config
+from emix.training.state import TrainingState, read_checkpoint
 
-SUMMARY, CHECKPOINT, LOCK = "summary.json", "checkpoint", "lock"
+SUMMARY, CHECKPOINT = "summary.json", "checkpoint"
 
 
 @dataclass
 class Run:
     """A run that this process trains: made by ``create`` or ``resume``, whose ``with`` block it lasts for.
 
-    All processes of a group have one; the first of them has the lock, and is the only one that writes.
+    All processes of a group have one; the first of them owns the folder, and is the only one that writes.
     """
 
     folder: Path
     settings: Settings
     state: TrainingState
-    manifest: dict[str, Any] | None = None  # of the checkpoint that it continues
+    manifest: dict[str, Any] | None = None  # of the last checkpoint: that it continues, or that it has made
+    owner: Owner | None = None
 
     @classmethod
     @contextmanager
     def create(cls, folder: Path, settings: Settings, group: Group | None = None) -> Iterator[Run]:
-        """A new run, of which ``folder`` holds ``config.yaml`` from here on.
+        """A new run, of which ``folder`` holds ``config.yaml`` from here on, and what its settings name by paths.
 
         Raises:
             UsageError: the folder holds a run already, cannot be written or is in use, or the settings make no sense.
         """
+        folder = path_of(folder)
         refuse_existing_run(folder)
         # Built before the folder is made, so that an unknown environment leaves none behind.
-        with closing(TrainingState.create(settings, group)) as state, _locked(folder, state.group):
-            if state.group.first:
+        with closing(TrainingState.create(settings, group)) as state, _owned(folder, state.group) as owner:
+            if owner is not None:
                 refuse_existing_run(folder)  # once more, now that nobody else can make one
+                owner.check()
                 write_config(folder, settings, episode_limit=state.source.spec.episode_limit)
-            yield cls(folder, settings, state)
+            yield cls(folder, settings, state, None, owner)
 
     @classmethod
     @contextmanager
-    def resume(cls, folder: Path, *, steps: int | None = None, group: Group | None = None) -> Iterator[Run]:
+    def resume(
+        cls, folder: Path, *, steps: int | None = None, device: str | None = None, group: Group | None = None
+    ) -> Iterator[Run]:
         """The run in ``folder`` as its last checkpoint has it, or from the start where there was none yet.
 
         Args:
             folder: of the run.
             steps: train up to so many environment steps, in place of those in ``config.yaml``.
+            device: go on there, in place of the device in ``config.yaml``; on a device of another kind, the numbers are
+                others.
             group: of processes; alone where not given.
 
         Raises:
             UsageError: there is no run, it is in use, damaged or has lost its checkpoint, or has done more steps.
         """
-        group = group or Alone()
-        read_settings(folder)  # before the lock, which would make a folder that is not there
-        with _locked(folder, group):
+        group, folder = group or Alone(), path_of(folder)
+        read_settings(folder)  # before the folder is owned, which would make one that is not there
+        with _owned(folder, group) as owner:
             settings = read_settings(folder)
-            manifest = checkpoint.read_manifest(folder / CHECKPOINT)
+            manifest = read_checkpoint(folder / CHECKPOINT)
             if manifest is None:
                 _refuse_lost_checkpoint(folder, settings)
             done = manifest["counters"]["env_steps"] if manifest else 0
-            if steps is not None and steps != settings.training.steps:
-                if steps < done:
-                    raise UsageError(
-                        f"steps expects at least the {done:,} environment steps that {folder} has done, got {steps:,}"
-                    )
-                settings = replace(settings, training=replace(settings.training, steps=steps))
-                if group.first:
-                    write_steps(folder, steps)
-            with closing(TrainingState.create(settings, group)) as state:
+            asked = _with_changes(settings, steps, device)
+            if asked.training.steps < min(done, settings.training.steps):
+                raise UsageError(
+                    f"steps expects at least the {done:,} environment steps that {folder} has done, got {steps:,}"
+                )
+            with closing(TrainingState.create(asked, group)) as state:
                 if manifest is not None:
-                    state.restore(folder / CHECKPOINT, settings, manifest)
-                yield cls(folder, settings, state, manifest)
+                    state.restore(folder / CHECKPOINT, asked, manifest)
+                if owner is not None and asked != settings:
+                    owner.check()
+                    rewrite_config(folder, asked)
+                yield cls(folder, asked, state, manifest, owner)
 
-    def save(self, offsets: dict[str, int]) -> None:
-        """Write a checkpoint; ``offsets`` are the bytes of the metrics files."""
-        if self.state.group.first:
-            self.state.save(self.folder / CHECKPOINT, self.settings, offsets)
+    def check_owner(self) -> None:
+        """Raise ``LostRunError`` where another process has taken the run over."""
+        if self.owner is not None:
+            self.owner.check()
+
+    def save(self, written: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write a checkpoint; ``written`` says what the metrics files hold (``Journal.sync``)."""
+        if self.owner is not None:
+            header = {**written, "owner": self.owner.token}
+            self.manifest = self.state.save(self.folder / CHECKPOINT, self.settings, header, self._refuse_foreign)
+
+    def _refuse_foreign(self, present: Mapping[str, Any] | None) -> None:
+        """Raise ``LostRunError`` where the checkpoint is not the one that this process has read or made last."""
+        self.check_owner()
+        ours = self.manifest
+        if (present and (present["save"], present.get("owner"))) != (ours and (ours["save"], ours.get("owner"))):
+            raise LostRunError(
+                f"{self.folder / CHECKPOINT} is not the checkpoint that this process made last: another one has "
+                f"trained the run, too; this one stops, and what it did since its last checkpoint does not count"
+            )
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """``summary.json`` of a run that has come to an end, which may have been extended since; None where it has not."""
+    """``summary.json`` of a run that has come to an end, which may have been extended since; None where it has not.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
     path = folder / SUMMARY
-    return json.loads(path.read_text()) if path.exists() else None
+    if not os.path.lexists(path):
+        return None
+    problem = f"{path} is not the summary of an emix run"
+    advice = f"; delete it, and `emix resume {folder}` writes it anew"
+    try:
+        summary = read_json(path, "the summary of an emix run")
+        expect_keys(summary, {"env_steps": int, "seconds": (int, float)}, problem)
+        expect_keys(summary, {"test_return_mean": (int, float, type(None))}, problem)
+        for name, value in summary.items():
+            if name.startswith("test_") and not isinstance(value, int | float | None):
+                raise UsageError(f"{problem}: {short(name)} expects a number, got {short(value)}")
+    except UsageError as error:
+        raise UsageError(f"{error}{advice}") from error
+    return summary
+
+
+def finished(folder: Path, steps: int | None = None) -> dict[str, Any] | None:
+    """The summary of a run that is finished, else None. The one answer to when a run is: once ``summary.json`` tells of
+    as many environment steps as are asked for. It is the last thing that a run writes, so that one which was killed
+    before it still has to be resumed, however far its checkpoint is.
+
+    Args:
+        folder: of the run.
+        steps: that are asked for, where they are not those in ``config.yaml``; a run of more is not one of these.
+
+    Raises:
+        UsageError: there is no run, or a file of it is damaged.
+    """
+    whole = read_settings(folder).training.steps
+    asked, summary = whole if steps is None else steps, read_summary(folder)
+    return summary if summary is not None and summary["env_steps"] >= asked >= whole else None
 
 
 def refuse_other_run(folder: Path, asked: Settings, advice: str) -> None:
@@ -100,7 +156,9 @@ def refuse_other_run(folder: Path, asked: Settings, advice: str) -> None:
     theirs = read_settings(folder)
     if found := difference(theirs.as_dict(), asked.as_dict()):
         name, other, ours = found
-        raise UsageError(f"{folder} holds a run with {name} {other!r}, not {ours!r} as is asked for: {advice}")
+        raise UsageError(
+            f"{folder} holds a run with {name} {short(other)}, not {short(ours)} as is asked for: {advice}"
+        )
     if theirs.training.steps > asked.training.steps:
         raise UsageError(
             f"{folder} holds a run of {theirs.training.steps:,} steps, more than the {asked.training.steps:,} "
@@ -110,17 +168,30 @@ def refuse_other_run(folder: Path, asked: Settings, advice: str) -> None:
 
 def refuse_existing_run(folder: Path) -> None:
     """Raise ``UsageError`` where ``folder`` already holds a run."""
-    if any((folder / name).exists() for name in (CONFIG, CHECKPOINT, SUMMARY, METRICS)):
+    if any(os.path.lexists(folder / name) for name in (CONFIG, CHECKPOINT, SUMMARY, METRICS)):
         raise UsageError(
             f"{folder} already holds a run: continue it with `emix resume {folder}`, "
             f"or choose another --seed, --runs or --run-dir"
         )
 
 
+def _with_changes(settings: Settings, steps: int | None, device: str | None) -> Settings:
+    """The settings with what a resumed run may change. A CPU multiplies in float32 alone."""
+    training = replace(
+        settings.training,
+        steps=settings.training.steps if steps is None else steps,
+        device=settings.training.device if device is None else device,
+    )
+    if device is not None and device.partition(":")[0] == "cpu":
+        training = replace(training, precision="float32")
+    return replace(settings, training=training)
+
+
 def _refuse_lost_checkpoint(folder: Path, settings: Settings) -> None:
     """Raise ``UsageError`` where a run without checkpoint must have had one: starting again would wipe its metrics."""
-    rows = read_rows(folder) if (folder / METRICS).is_file() else []
-    if (folder / SUMMARY).exists() or (rows and rows[-1]["env_steps"] >= 2 * settings.training.checkpoint_interval):
+    rows = read_last_rows(folder)
+    ended = os.path.lexists(folder / SUMMARY)
+    if ended or (rows and rows[-1]["env_steps"] >= 2 * settings.training.checkpoint_interval):
         raise UsageError(
             f"{folder} has no checkpoint any more, so that it cannot be continued: "
             f"restore {folder / CHECKPOINT}, or train again in another folder"
@@ -128,29 +199,12 @@ def _refuse_lost_checkpoint(folder: Path, settings: Settings) -> None:
 
 
 @contextmanager
-def _locked(folder: Path, group: Group) -> Iterator[None]:
-    """Make ``folder`` where missing and be the only process, or group, that writes there."""
-    if not group.first:
-        yield
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+")
-    except OSError as error:
-        raise UsageError(
-            f"cannot write the run folder {folder}: {error.strerror}; choose another with --runs or --run-dir"
-        ) from error
-    with file:
-        try:
-            # A record lock, not flock: processes forked from here do not inherit it, so it ends with this one.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
+def _owned(folder: Path, group: Group) -> Iterator[Owner | None]:
+    """The claim on the folder, of the first of a group; its checkpoint lies in the folder itself."""
+    with own(folder) if group.first else nullcontext() as owner:
+        if owner is not None and (folder / CHECKPOINT).is_symlink():
             raise UsageError(
-                f"{folder} is in use by {owner}: wait for it, stop it, or choose another --seed"
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}")
-        file.flush()
-        yield
+                f"{folder / CHECKPOINT} is a link, through which the run would write elsewhere: "
+                f"put the folder itself in its place"
+            )
+        yield owner

@@ -5,23 +5,23 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 from emix._version import __version__
 from emix.playing.stopwatch import clock
 from emix.plugins import import_named
-from emix.training.loop import StopRequest
+from emix.reading import one_line, path_of
+from emix.training.files import replace_file
 from emix.training.loop import train as train_loop
-from emix.training.metrics import read_rows
+from emix.training.metrics import read_last_rows
 from emix.training.plot import plot_runs
 from emix.training.progress import Progress
-from emix.training.run import SUMMARY, Run, read_summary, refuse_other_run
+from emix.training.run import SUMMARY, Run, finished, refuse_other_run
 from emix.training.settings import CONFIG, make_settings, run_folder
+from emix.training.signals import StopRequest, stop_on_signals
 
 CURVE = "curve.png"
 
@@ -50,9 +50,10 @@ def train(
     quiet: bool = False,
     **training: Any,
 ) -> Result:
-    """Train as ``emix train`` does, and return when the run has ended; what it sets of torch is then as it was before.
+    """Train as ``emix train`` does, and return when the run has ended; what it sets of torch and of the C library is
+    then as it was before.
 
-    Ctrl-C and SIGTERM save a checkpoint at the end of the rollout and then raise what they would have raised.
+    Ctrl-C, SIGTERM and SIGHUP save a checkpoint at the end of the rollout and then raise what they would have raised.
 
     Args:
         algorithm: a name of ``emix.learners.list_algorithms()``, such as ``smix`` or ``smix@foraging``.
@@ -72,77 +73,65 @@ def train(
     Raises:
         UsageError: something that is asked for cannot be done, or the folder holds a run that is not to be resumed.
         DivergenceError: one of the learner's numbers became infinite or NaN.
+        EnvWorkerError: an environment's process died, or does not answer.
+        LostRunError: another process has taken the run over.
     """
     imported = import_named(imports)
     training |= {"seed": seed} | ({} if steps is None else {"steps": steps})
     settings = make_settings(
         algorithm, env, learner=learner, plan=plan, training=training, env_options=env_options, imports=imported
     )
-    folder = Path(run_dir) if run_dir is not None else run_folder(settings, Path(runs))
+    folder = path_of(run_dir) if run_dir is not None else run_folder(settings, path_of(runs))
     going_on = resume and (folder / CONFIG).exists()
     if going_on:
         refuse_other_run(folder, settings, "choose another runs or run_dir")
-        summary = read_summary(folder)
-        if summary is not None and summary["env_steps"] >= settings.training.steps:
+        if summary := finished(folder, settings.training.steps):
             return Result(folder, summary)
     with ExitStack() as stack:
         output = stack.enter_context(open(os.devnull, "w")) if quiet else None
+        progress = Progress(settings.training.steps, output=output)
+        stop = stack.enter_context(stop_on_signals(progress))
         opened = Run.resume(folder, steps=settings.training.steps) if going_on else Run.create(folder, settings)
         run = stack.enter_context(opened)
-        progress = Progress(settings.training.steps, start=run.state.counters.env_steps, output=output)
-        stopped = run_to_end(run, progress)
+        stopped = run_to_end(run, progress, stop)
     if stopped is not None:
         raise KeyboardInterrupt if stopped == signal.SIGINT else SystemExit(128 + stopped)
-    summary = read_summary(folder)
+    summary = finished(folder)
     assert summary is not None
     if not quiet:
         print(result(summary))
     return Result(folder, summary)
 
 
-def run_to_end(run: Run, progress: Progress) -> signal.Signals | None:
+def run_to_end(run: Run, progress: Progress, stop: StopRequest) -> signal.Signals | None:
     """Train, and write ``summary.json`` and the curve; or the signal that has stopped it, with a checkpoint."""
-    with closing(progress), stop_on_signals(progress) as stop:
+    progress.start(run.state.counters.env_steps)
+    with closing(progress):
         train_loop(run, progress, stop)
-    if run.state.counters.env_steps < run.settings.training.steps:
-        return stop.signal or signal.SIGTERM  # another process of the group's
-    if run.state.group.first:
-        _finish(run)
+        if run.state.counters.env_steps < run.settings.training.steps:
+            return stop.signal or signal.SIGTERM  # another process of the group's
+        if run.state.group.first:
+            _finish(run, progress)
     return None
-
-
-@contextmanager
-def stop_on_signals(progress: Progress) -> Iterator[StopRequest]:
-    """Ctrl-C and SIGTERM set the request. A second Ctrl-C raises ``KeyboardInterrupt``: the last checkpoint counts."""
-    stop = StopRequest()
-    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
-        yield stop
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if stop.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.signal = signal.Signals(number)
-        progress.say("stopping after these episodes, with a checkpoint (Ctrl-C again: at once, without)")
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def result(summary: Mapping[str, Any]) -> str:
     """What came out, in a line."""
-    won = f", win rate {summary['test_battle_won_mean']:.3f}" if "test_battle_won_mean" in summary else ""
-    score = f"test return {summary['test_return_mean']:.3f}{won}"
-    return f"{score} after {summary['env_steps']:,} environment steps in {clock(summary['seconds'])}"
+    names = {"test_return_mean": "test return", "test_battle_won_mean": "win rate"}
+    values = [f"{text} {_number(summary[name])}" for name, text in names.items() if name in summary]
+    return f"{', '.join(values)} after {summary['env_steps']:,} environment steps in {clock(summary['seconds'])}"
 
 
-def _finish(run: Run) -> None:
-    """Write ``summary.json`` and the curve."""
-    settings, counters, last = run.settings, run.state.counters, read_rows(run.folder)[-1]
+def _number(value: float | None) -> str:
+    return "no number" if value is None else f"{value:.3f}"
+
+
+def _finish(run: Run, progress: Progress) -> None:
+    """Write ``summary.json``, which makes the run a finished one, and then the curve, which is for the eye."""
+    settings, counters = run.settings, run.state.counters
+    # An evaluation may have a row of its own, or one that came before the row of the training's statistics.
+    rows = [row for row in read_last_rows(run.folder) if row["env_steps"] == counters.env_steps]
+    last = {name: value for row in rows for name, value in row.items() if name.startswith("test_")}
     summary = {
         "algorithm": settings.algorithm,
         "configuration": settings.configuration,
@@ -155,8 +144,12 @@ def _finish(run: Run) -> None:
         "updates": counters.updates,
         "updates_per_env_step": counters.updates / counters.env_steps,
         "seconds": round(counters.seconds, 1),
-        **{name: value for name, value in last.items() if name.startswith("test_")},
+        **last,
         "emix": __version__,
     }
-    plot_runs([run.folder], run.folder / CURVE)
-    (run.folder / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
+    run.check_owner()
+    replace_file(run.folder / SUMMARY, json.dumps(summary, indent=1).encode() + b"\n")
+    try:
+        plot_runs([run.folder], run.folder / CURVE)
+    except Exception as error:  # matplotlib's settings and its fonts, a folder in the picture's place
+        progress.say(f"note: no {CURVE}: {one_line(error)}")

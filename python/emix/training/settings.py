@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,12 +21,18 @@ from emix.envs.registry import make
 from emix.errors import UsageError
 from emix.learners.plan import Plan
 from emix.plugins import import_again
+from emix.reading import expect_keys, one_line, read_yaml, short
 from emix.training.config import TrainingConfig, training_config
+from emix.training.copies import copy_files, find_files, own_path
+from emix.training.files import replace_file
 
 CONFIG = "config.yaml"
 LONGEST_NAME = 100  # characters; file systems take 255 bytes
 # The settings of the training that change what is learned. The others say how long, where and how closely watched.
 _NAMED = ("num_envs",)
+# What emix.make is given by the training itself.
+_NO_OPTIONS = ("name", "num_envs", "device", "seed", "first_env")
+_DEEPEST = 8  # levels of settings that are told apart
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Settings:
     env_options: dict[str, Any] = field(default_factory=dict)  # of emix.make, such as {"reward": "sparse"}
     imports: tuple[str, ...] = ()  # modules and files of the user's, as ``emix.plugins.import_named`` gave them
     changes: dict[str, Any] = field(default_factory=dict)  # from the recipe, of what is learned: {"td_lambda": 0.4}
+    files: dict[str, str] = field(default_factory=dict)  # SHA-256 of those that environment and options name by paths
+    folder: Path | None = field(default=None, compare=False)  # of the run, which has copies of these files
 
     @property
     def plan(self) -> Plan:
@@ -71,12 +78,20 @@ class Settings:
         return self.plan.updates(steps) / steps
 
     def make_env(self, *, num_envs: int, device: str, seed: int) -> Env:
-        """The run's environment; training, evaluation and replays all build theirs here."""
-        return make(self.env, num_envs=num_envs, device=device, seed=seed, **self.env_options)
+        """The run's environment; training, evaluation and replays all build theirs here. What a map or an option names
+        by its path is the run's own copy, once there is a run."""
+        name, options = self.env, self.env_options
+        if self.folder is not None:
+            for path, digest in self.files.items():
+                copy = own_path(self.folder, path, digest)
+                name = name.removesuffix(path) + copy if name.endswith(f"/{path}") else name
+                options = {key: copy if value == path else value for key, value in options.items()}
+        return make(name, num_envs=num_envs, device=device, seed=seed, **options)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for YAML and for the checkpoint's manifest."""
-        return json.loads(json.dumps(asdict(self)))
+        values: dict[str, Any] = json.loads(json.dumps(asdict(replace(self, folder=None))))
+        return {name: value for name, value in values.items() if name != "folder" and (name != "files" or value)}
 
 
 def make_settings(
@@ -120,12 +135,14 @@ def make_settings(
         env_options=options | dict(env_options or {}),
         imports=tuple(imports),
         changes={name: value for name, value in after.items() if name not in before or before[name] != value},
+        files=find_files(env, options | dict(env_options or {})),
     )
 
 
 def run_folder(settings: Settings, root: Path) -> Path:
-    """``<root>/<name>/<env>/<seed>``."""
-    return root / settings.name / settings.env / str(settings.training.seed)
+    """``<root>/<name>/<env>/<seed>``; a map's path cannot lead out of it."""
+    env = "/".join("%2E%2E" if part == ".." else part for part in settings.env.split("/"))
+    return root / settings.name / env / str(settings.training.seed)
 
 
 def read_settings(folder: Path) -> Settings:
@@ -137,25 +154,57 @@ def read_settings(folder: Path) -> Settings:
     path = folder / CONFIG
     if not path.is_file():
         raise UsageError(f"{folder} holds no run: expected a folder with {CONFIG}, as `emix train` makes it")
-    with _explained(path):
-        content = yaml.safe_load(path.read_text())
-        imports = tuple(content.get("imports", ()))
+    with _explained(path, {}):
+        content = read_yaml(path)
+        if not isinstance(content, dict):
+            raise UsageError(f"expected names with values, got {short(content)}")
+        imports = content.get("imports", [])
+        if not isinstance(imports, list) or not all(isinstance(name, str) for name in imports):
+            raise UsageError(f"imports expects a list of names, got {short(imports)}")
     import_again(imports, folder)
-    with _explained(path):
-        return Settings(
-            algorithm=content["algorithm"],
-            env=content["env"],
-            recipe=content["recipe"],
-            learner=learners.make_config(content["algorithm"], content["learner"]),
-            training=training_config(content["training"]),
-            env_options=dict(content.get("env_options", {})),
-            imports=imports,
-            changes=dict(content.get("changes", {})),
-        )
+    with _explained(path, content):
+        return _settings(content, tuple(imports), folder)
+
+
+def _settings(content: dict[str, Any], imports: tuple[str, ...], folder: Path) -> Settings:
+    """The settings that ``config.yaml`` holds, each of its kind."""
+    kinds: dict[str, type] = {"algorithm": str, "env": str, "recipe": dict, "learner": dict, "training": dict}
+    optional: dict[str, type] = {"env_options": dict, "changes": dict, "files": dict}
+    expect_keys(content, kinds | {name: kind for name, kind in optional.items() if name in content}, "of a run")
+    expect_keys(content["recipe"], {"name": str, "version": int, "source": str}, "recipe")
+    options = content.get("env_options", {})
+    for name in options:
+        if not isinstance(name, str) or name in _NO_OPTIONS:
+            raise UsageError(f"env_options: {short(name)} is no option of an environment")
+    settings = Settings(
+        algorithm=content["algorithm"],
+        env=content["env"],
+        recipe=content["recipe"],
+        learner=learners.make_config(content["algorithm"], content["learner"]),
+        training=training_config(content["training"]),
+        env_options=options,
+        imports=imports,
+        changes=content.get("changes", {}),
+        files=content.get("files", {}),
+        folder=folder.absolute(),
+    )
+    if not isinstance(getattr(settings.learner, "plan", None), Plan):
+        raise UsageError("learner has no plan")
+    if not all(isinstance(name, str) for name in settings.changes):
+        raise UsageError(f"changes expects names with values, got {short(settings.changes)}")
+    settings.as_dict()  # raises where a value is none that JSON has
+    return settings
 
 
 def write_config(folder: Path, settings: Settings, *, episode_limit: int) -> None:
-    """Write ``config.yaml``: the settings, the updates that they amount to at full length, and the versions."""
+    """Write ``config.yaml``: the settings, the updates that they amount to at full length, and the versions; and copies
+    of the files that they name by paths.
+
+    Raises:
+        UsageError: such a file has changed since the settings were made.
+        OSError: something cannot be written.
+    """
+    copy_files(folder, settings.files)
     per_step = settings.updates_per_step(episode_limit)
     content = settings.as_dict() | {
         "updates_per_episode": per_step * episode_limit,
@@ -165,26 +214,29 @@ def write_config(folder: Path, settings: Settings, *, episode_limit: int) -> Non
     _write(folder / CONFIG, content)
 
 
-def write_steps(folder: Path, steps: int) -> None:
-    """Set the number of steps in ``config.yaml``."""
-    content = yaml.safe_load((folder / CONFIG).read_text())
-    content["training"]["steps"] = steps
+def rewrite_config(folder: Path, settings: Settings) -> None:
+    """Put the settings of the training, such as the number of steps, into ``config.yaml``; the rest stays."""
+    content = read_yaml(folder / CONFIG)
+    content["training"] = settings.as_dict()["training"]
     _write(folder / CONFIG, content)
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"learner": {"lr": 1}}`` as ``{"learner.lr": 1}``."""
+def flatten(values: Mapping[str, Any], prefix: str = "", levels: int = _DEEPEST) -> dict[str, Any]:
+    """``{"learner": {"lr": 1}}`` as ``{"learner.lr": 1}``; what is nested deeper than ``levels`` stays one value."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        nested = isinstance(value, Mapping) and levels > 1
+        flat |= flatten(value, f"{prefix}{key}.", levels - 1) if nested else {f"{prefix}{key}": value}
     return flat
 
 
-def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+def difference(
+    theirs: Mapping[str, Any], ours: Mapping[str, Any], apart: Sequence[str] = ("training.steps",)
+) -> tuple[str, Any, Any] | None:
     """The first setting in which two runs differ, as ``Settings.as_dict`` gives them: its name, their value and ours.
-    The number of steps may differ, as a run can be extended."""
+    Those ``apart`` may differ: by default the number of steps, as a run can be extended."""
     theirs, ours = flatten(theirs), flatten(ours)
-    for name in sorted((theirs.keys() | ours.keys()) - {"training.steps"}):
+    for name in sorted((theirs.keys() | ours.keys()) - set(apart)):
         if theirs.get(name) != ours.get(name):
             return name, theirs.get(name), ours.get(name)
     return None
@@ -204,16 +256,21 @@ def _text(value: Any) -> str:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Whatever a damaged file leads to, said of the file."""
+def _explained(path: Path, content: Mapping[str, Any]) -> Iterator[None]:
+    """Whatever a damaged or old file leads to, said of the file, with what to do about it."""
     try:
         yield
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path} is not the configuration of an emix run: {' '.join(str(error).split())}") from error
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        versions = content.get("versions")
+        wrote = versions.get("emix") if isinstance(versions, Mapping) else None
+        advice = "restore it, or train again in another folder"
+        if isinstance(wrote, str) and wrote != __version__:
+            wrote = f"emix {one_line(wrote, 20)} wrote it, this is {__version__}"
+            advice = f"{wrote}: use that one, or train again in another folder"
+        what = one_line(error).removeprefix(f"{path} ")
+        raise UsageError(f"{path} is not the configuration of an emix run: {what}; {advice}") from error
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     """Replace the file, whole at every moment."""
-    draft = path.with_name(f"{path.name}.new")
-    draft.write_text(yaml.safe_dump(content, sort_keys=False, width=120))
-    os.replace(draft, path)
+    replace_file(path, yaml.safe_dump(content, sort_keys=False, width=120).encode())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,17 @@ from emix.data import Replay, TransitionReplay
 from emix.distributed import Alone, Group
 from emix.errors import UsageError
 from emix.learners.learner import Learner
+from emix.learners.parts import restore_generator
 from emix.playing.rollout import Rollout
 from emix.playing.source import Local, Source
+from emix.reading import MIB, expect_keys, short
 from emix.training import checkpoint
 from emix.training.building import make_data, make_learner, resolve_device
 from emix.training.config import spawn_seeds
-from emix.training.metrics import TrainingStatistics
+from emix.training.metrics import METRICS, TIMING, TrainingStatistics
 from emix.training.settings import Settings, difference
+
+MOST_TRAINING = 256 * MIB  # bytes of the statistics of the episodes between two rows, and a few random states
 
 
 @dataclass
@@ -88,18 +93,25 @@ class TrainingState:
             return self.group.agree(self.data.fresh // plan.batch_size)
         return self.group.agree(plan.updates(steps) if len(self.data) >= plan.batch_size else 0)
 
-    def save(self, folder: Path, settings: Settings, offsets: Mapping[str, int]) -> None:
-        """Write a checkpoint: every tensor, counter and random state.
+    def save(
+        self,
+        folder: Path,
+        settings: Settings,
+        written: Mapping[str, Any],
+        guard: Callable[[Mapping[str, Any] | None], None] = lambda present: None,
+    ) -> dict[str, Any]:
+        """Write a checkpoint: every tensor, counter and random state; return its manifest.
 
         Of the replay only what came since the last checkpoint is written: what was before is in its files.
 
         Args:
             folder: of the checkpoint.
             settings: of the run, compared when it is resumed.
-            offsets: bytes of the metrics files.
+            written: what else the manifest holds: who writes, and ``offsets`` and ``digests`` of the metrics files.
+            guard: see ``checkpoint.save``.
         """
         data = self.data
-        previous = checkpoint.read_manifest(folder)
+        previous = read_checkpoint(folder)
         shards = [shard for shard in (previous["replay"] if previous else []) if shard["end"] > data.oldest]
         parts = {
             "learner": self.learner.parts.state_dict(),
@@ -118,11 +130,11 @@ class TrainingState:
         header = {
             "settings": settings.as_dict(),
             "counters": asdict(self.counters),
-            "offsets": dict(offsets),
+            **written,
             "replay": shards,
             "taken": data.taken if isinstance(data, Replay) else 0,
         }
-        checkpoint.save(folder, header, parts, keep)
+        return checkpoint.save(folder, header, parts, keep, guard=guard)
 
     def restore(self, folder: Path, settings: Settings, manifest: Mapping[str, Any]) -> None:
         """Take over the checkpoint in ``folder``.
@@ -131,31 +143,101 @@ class TrainingState:
             UsageError: it is damaged, or was made with other settings.
         """
         refuse_other_settings(folder, settings, manifest)
+        self._refuse_other_replay(folder, manifest["replay"])
         what = f"{settings.name} on {settings.env}"
-        self.learner.parts.load_state_dict(checkpoint.load(folder, manifest, "learner"), what)
-        training = checkpoint.load(folder, manifest, "training")
-        self.source.load_state_dict(_group(training, "source."))
-        self.statistics.load_state_dict(_group(training, "statistics."), self.data.device)
-        for shard in manifest["replay"]:
-            self.data.restore(shard["first"], checkpoint.load(folder, manifest, shard["part"]))
-        self.data.generator.set_state(training["replay.generator"])
-        if isinstance(self.data, Replay):
-            self.data.taken = manifest["taken"]
-        self.counters = Counters(**manifest["counters"])
+        with checkpoint.explained(folder):
+            load_learner(self.learner, folder, manifest, what)
+            training = checkpoint.load(folder, manifest, "training", most=MOST_TRAINING)
+            self.source.load_state_dict(_group(training, "source."))
+            self.statistics.load_state_dict(_group(training, "statistics."), self.data.device)
+            for shard in manifest["replay"]:
+                part = checkpoint.load(folder, manifest, shard["part"], most=MOST_TRAINING + 2 * self.data.bytes)
+                self.data.restore(shard["first"], part)
+                if self.data.added != shard["end"]:
+                    raise ValueError(f"{shard['part']} ends at {self.data.added}, expected {shard['end']}")
+            restore_generator(self.data.generator, training["replay.generator"])
+            if isinstance(self.data, Replay):
+                self.data.taken = manifest["taken"]
+            self.counters = Counters(**manifest["counters"])
+
+    def _refuse_other_replay(self, folder: Path, shards: Sequence[Mapping[str, Any]]) -> None:
+        """Raise UsageError unless the replay's parts follow each other, none larger than the replay."""
+        follow = all(a["end"] == b["first"] for a, b in pairwise(shards))
+        if not follow or any(shard["end"] - shard["first"] > self.data.capacity for shard in shards):
+            raise UsageError(
+                f"the checkpoint in {folder} is damaged: expected parts of the replay of at most {self.data.capacity} "
+                f"{self.data.unit}s that follow each other; restore it, or train again in another folder"
+            )
 
     def close(self) -> None:
         """Free the environments' processes."""
         self.source.close()
 
 
+def read_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a run's checkpoint, None where there is none.
+
+    Raises:
+        UsageError: it is damaged or of another format.
+    """
+    manifest = checkpoint.read_manifest(folder)
+    if manifest is None:
+        return None
+    problem = f"{folder / checkpoint.MANIFEST} is not the manifest of a run"
+    try:
+        expect_keys(
+            manifest, {"settings": dict, "counters": dict, "offsets": dict, "replay": list, "taken": int}, problem
+        )
+        counts = dict.fromkeys(("env_steps", "episodes", "updates"), int)
+        expect_keys(manifest["counters"], counts | {"seconds": (int, float)}, f"{problem}: counters")
+        if set(manifest["counters"]) != {*counts, "seconds"} or manifest["counters"]["seconds"] < 0:
+            raise UsageError(f"{problem}: counters expects {', '.join(counts)} and seconds of at least 0")
+        expect_keys(manifest["offsets"], dict.fromkeys((METRICS, TIMING), int), f"{problem}: offsets")
+        if "digests" in manifest:
+            expect_keys(manifest["digests"], dict.fromkeys((METRICS, TIMING), str), f"{problem}: digests")
+        for shard in manifest["replay"]:
+            expect_keys(shard, {"part": str, "first": int, "end": int}, f"{problem}: replay")
+            if shard["first"] >= shard["end"]:
+                raise UsageError(f"{problem}: replay: {short(shard['part'])} expects first below end")
+    except UsageError as error:
+        raise UsageError(f"{error}; restore it, or train again in another folder") from error
+    return manifest
+
+
+def load_learner(learner: Learner, folder: Path, manifest: Mapping[str, Any], what: str) -> None:
+    """Give a learner the weights and all else that a checkpoint has of it.
+
+    Raises:
+        UsageError: the checkpoint is damaged, or that of another learner than ``what``.
+    """
+    own = sum(tensor.numel() * tensor.element_size() for tensor in learner.parts.state_dict().values())
+    # Before its first step an optimiser has no state; torch's have up to three tensors for each parameter.
+    tensors = checkpoint.load(folder, manifest, "learner", most=4 * own + checkpoint.MOST_HEADER)
+    with checkpoint.explained(folder):
+        learner.parts.load_state_dict(tensors, what)
+
+
 def refuse_other_settings(folder: Path, settings: Settings, manifest: Mapping[str, Any]) -> None:
-    """Raise ``UsageError`` where a checkpoint was made with other settings than these, the number of steps apart."""
-    if found := difference(manifest["settings"], settings.as_dict()):
+    """Raise ``UsageError`` where a checkpoint was made with other settings than these: the number of steps apart, and
+    the device; on one of another kind, the precision, too."""
+    apart = ["training.steps", "training.device"]
+    if other_device(settings, manifest):
+        apart.append("training.precision")
+    if found := difference(manifest["settings"], settings.as_dict(), apart):
         name, theirs, ours = found
         raise UsageError(
-            f"the checkpoint in {folder} belongs to another run: expected {name} {ours!r} as in config.yaml, "
-            f"got {theirs!r}; undo the change, or train again in another folder"
+            f"the checkpoint in {folder} belongs to another run: expected {name} {short(ours)} as in config.yaml, "
+            f"got {short(theirs)}; undo the change, or train again in another folder"
         )
+
+
+def other_device(settings: Settings, manifest: Mapping[str, Any]) -> str | None:
+    """The device that a checkpoint was made on, where it is of another kind than that of the settings."""
+    training = manifest["settings"].get("training")
+    theirs = training.get("device") if isinstance(training, Mapping) else None
+    ours = settings.training.device
+    kinds = [str(name).partition(":")[0] for name in (theirs, ours)]
+    return str(theirs) if theirs is not None and kinds[0] != kinds[1] else None
 
 
 def _group(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

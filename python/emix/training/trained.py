@@ -12,12 +12,12 @@ from emix.envs.core import Env, advance
 from emix.errors import UsageError
 from emix.learners.learner import Acted, Actor
 from emix.plugins import import_named
-from emix.training import checkpoint
+from emix.reading import path_of
 from emix.training.building import make_learner, resolve_device
 from emix.training.config import spawn_seeds
 from emix.training.run import CHECKPOINT
 from emix.training.settings import Settings, read_settings
-from emix.training.state import refuse_other_settings
+from emix.training.state import load_learner, read_checkpoint, refuse_other_settings
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,11 @@ def load(run: Path | str, *, device: str = "cpu", imports: Sequence[str] = ()) -
     Raises:
         UsageError: there is no run or no checkpoint, or one is damaged or of other settings.
     """
-    folder, checkpoints = Path(run), Path(run) / CHECKPOINT
+    folder = path_of(run)
+    checkpoints = folder / CHECKPOINT
     import_named(imports)
     settings = read_settings(folder)
-    manifest = checkpoint.read_manifest(checkpoints)
+    manifest = read_checkpoint(checkpoints)
     if manifest is None:
         raise UsageError(f"{folder} has no checkpoint yet: wait for one, or run `emix resume {folder}`")
     refuse_other_settings(checkpoints, settings, manifest)
@@ -80,7 +81,5 @@ def load(run: Path | str, *, device: str = "cpu", imports: Sequence[str] = ()) -
     env = settings.make_env(num_envs=1, device=device, seed=0)  # for its sizes
     env.close()
     learner = make_learner(settings, env.spec, where, seed=0)
-    learner.parts.load_state_dict(
-        checkpoint.load(checkpoints, manifest, "learner"), f"{settings.name} on {settings.env}"
-    )
+    load_learner(learner, checkpoints, manifest, f"{settings.name} on {settings.env}")
     return Trained(learner.actor, settings, env.spec, manifest["counters"]["env_steps"], device)
