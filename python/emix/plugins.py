@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import entry_points
@@ -24,23 +25,28 @@ from emix.errors import UsageError
 
 
 @cache
-def load_entry_points(group: str) -> None:
+def load_entry_points(group: str) -> tuple[str, ...]:
     """Let every installed package of the group register; once.
 
-    Raises:
-        UsageError: one of them fails; the message names the package.
+    Returns:
+        A sentence for each that fails, which is also warned of: the others, and all that emix brings, work without it.
+        It belongs into the message where a name is unknown that may be the package's.
     """
+    broken = []
     for entry in entry_points(group=group):
         try:
             found = entry.load()
             if callable(found):
                 found()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             package = entry.dist.name if entry.dist else "a package"
-            raise UsageError(
-                f"{package} announces {entry.name!r} for {group}, which cannot be loaded "
-                f"({type(error).__name__}: {error}): mend it, or pip uninstall {package}"
-            ) from error
+            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            broken.append(
+                f"{package} announces {entry.name!r} for {group}, which cannot be loaded ({cause}): mend it, or pip "
+                f"uninstall {package}"
+            )
+            warnings.warn(f"emix goes on without it: {broken[-1]}", RuntimeWarning, stacklevel=2)
+    return tuple(broken)
 
 
 def import_named(names: Iterable[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 from pettingzoo.test import parallel_api_test, parallel_seed_test
+from torchrl.envs.libs.gym import GymWrapper
 
 import emix.envs.adapters as adapters
 from emix.envs import make, parallel_env, vector_env
@@ -81,7 +82,7 @@ def test_vector_env_spaces_and_metadata():
     assert env.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
     observation, info = env.reset(seed=1)
     assert env.observation_space.contains(observation)
-    assert info == {}
+    assert info == {}  # the game has none
     assert env.single_observation_space["obs"].shape == (2, 10)
     env.action_space.seed(0)
     for _ in range(20):
@@ -120,6 +121,99 @@ def test_vector_env_resets_at_the_next_step():
     assert (reward.tolist(), terminated.tolist()) == ([4, 1], [True, False])
     with pytest.raises(UsageError, match="environment 1, agent 0: action 2"):
         env.step(np.array([[2, 2], [2, 2]]))
+
+
+@pytest.mark.parametrize("name", ["battle/3m", "prey/stag-hunt", "prey/macf", "matrix/continuous"])
+def test_infos_come_through(name):
+    """Every info of the environment, at the reset and at every step, in both libraries' forms."""
+    peer, batch, single = make(name, num_envs=2), vector_env(name, num_envs=2), parallel_env(name)
+    step, (_, infos), (_, own) = peer.reset(), batch.reset(), single.reset()
+    for _ in range(2):
+        assert step.info
+        assert set(infos) == {*step.info, *(f"_{key}" for key in step.info)}
+        for key, column in step.info.items():
+            assert np.array_equal(infos[key], column.numpy())
+            assert infos[key].dtype == column.numpy().dtype
+            assert infos[f"_{key}"].tolist() == [True, True]
+            assert {agent: own[agent][key] for agent in own} == dict.fromkeys(single.possible_agents, column[0].item())
+        actions = torch.zeros(2, peer.spec.n_agents, *peer.spec.action.shape)
+        if peer.spec.action.dtype == "int64":
+            actions = step.avail.long().argmax(2)
+        step = peer.step(actions)
+        infos = batch.step(actions.numpy())[-1]
+        own = single.step(dict(zip(single.possible_agents, actions[0].numpy(), strict=True)))[-1]
+        if not single.agents:
+            break
+
+
+@pytest.mark.parametrize("name", ["matrix/msteps-5", "matrix/continuous", "prey/macf", "battle/3m"])
+def test_torchrl_reads_the_vector_env(name):
+    """TorchRL's GymWrapper plays the environment's own episodes, and resets those that have ended alone."""
+    env = GymWrapper(vector_env(name, num_envs=3, seed=2, autoreset_mode="Disabled"), categorical_action_encoding=True)
+    peer = make(name, num_envs=3, seed=2)
+    seen, step = env.reset(), peer.reset()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(2 * min(peer.spec.episode_limit, 40)):
+        assert seen.batch_size == (3,)
+        assert torch.equal(seen["obs"], step.obs)
+        assert torch.equal(seen["observation"], step.state)  # TorchRL's name of what is called state
+        actions = peer.spec.action.random((3, peer.spec.n_agents), generator, step.avail)
+        stepped = env.step(seen.set("action", actions))["next"]
+        step = peer.step(actions)
+        assert torch.equal(stepped["reward"][:, 0], step.reward.double())
+        assert torch.equal(stepped["terminated"][:, 0], step.terminated)
+        assert torch.equal(stepped["truncated"][:, 0], step.truncated)
+        seen = stepped
+        if step.done.any():
+            seen = env.reset(stepped.clone().set("_reset", stepped["done"]))
+            step = peer.reset(step.done)
+    env.close()
+
+
+def test_autoreset_modes():
+    with pytest.raises(UsageError, match="matrix/msteps-3: autoreset_mode expects 'NextStep' or 'Disabled', got"):
+        vector_env("matrix/msteps-3", autoreset_mode="SameStep")
+    with pytest.raises(UsageError, match="got 'never'"):
+        vector_env("matrix/msteps-3", autoreset_mode="never")
+    env = vector_env("matrix/msteps-3", num_envs=2, autoreset_mode=AutoresetMode.DISABLED)
+    env.reset()
+    env.step(np.array([[0, 0], [0, 1]]))
+    observation, reward, terminated, _, _ = env.step(np.array([[0, 0], [9, 9]]))
+    assert (reward.tolist(), terminated.tolist()) == ([1, 0], [False, True])
+    after, _ = env.reset(options={"reset_mask": np.array([False, True])})
+    assert np.array_equal(after["state"][0], observation["state"][0])
+    _, _, terminated, _, _ = env.step(np.array([[0, 0], [1, 1]]))
+    assert terminated.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("seed", [np.int64(5), np.uint8(5), 2**63 - 1])
+def test_seeds_are_the_same_everywhere(seed):
+    name, plain = "prey/stag-hunt", int(seed)
+    state = make(name, seed=plain).reset().state.numpy()
+    batch, single = vector_env(name), parallel_env(name)
+    single.reset(seed=seed)
+    for other in (
+        make(name, seed=seed).reset().state.numpy(),
+        vector_env(name, seed=seed).reset()[0]["state"],
+        batch.reset(seed=seed)[0]["state"],
+        single.state()[None],
+    ):
+        assert np.array_equal(other, state)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, np.uint64(2**63), 1.0, True, np.bool_(1), "1"])
+@pytest.mark.parametrize("name", ["prey/stag-hunt", "battle/3m", "lbf/Foraging-5x5-2p-1f-v3"])
+def test_what_is_no_seed_is_refused_everywhere(name, seed):
+    text = r"seed must be an integer from 0 to 2\^63 - 1, got"
+    for build in (make, vector_env, parallel_env):
+        with pytest.raises(UsageError, match=text):
+            build(name, seed=seed)
+    for build in (vector_env, parallel_env):
+        env = build(name)
+        with pytest.raises(UsageError, match=text):
+            env.reset(seed=seed)
+        env.reset()  # it goes on
+        env.close()
 
 
 def test_vector_env_seeds():

@@ -45,11 +45,11 @@ ON_PATH = [
 ]
 IN_GOAL = [
     ((0.6, 0.6), 5.0),
-    ((0.6, 0.62), 4.8),  # 5 (1 - 0.1 * 0.02 / 0.05)
-    ((0.62, 0.6), 4.8),
-    ((0.6, 0.6499), 4.501),  # near the rim
-    ((0.6, 0.56), 4.6),  # the disc covers the path's end
-    ((0.576, 0.568), 4.6),
+    ((0.6, 0.62), 5 * (1 - 0.4 / 24)),  # 5 (1 - c d / 0.05), where c = 1/24 makes the rim pay what the path's end pays
+    ((0.62, 0.6), 5 * (1 - 0.4 / 24)),
+    ((0.6, 0.6499), 5 * (1 - 0.998 / 24)),  # near the rim
+    ((0.6, 0.56), 5 * (1 - 0.8 / 24)),  # the disc covers the path's end
+    ((0.576, 0.568), 5 * (1 - 0.8 / 24)),
 ]
 OUTSIDE = [
     ((0.3, 0.06), -(0.0936**0.5)),
@@ -78,12 +78,23 @@ def test_the_goal_is_the_best_there_is():
     assert goals.float().mean().item() == pytest.approx(torch.pi * 0.05**2 / 4, rel=0.05)
 
 
+@pytest.mark.parametrize("options", [{}, {"goal": 0.9, "path_end": 0.85}, {"corner": 0.2}, {"goal_reward": 40}])
+def test_the_reward_grows_all_the_way_to_the_goal(options):
+    """As the paper says; so the goal must pay at its rim what the path pays at its end."""
+    corner, goal = options.get("corner", 0.6), options.get("goal", 0.6)
+    along = [(x.item(), 0.0) for x in torch.linspace(0, corner, 200)]
+    up = [(corner, y.item()) for y in torch.linspace(0, goal, 400)]
+    rewards = torch.tensor(payoff(along + up, **options)[0])
+    assert (rewards.diff() > -1e-5).all()
+    assert rewards[-1].item() == pytest.approx(options.get("goal_reward", 5))
+
+
 def test_options():
     assert payoff([(0.3, 0.06)], half_width=0.07)[0] == pytest.approx([1.25])
-    assert payoff([(0.6, 0.56)], rim=23 / 24)[0] == pytest.approx([5 * (1 - 0.8 / 24)])
+    assert payoff([(0.6, 0.56)], rim=0.9)[0] == pytest.approx([4.6])
     assert payoff([(0.6, 0.7)], goal=0.7, goal_reward=10)[0] == pytest.approx([10])
     assert payoff([(0.3, 0.0)], goal=0.9)[0] == pytest.approx([1.0])
-    assert payoff([(0.6, 0.7)], goal_radius=0.2) == (pytest.approx([4.75]), [True])
+    assert payoff([(0.6, 0.7)], goal_radius=0.2, rim=0.9) == (pytest.approx([4.75]), [True])
     assert payoff([(0.25, 0.5)], corner=0.25, path_end=0.5)[0] == pytest.approx([5 * 0.75 / 0.85])
     assert payoff([(-0.3, -0.4)], penalty=0)[0] == [0]
     assert payoff([(-1.5, 2.0)], bound=2, penalty=3)[0] == pytest.approx([-7.5])
@@ -94,9 +105,9 @@ def test_options():
     ("options", "text"),
     [
         ({"width": 0.1}, r"matrix/continuous: unknown option 'width', did you mean half_width\?"),
-        ({"half_width": 0}, "matrix/continuous: half_width expects a number above 0, got 0"),
-        ({"goal_radius": float("nan")}, "goal_radius expects a number above 0, got nan"),
-        ({"goal_reward": float("inf")}, "goal_reward expects a number above 0, got inf"),
+        ({"half_width": 0}, "matrix/continuous: half_width expects a number of at least 0.001, got 0"),
+        ({"goal_radius": float("nan")}, "goal_radius expects a finite number of at most 1e.06 in size, got nan"),
+        ({"goal_reward": float("inf")}, "goal_reward expects a finite number of at most 1e.06 in size, got inf"),
         ({"goal": "far"}, "goal expects float, got 'far'"),
         ({"rim": 1.5}, "rim expects a share from 0 to 1, got 1.5"),
         ({"penalty": -1}, "penalty expects a number of at least 0, got -1"),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -47,7 +48,9 @@ def test_a_name_like_no_other_gets_the_list():
         ({"num_envs": 0}, "num_envs must be an integer of at least 1, got 0"),
         ({"num_envs": 2.0}, "num_envs must be an integer of at least 1, got 2.0"),
         ({"num_envs": True}, "got True"),
-        ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
+        ({"seed": -1}, r"seed must be an integer from 0 to 2\^63 - 1, got -1"),
+        ({"seed": 2**63}, r"seed must be an integer from 0 to 2\^63 - 1, got 9223372036854775808"),
+        ({"seed": np.bool_(1)}, r"seed must be an integer from 0 to 2\^63 - 1, got np.True_"),
         ({"first_env": -1}, "first_env must be an integer of at least 0, got -1"),
         ({"first_env": 2**32}, r"first_env \+ num_envs must be at most 2\^32, got 4294967296 \+ 1"),
         ({"size": 3}, "matrix/msteps-2: unknown option 'size', it has none"),
@@ -265,8 +268,46 @@ def test_a_package_that_announces_environments(folder):
     (announced / "entry_points.txt").write_text("[emix.envs]\nmine = mine_envs:register\n")
     out = run(TRY, folder)
     assert out.stdout == "mine/ring a ring of my own torch.Size([3, 2])\n", out.stderr
-    (announced / "entry_points.txt").write_text("[emix.envs]\nmine = mine_envs:no_such_function\n")
-    assert "mine announces 'mine' for emix.envs, which cannot be loaded" in run(TRY, folder).stderr
+
+
+BROKEN = {
+    "no_such_function": "mine_envs:no_such_function",
+    "no_such_module": "no_such_module:register",
+    "raises": "mine_envs:raises",
+    "exits": "mine_envs:exits",
+}
+BREAKS = """
+import sys
+def raises():
+    raise ZeroDivisionError("a bug\\nof theirs")
+def exits():
+    sys.exit("no licence")
+"""
+OTHERS = """
+import emix
+print(emix.make("matrix/msteps-2").spec.name, emix.make("mine/ring").spec.name, len(emix.list_envs()) > 5)
+try:
+    emix.make("theirs/ring")
+except emix.errors.UsageError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_package_that_is_broken_is_named_and_skipped(folder, fault):
+    """All else works, the environments of sound packages too; only who asks for an unknown name gets its error."""
+    (folder / "mine_envs.py").write_text(MODULE + BREAKS)
+    for package, point in (("mine", "mine_envs:register"), ("theirs", BROKEN[fault])):
+        announced = folder / f"{package}-1.0.dist-info"
+        announced.mkdir()
+        (announced / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        (announced / "entry_points.txt").write_text(f"[emix.envs]\n{package} = {point}\n")
+    out = run(OTHERS, folder)
+    first, second = out.stdout.splitlines()
+    assert first == "matrix/msteps-2 mine/ring True"
+    assert second.startswith("unknown environment 'theirs/ring'")
+    assert "theirs announces 'theirs' for emix.envs, which cannot be loaded" in second
+    assert out.stderr.count("emix goes on without it: theirs announces 'theirs'") == 1
 
 
 LIST = "import sys, emix.cli; sys.exit(emix.cli.main(sys.argv[1:]))"

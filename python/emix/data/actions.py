@@ -62,7 +62,7 @@ class Discrete:
         """What stands for the action before the first one, of ``shape`` agents: A, in int64."""
         import torch
 
-        return torch.full(shape, self.n, device=device)
+        return torch.full(shape, self.n, dtype=torch.int64, device=device)
 
     def random(self, shape: tuple[int, ...], generator: torch.Generator, avail: Tensor | None = None) -> Tensor:
         """Uniform draws of ``shape`` agents' actions, among those that ``avail`` ``[*shape, A]`` allows; int64, 0 where
@@ -70,7 +70,9 @@ class Discrete:
         """
         import torch
 
-        scores = torch.rand(*shape, self.n, generator=generator, device=generator.device)  # [..., A]
+        scores = torch.rand(
+            *shape, self.n, generator=generator, dtype=torch.float32, device=generator.device
+        )  # [..., A]
         return (scores if avail is None else scores.masked_fill(~avail, -1.0)).argmax(-1)
 
     def nearest(self, actions: Tensor) -> Tensor:
@@ -166,7 +168,7 @@ class Box:
         """What stands for the action before the first one, of ``shape`` agents: zeros ``[*shape, D]``."""
         import torch
 
-        return torch.zeros(*shape, self.dim, device=device)
+        return torch.zeros(*shape, self.dim, dtype=torch.float32, device=device)
 
     def random(self, shape: tuple[int, ...], generator: torch.Generator, avail: Tensor | None = None) -> Tensor:
         """Uniform draws of ``shape`` agents' actions, ``[*shape, D]`` float32. They live where the generator does,
@@ -174,7 +176,9 @@ class Box:
         """
         import torch
 
-        unit = torch.rand(*shape, self.dim, generator=generator, device=generator.device)  # [..., D]
+        unit = torch.rand(
+            *shape, self.dim, generator=generator, dtype=torch.float32, device=generator.device
+        )  # [..., D]
         return self.nearest(self.low + (self.high - self.low) * unit)  # rounding may pass the bound
 
     def nearest(self, actions: Tensor) -> Tensor:

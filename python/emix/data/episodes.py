@@ -67,7 +67,7 @@ class Episodes(TensorClass):
             lengths: ``[B]`` on the CPU, so that nothing waits for the device.
         """
         width = self.obs.shape[1]
-        real = (torch.arange(width) <= lengths[:, None]).flatten().nonzero()[:, 0].to(self.obs.device)
+        real = (torch.arange(width, device="cpu") <= lengths[:, None]).flatten().nonzero()[:, 0].to(self.obs.device)
         values = {}
         for name, value in self.by_name().items():
             if value.shape[1] < width:  # [B, T]: the last observation has no reward and no flags

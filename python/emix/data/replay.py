@@ -48,16 +48,20 @@ class Replay:
         self.limit = spec.episode_limit
         self.multiple = multiple
         self.device = torch.device(device)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator("cpu").manual_seed(seed)
         self.added = 0
         self.taken = 0  # episodes that ``take`` gave out, or passed over when they were overwritten
         count = capacity * (self.limit + 1) + 1
         what = f"buffer_size={capacity} episodes of {spec.name}"
         self.steps = Steps(fields(spec, record), count, self.device, what)
         # Bookkeeping is done on the CPU: no sample waits for the device.
-        self.lengths = torch.zeros(capacity, dtype=torch.int64)
-        self.table = torch.zeros(capacity, self.limit + 1, dtype=torch.int32)  # the steps of each episode, then 0
-        self.free = torch.arange(count - 1, 0, -1, dtype=torch.int32)  # a stack, of which num_free are left
+        self.lengths = torch.zeros(capacity, dtype=torch.int64, device="cpu")
+        self.table = torch.zeros(
+            capacity, self.limit + 1, dtype=torch.int32, device="cpu"
+        )  # the steps of each episode, then 0
+        self.free = torch.arange(
+            count - 1, 0, -1, dtype=torch.int32, device="cpu"
+        )  # a stack, of which num_free are left
         self.num_free = len(self.free)
 
     def __len__(self) -> int:
@@ -96,7 +100,9 @@ class Replay:
         if batch > held:
             raise ValueError(f"batch expects at most the {held} episodes held, got {batch}")
         first = 0 if newest is None else self.added - held
-        return self._episodes((first + torch.randperm(held, generator=self.generator)[:batch]) % self.capacity)
+        return self._episodes(
+            (first + torch.randperm(held, generator=self.generator, device="cpu")[:batch]) % self.capacity
+        )
 
     def take(self, count: int) -> Episodes:
         """The oldest ``count`` episodes that were not taken before, in their order: fresh data is used once.
@@ -108,11 +114,11 @@ class Replay:
             raise ValueError(f"count expects at most the {self.fresh} fresh episodes, got {count}")
         first = max(self.taken, self.oldest)
         self.taken = first + count
-        return self._episodes(torch.arange(first, first + count) % self.capacity)
+        return self._episodes(torch.arange(first, first + count, device="cpu") % self.capacity)
 
     def export(self, first: int, last: int) -> dict[str, Tensor]:
         """Episodes number ``first`` to ``last - 1`` on the CPU: their ``lengths``, and their steps back to back."""
-        place = torch.arange(first, last) % self.capacity
+        place = torch.arange(first, last, device="cpu") % self.capacity
         steps = self.table[place]
         return {"lengths": self.lengths[place], **self.steps.export(steps[steps > 0])}
 
@@ -125,12 +131,12 @@ class Replay:
         """Add episodes whose steps, L + 1 of each, lie back to back in ``rows``."""
         if len(lengths) > self.capacity:
             raise ValueError(f"add expects at most {self.capacity} episodes at a time, got {len(lengths)}")
-        place = torch.arange(self.added, self.added + len(lengths)) % self.capacity  # [B]
+        place = torch.arange(self.added, self.added + len(lengths), device="cpu") % self.capacity  # [B]
         left = self.table[place]  # [B, limit + 1]
         self._release(left[left > 0])
         taken = self._take(int((lengths + 1).sum()))
         table = torch.zeros_like(left)
-        table[torch.arange(self.limit + 1) <= lengths[:, None]] = taken
+        table[torch.arange(self.limit + 1, device="cpu") <= lengths[:, None]] = taken
         self.table[place], self.lengths[place] = table, lengths
         self.steps.write(taken, rows)
         self.added += len(lengths)
@@ -149,5 +155,5 @@ class Replay:
         longest = int(self.lengths[place].max())
         width = min(self.limit, -(-longest // self.multiple) * self.multiple)
         index = self.table[place, : width + 1].to(self.device)  # [B, T+1]
-        valid = torch.arange(width) < self.lengths[place, None]  # [B, T]
+        valid = torch.arange(width, device="cpu") < self.lengths[place, None]  # [B, T]
         return self.steps.episodes(index, valid.to(self.device))

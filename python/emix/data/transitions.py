@@ -37,14 +37,14 @@ class TransitionReplay:
     ) -> None:
         self.capacity = capacity
         self.device = torch.device(device)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator("cpu").manual_seed(seed)
         self.added = 0
         self.rows = 2 * capacity
         self.next_row = 0
         what = f"buffer_size={capacity} transitions of {spec.name}"
         self.steps = Steps(fields(spec, record), self.rows, self.device, what)
         # Bookkeeping is done on the CPU: no sample waits for the device.
-        self.row = torch.zeros(capacity, dtype=torch.int64)  # of transition k at k % capacity
+        self.row = torch.zeros(capacity, dtype=torch.int64, device="cpu")  # of transition k at k % capacity
 
     def __len__(self) -> int:
         return min(self.added, self.capacity)
@@ -67,7 +67,9 @@ class TransitionReplay:
             lengths: int64 ``[B]`` on the CPU.
         """
         ends = (lengths + 1).cumsum(0)  # [B]: where each episode's entries end
-        first = torch.ones(int(ends[-1]), dtype=torch.bool)  # of each entry, whether a transition starts there
+        first = torch.ones(
+            int(ends[-1]), dtype=torch.bool, device="cpu"
+        )  # of each entry, whether a transition starts there
         first[ends - 1] = False
         self._store(first.nonzero()[:, 0], episodes.entries(lengths))
 
@@ -79,16 +81,16 @@ class TransitionReplay:
         """
         if not len(self):
             raise ValueError("sample expects a replay that holds a transition, got an empty one")
-        number = self.oldest + torch.randint(len(self), (batch,), generator=self.generator)
+        number = self.oldest + torch.randint(len(self), (batch,), generator=self.generator, device="cpu")
         row = self.row[number % self.capacity]
         index = torch.stack([row, (row + 1) % self.rows], dim=1).to(self.device)  # [B, 2]
         return self.steps.episodes(index, torch.ones(batch, 1, dtype=torch.bool, device=self.device))
 
     def export(self, first: int, last: int) -> dict[str, Tensor]:
         """Transitions number ``first`` to ``last - 1`` on the CPU: which entries they begin at, and the entries."""
-        row = self.row[torch.arange(first, last) % self.capacity]
+        row = self.row[torch.arange(first, last, device="cpu") % self.capacity]
         offsets = (row - row[0]) % self.rows  # [transitions]
-        entries = (row[0] + torch.arange(int(offsets[-1]) + 2)) % self.rows
+        entries = (row[0] + torch.arange(int(offsets[-1]) + 2, device="cpu")) % self.rows
         return {"offsets": offsets, **self.steps.export(entries)}
 
     def restore(self, first: int, exported: dict[str, Tensor]) -> None:
@@ -101,8 +103,8 @@ class TransitionReplay:
         count = len(values["obs"])
         if len(offsets) > self.capacity:
             raise ValueError(f"add expects at most {self.capacity} transitions at a time, got {len(offsets)}")
-        self.steps.write((self.next_row + torch.arange(count)) % self.rows, values)
-        number = torch.arange(self.added, self.added + len(offsets))
+        self.steps.write((self.next_row + torch.arange(count, device="cpu")) % self.rows, values)
+        number = torch.arange(self.added, self.added + len(offsets), device="cpu")
         self.row[number % self.capacity] = (self.next_row + offsets) % self.rows
         self.next_row = (self.next_row + count) % self.rows
         self.added += len(offsets)

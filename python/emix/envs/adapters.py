@@ -12,25 +12,48 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
+from torch import Tensor
 
 from emix.data import Discrete, Step
+from emix.data.integers import check_seed
 from emix.envs.core import Env
 from emix.envs.registry import make
 from emix.errors import UsageError
 
 
 def vector_env(
-    name: str, *, num_envs: int = 1, device: str | torch.device = "cpu", seed: int = 0, **options: Any
+    name: str,
+    *,
+    num_envs: int = 1,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+    autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    **options: Any,
 ) -> VectorAdapter:
-    """Build ``emix.make(...)`` as a ``gymnasium.vector.VectorEnv``: NumPy in and out, next-step autoreset."""
-    return VectorAdapter(name, num_envs, device, seed, options)
+    """Build ``emix.make(...)`` as a ``gymnasium.vector.VectorEnv``: NumPy in and out.
+
+    With ``autoreset_mode`` "NextStep", gymnasium's default, a finished environment is reset by the next step, which
+    ignores its action and returns reward 0 and the first observation. With "Disabled", which TorchRL's ``GymWrapper``
+    wants, it stays finished until ``reset(options={"reset_mask": mask})``.
+
+    Each info of the environment, such as ``battle_won``, comes as gymnasium's vector environments give one: an array
+    ``info["battle_won"]`` [E], and ``info["_battle_won"]`` [E] bool, which says where it is there.
+    """
+    try:
+        mode = AutoresetMode(autoreset_mode)
+    except ValueError:
+        mode = AutoresetMode.SAME_STEP
+    if mode == AutoresetMode.SAME_STEP:
+        raise UsageError(f"{name}: autoreset_mode expects 'NextStep' or 'Disabled', got {autoreset_mode!r}")
+    return VectorAdapter(name, num_envs, device, seed, mode, options)
 
 
 def parallel_env(name: str, seed: int = 0, **options: Any) -> Any:
     """Build one ``name`` as a PettingZoo ``ParallelEnv`` with agents ``agent_0``, ``agent_1``, ...
 
-    Each agent gets the team's reward. An observation is a dict of ``observation`` and, where actions are discrete,
-    ``action_mask``; ``state()`` is the state. Raises UsageError where PettingZoo is not installed.
+    Each agent gets the team's reward and every info of the environment, such as ``battle_won``. An observation is a
+    dict of ``observation`` and, where actions are discrete, ``action_mask``; ``state()`` is the state. Raises
+    UsageError where PettingZoo is not installed.
     """
     if find_spec("pettingzoo") is None:
         raise UsageError(
@@ -44,19 +67,24 @@ def parallel_env(name: str, seed: int = 0, **options: Any) -> Any:
 class VectorAdapter(gymnasium.vector.VectorEnv):
     """What ``vector_env`` builds.
 
-    ``reset(seed=s)`` starts over as ``emix.make(..., seed=s)`` would; without a seed the next episodes begin. A
-    finished environment is reset by the next step, which ignores its action and returns reward 0 and the first
-    observation.
+    ``reset(seed=s)`` starts over as ``emix.make(..., seed=s)`` would; without a seed the next episodes begin, in all
+    environments or where ``options["reset_mask"]`` [E] is True.
     """
 
     def __init__(
-        self, name: str, num_envs: int, device: str | torch.device, seed: int, options: dict[str, Any]
+        self,
+        name: str,
+        num_envs: int,
+        device: str | torch.device,
+        seed: int,
+        mode: AutoresetMode,
+        options: dict[str, Any],
     ) -> None:
         self._make = partial(make, name, num_envs=num_envs, device=device, **options)
         self._env: Env = self._make(seed=seed)
         spec = self._env.spec
-        self.metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}
-        self.num_envs = num_envs
+        self.metadata = {"render_modes": [], "autoreset_mode": mode}
+        self.autoreset_mode, self.num_envs = mode, num_envs
         seen: dict[str, spaces.Space] = {
             "obs": spaces.Box(-np.inf, np.inf, (spec.n_agents, spec.obs_dim), np.float32),
             "state": spaces.Box(-np.inf, np.inf, (spec.state_dim,), np.float32),
@@ -67,14 +95,18 @@ class VectorAdapter(gymnasium.vector.VectorEnv):
         self.single_action_space = spec.action.joint_space(spec.n_agents)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._finished = torch.zeros(num_envs, dtype=torch.bool, device=self._env.device)  # [E]
+        self._finished: Tensor | None = None  # [E], before the first reset None
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, np.ndarray], dict]:
-        """Start an episode in every environment."""
+        """Start an episode in every environment, or where ``options["reset_mask"]`` [E] is True."""
+        mask = (options or {}).get("reset_mask")
+        where = None if mask is None else torch.tensor(np.asarray(mask), device=self._env.device)
         if seed is not None:
+            seed = check_seed(f"{self._env.spec.name}: seed", seed)  # before the old one is gone
             self._env.close()
             self._env = self._make(seed=seed)
-        return self._observe(self._env.reset()), {}
+        step = self._env.reset(where)
+        return self._observe(step), _infos(step)
 
     def step(self, actions: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict]:
         """Take the joint ``actions`` where an episode is running, and start one where it is not: [E, n] integers, or
@@ -82,9 +114,15 @@ class VectorAdapter(gymnasium.vector.VectorEnv):
         spec = self._env.spec
         step = self._env.step(spec.action.tensor(spec.name, actions, self._env.device))
         reward = step.reward.double().cpu().numpy()  # [E]; 0 in an environment that is reset now
-        if self._finished.any():
-            step = self._env.reset(self._finished)
-        return self._observe(step), reward, step.terminated.cpu().numpy(), step.truncated.cpu().numpy(), {}
+        finished = self._finished
+        if self.autoreset_mode == AutoresetMode.NEXT_STEP and finished is not None and finished.any():
+            step = self._env.reset(finished)
+        flags = step.terminated.cpu().numpy(), step.truncated.cpu().numpy()  # [E] each
+        return self._observe(step), reward, *flags, _infos(step)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        self._env.__reduce_ex__(protocol)  # raises where the environment cannot be copied, before anything is made
+        return super().__reduce_ex__(protocol)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the environment."""
@@ -96,3 +134,13 @@ class VectorAdapter(gymnasium.vector.VectorEnv):
         if step.avail is not None:
             seen["avail"] = step.avail.to(torch.int8).cpu().numpy()
         return seen
+
+
+def _infos(step: Step) -> dict[str, np.ndarray]:
+    """The infos as ``gymnasium.vector.VectorEnv`` has them."""
+    infos: dict[str, np.ndarray] = {}
+    for name, column in step.info.items():
+        values = column.cpu().numpy()  # [E, ...]
+        infos[name] = values
+        infos[f"_{name}"] = (values == values).reshape(len(values), -1).all(1)  # [E]; NaN stands for what is not given
+    return infos

@@ -13,7 +13,7 @@ from emix.errors import UsageError
 def reset_mask(spec: EnvSpec, where: Tensor | None, started: bool, num_envs: int) -> Tensor:
     """Return ``where`` as a bool ``[E]`` tensor: everything for None. The first reset must start everything."""
     if where is None:
-        return torch.ones(num_envs, dtype=torch.bool)
+        return torch.ones(num_envs, dtype=torch.bool, device="cpu")
     if not isinstance(where, Tensor) or tuple(where.shape) != (num_envs,) or where.dtype != torch.bool:
         raise UsageError(f"{spec.name}: where must be bool of shape [{num_envs}] [E], got {describe(where)}")
     if not started and not where.all():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from emix.data import Action, Box, Discrete, Field, fields
 from emix.envs.core import Env, Step
+from emix.errors import UsageError
 
 _MAX_STEPS = 1000  # longer episodes are checked this far
 _FLAGS = ("terminated", "truncated")
@@ -28,6 +29,13 @@ def check_env(env: Env, make_env: Callable[..., Env] | None = None) -> None:
     >>> make_env = functools.partial(emix.make, "matrix/msteps-5", seed=1)
     >>> emix.envs.check_env(make_env(num_envs=3), make_env)
     """
+    try:
+        _check_all(env, make_env)
+    except UsageError as error:  # a host environment that returns what it has not declared
+        raise AssertionError(str(error)) from error
+
+
+def _check_all(env: Env, make_env: Callable[..., Env] | None) -> None:
     _check_attributes(env)
     first = env.episode.clone()
     _check_play(env)
@@ -133,17 +141,18 @@ def _check_division(env: Env, make_env: Callable[..., Env], first: Tensor, scrip
 def _script(env: Env, seed: int) -> Tensor:
     """[T, E, n] or [T, E, n, D] uniform numbers that say which actions are taken."""
     shape = (min(env.spec.episode_limit, _MAX_STEPS), env.num_envs, env.spec.n_agents, *env.spec.action.shape)
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(env.device)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu").to(env.device)
 
 
 def choose(action: Action, step: Step, uniform: Tensor) -> Tensor:
     """Available actions [E, n] or [E, n, D], picked by ``uniform`` numbers of that shape."""
     if isinstance(action, Box):
         return action.nearest(action.low + (action.high - action.low) * uniform)
-    assert step.avail is not None
-    count = step.avail.sum(2)  # [E, n]
+    avail = cast("Tensor", step.avail)  # [E, n, A]
+    count = avail.sum(2)  # [E, n]
     rank = (uniform * count).long().clamp(max=count - 1)
-    return (step.avail.cumsum(2) > rank[:, :, None]).long().argmax(2)
+    return (avail.cumsum(2) > rank[:, :, None]).long().argmax(2)
 
 
 def _play_episodes(env: Env, numbers: Tensor, script: Tensor) -> list[Step]:
@@ -167,7 +176,7 @@ def _check_step(env: Env, step: Step, when: str) -> None:
         _expect(bool(torch.isfinite(tensor).all()), what, "finite numbers", "NaN or infinity")
     for name, tensor in step.info.items():
         _expect(tensor.shape[:1] == (envs,), f"info[{name!r}] of {when}", f"{envs} rows", f"shape {list(tensor.shape)}")
-    both = step.terminated & step.truncated
+    both = step.terminated & step.truncated | getattr(env, "both_flags", torch.zeros_like(step.done)).to(env.device)
     _expect(not both.any(), f"terminated and truncated of {when}", "never both True", both.tolist())
     if isinstance(env.spec.action, Box):
         _expect(step.avail is None, f"avail of {when}", "None, where actions are a Box", type(step.avail).__name__)

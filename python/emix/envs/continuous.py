@@ -17,9 +17,10 @@ class ContinuousGame(TensorEnv):
     """One step in which two agents with one number each, x and y, choose a position in the plane.
 
     A narrow path leads from (0, 0) to (0.6, 0) and on to (0.6, 0.55), and ends at a disc around (0.6, 0.6), the goal.
-    The reward at (x, y): in the disc, at the distance d from its centre, 5 (1 - 0.1 d / 0.05); else, within 0.05 of the
+    The reward at (x, y): in the disc, at the distance d from its centre, 5 (1 - c d / 0.05); else, within 0.05 of the
     path, 5 l / 1.2, where l is the length of the path up to its point nearest to (x, y) (the later of two); elsewhere
-    -|(x, y)|. So one agent must keep still while the other explores, and then the other way round.
+    -|(x, y)|. c is such that the goal pays at its rim what the path pays at its end, 115/24: the reward never falls on
+    the way to the centre. So one agent must keep still while the other explores, and then the other way round.
 
     Observations and state are the position, (0, 0) before the step: a constant where the agents choose. info:
     ``goal_reached``, whether the position is in the disc.
@@ -34,7 +35,7 @@ class ContinuousGame(TensorEnv):
         spec = EnvSpec(name, n_agents=2, action=action, obs_dim=2, state_dim=2, episode_limit=1)
         super().__init__(spec, num_envs=num_envs, device=device)
         self.options = options
-        self._position = torch.zeros(num_envs, 2, device=device)  # [E, 2]
+        self._position = torch.zeros(num_envs, 2, dtype=torch.float32, device=device)  # [E, 2]
         self._reached = torch.zeros(num_envs, dtype=torch.bool, device=device)  # [E]
 
     def _start(self, where: Tensor, started: Tensor) -> None:
@@ -62,7 +63,8 @@ def _payoff(o: ContinuousOptions, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]
     on_path = torch.minimum(from_first, from_second) <= o.half_width  # [E]
     in_goal = from_goal <= o.goal_radius  # [E]
     path = o.goal_reward / (o.corner + o.goal) * walked
-    goal = o.goal_reward * (1 - (1 - o.rim) * from_goal / o.goal_radius)
+    rim = (o.corner + o.path_end) / (o.corner + o.goal) if o.rim is None else o.rim
+    goal = o.goal_reward * (1 - (1 - rim) * from_goal / o.goal_radius)
     return torch.where(in_goal, goal, torch.where(on_path, path, -o.penalty * _length(x, y))), in_goal
 
 

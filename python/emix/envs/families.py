@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from emix.envs.battle.maps import list_maps
 from emix.envs.battle.options import BattleOptions
-from emix.envs.options import ContinuousOptions, StagHuntOptions, names_of
+from emix.envs.options import ContinuousOptions, ForagingOptions, StagHuntOptions, names_of
 
 if TYPE_CHECKING:
     from emix.envs.core import Env
@@ -119,6 +119,7 @@ def built_in() -> tuple[Family, ...]:
             "level-based foraging (lbforaging 2): Foraging[-<k>s]-<s>x<s>-<p>p-<f>f[-coop]-v3, "
             "p players and f foods on an s x s field, sight k",
             _late("emix.envs.lbf", "make_foraging"),
+            options=names_of(ForagingOptions),
             examples=_all("lbf/Foraging{0}-{1}x{1}-{2}p-{3}f{4}-v3", lbforaging_ids),
             requires="lbforaging",
             install='pip install "emix[lbf]"',

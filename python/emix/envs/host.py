@@ -23,6 +23,7 @@ from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from emix.data import Action, Box, Discrete, EnvSpec, Step
+from emix.data.integers import check_seed, integer
 from emix.envs import batch
 from emix.envs.core import episode_seed
 from emix.envs.waiting import CLOSE_SECONDS, HungError, Workers
@@ -44,9 +45,14 @@ class HostEnv:
     one lower and one upper bound, and it gets such an array of float32. Its observation is a dict of ``obs`` [n, O],
     ``state`` [S] and, of a ``MultiDiscrete``, ``avail`` [n, A] (0 or 1). It is called once here, to read the sizes, and
     in the workers, where it arrives by cloudpickle. ``episode_limit`` is the most steps of an episode, which the
-    environment itself must keep. ``first_env`` is the number of the first of these copies among all of a run's.
+    environment itself must keep. A copy that sets both flags has terminated; ``both_flags`` [E] says which have, and
+    ``check_env`` refuses it. ``first_env`` is the number of the first of these copies among all of a run's.
 
-    An exception in a copy, and the death of a worker, raise EnvWorkerError; spaces of another kind raise UsageError.
+    ``Step.info`` has the numbers (bool, int or float) of the copies' infos as float64 [E], NaN where a copy does not
+    give one: an ``info["battle_won"]`` becomes the metric ``battle_won_mean``.
+
+    An exception in a copy, and the death of a worker, raise EnvWorkerError; spaces of another kind, and observations,
+    rewards and flags that are not as declared, raise UsageError. It cannot be copied or pickled.
     """
 
     def __init__(
@@ -61,10 +67,13 @@ class HostEnv:
         first_env: int = 0,
     ) -> None:
         self.spec = _read_spec(name, make_env, episode_limit)
-        self.num_envs, self.device = num_envs, torch.empty(0, device=device).device  # "cuda" becomes "cuda:0"
-        self.episode = torch.zeros(num_envs, dtype=torch.int64)  # [E]
-        self._seed, self._first_env = seed, first_env
+        self.num_envs = num_envs = integer(f"{name}: num_envs", num_envs, least=1)
+        self.device = torch.empty(0, device=device).device  # "cuda" becomes "cuda:0"
+        self.episode = torch.zeros(num_envs, dtype=torch.int64, device="cpu")  # [E]
+        self._seed = check_seed(f"{name}: seed", seed)
+        self._first_env = integer(f"{name}: first_env", first_env, least=0)
         self._done: Tensor | None = None  # [E], on the CPU
+        self._info: dict[str, Tensor] = {}  # [E] float64 each, of every name that an environment has given so far
         self._size = math.ceil(num_envs / _cores())  # G, environments of a worker; the last may have unused places
         starts = range(0, num_envs, self._size)
         self._places = self._size * len(starts)  # W * G
@@ -122,7 +131,7 @@ class HostEnv:
     def _ask(self, call: Callable[..., tuple], *args: Any, **kwargs: Any) -> None:
         """Send a message to all workers and wait for the answers, which are then in ``_out``."""
         try:
-            info = call(*args, **kwargs)[-1]
+            info: dict[str, Any] = call(*args, **kwargs)[-1]
         except HungError as error:
             text = self._describe_hang(error)
             self._vector.processes[error.worker].kill()
@@ -135,8 +144,21 @@ class HostEnv:
         if "failure" in info:
             failure: Failure = next(f for f in info["failure"] if f is not None)
             self.close()
-            what = f"{self.spec.name}: environment {failure.index} raised an exception"
-            raise EnvWorkerError(f"{what}:\n{failure.traceback}")
+            whose = f"{self.spec.name}: environment {failure.index}"
+            if failure.breach:
+                raise UsageError(f"{whose}: {failure.text}")
+            raise EnvWorkerError(f"{whose} raised an exception:\n{failure.text}")
+        self._info = self._columns([numbers for group in info["numbers"] for numbers in group])
+
+    def _columns(self, numbers: list[dict[str, float]]) -> dict[str, Tensor]:
+        """What the environments' infos say, [E] each; NaN where one does not say it. A name stays once it has come."""
+        names = dict.fromkeys([*self._info, *(name for own in numbers for name in own)])
+        return {
+            name: torch.tensor(
+                [own.get(name, math.nan) for own in numbers[: self.num_envs]], dtype=torch.float64, device="cpu"
+            )
+            for name in names
+        }
 
     def _describe_death(self) -> str:
         processes = self._vector.processes
@@ -170,8 +192,8 @@ class HostEnv:
         return None if avail is None else avail.view(torch.bool)
 
     def _step(self) -> Step:
-        flags = self._out["flags"].to(torch.bool)  # [E, 2]: terminated, truncated
-        self._done = flags.any(1)
+        terminated, truncated = self._out["flags"].to(torch.bool).unbind(1)  # [E] each
+        self._done, self.both_flags = terminated | truncated, terminated & truncated
 
         def out(tensor: Tensor) -> Tensor:
             return tensor.to(self.device, copy=True)
@@ -182,8 +204,15 @@ class HostEnv:
             state=out(self._out["state"]),  # [E, S]
             avail=None if avail is None else out(avail),  # [E, n, A]
             reward=out(self._out["reward"]),  # [E]
-            terminated=out(flags[:, 0]),
-            truncated=out(flags[:, 1]),
+            terminated=out(terminated),
+            truncated=out(truncated & ~terminated),
+            info={name: out(column) for name, column in self._info.items()},
+        )
+
+    def __reduce__(self) -> Any:
+        raise UsageError(
+            f"{self.spec.name}: an environment with worker processes cannot be copied or pickled: make another one "
+            f"with the same arguments"
         )
 
     def _check_open(self) -> None:

@@ -11,13 +11,13 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from emix.envs.options import ForagingOptions, read_options
 from emix.envs.registry import unknown_name
 from emix.errors import UsageError
 
 if TYPE_CHECKING:
     from emix.envs.host import HostEnv
 
-EPISODE_LIMIT = 50
 _ID = re.compile(
     r"lbf/Foraging(?:-(?P<sight>\d+)s)?-(?P<rows>\d+)x(?P<cols>\d+)-(?P<players>\d+)p-(?P<foods>\d+)f(?P<coop>-coop)?"
     r"-v(?P<version>\d+)"
@@ -30,7 +30,7 @@ class Foraging(gymnasium.Env):
     obs: each agent's own view, 3 numbers (row, column, level) for each food and each player, the agent itself first;
     -1, -1, 0 for what is out of sight. state: all agents' observations one after another, as in EPyMARL. Every action
     (none, north, south, west, east, load) is available, as in EPyMARL: an impossible one does nothing. reward: the
-    sum of the agents' rewards, at most 1 over an episode. No food left is ``terminated``; the limit of 50 steps is
+    sum of the agents' rewards, at most 1 over an episode. No food left is ``terminated``; the time limit is
     ``truncated``: lbforaging itself reports both as done.
     """
 
@@ -66,7 +66,7 @@ class Foraging(gymnasium.Env):
         return {"obs": views, "state": views.reshape(-1), "avail": self._avail}
 
 
-def foraging_settings(name: str) -> dict[str, Any]:
+def foraging_settings(name: str, episode_limit: int = ForagingOptions.episode_limit) -> dict[str, Any]:
     """Return the arguments of ``lbforaging.foraging.ForagingEnv`` for ``name``: those that lbforaging 2.0.0 registers.
 
     Ids beyond the registered range (fields 5 to 19, players 2 to 9, foods 1 to 4, sight 2) work too: 10x10-3p-5f.
@@ -97,7 +97,7 @@ def foraging_settings(name: str) -> dict[str, Any]:
         "max_food_level": None,
         "max_num_food": foods,
         "sight": sight,
-        "max_episode_steps": EPISODE_LIMIT,
+        "max_episode_steps": episode_limit,
         "force_coop": match["coop"] is not None,
         "grid_observation": False,
         "penalty": 0.0,
@@ -105,7 +105,8 @@ def foraging_settings(name: str) -> dict[str, Any]:
 
 
 def make_foraging(name: str, options: Mapping[str, Any], **batch: Any) -> HostEnv:
-    """Build the environments ``name``, which have no options, in worker processes."""
+    """Build the environments ``name`` in worker processes."""
     from emix.envs.host import HostEnv
 
-    return HostEnv(name, partial(Foraging, **foraging_settings(name)), episode_limit=EPISODE_LIMIT, **batch)
+    limit = read_options(name, ForagingOptions, options).episode_limit
+    return HostEnv(name, partial(Foraging, **foraging_settings(name, limit)), episode_limit=limit, **batch)

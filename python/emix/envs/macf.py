@@ -41,7 +41,7 @@ class CarFollowing(TensorEnv):
         spec = EnvSpec(NAME, CARS, Discrete(ACTIONS), obs_dim=2 * CARS, state_dim=2 * CARS, episode_limit=LIMIT)
         super().__init__(spec, num_envs=num_envs, device=device, seed=seed, first_env=first_env)
         self._keys = torch.zeros(num_envs, dtype=torch.int64, device=device)  # [E]
-        self._place = torch.zeros(num_envs, CARS, device=device)  # [E, n]
+        self._place = torch.zeros(num_envs, CARS, dtype=torch.float32, device=device)  # [E, n]
         self._speed = torch.zeros_like(self._place)  # [E, n]
         self._arrived = torch.zeros_like(self._place, dtype=torch.bool)  # [E, n]
         self._crashes = torch.zeros_like(self._keys)  # [E]
@@ -55,7 +55,7 @@ class CarFollowing(TensorEnv):
         self._arrived = self._arrived & ~where[:, None]
 
     def _play(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        self._drive(actions * (2 / ACTIONS) - 1)
+        self._drive(actions.float() * (2 / ACTIONS) - 1)
         distance = (self._place - TARGET).abs()  # [E, n]
         arriving = ~self._arrived & (distance < TOLERANCE)  # [E, n]
         self._arrived = self._arrived | arriving
@@ -63,7 +63,7 @@ class CarFollowing(TensorEnv):
         crashing = self._crash()  # [E, n]
         self._crashes = self._crashes + crashing.sum(1)
         together = (self._place[:, 0] - self._place[:, 1]).abs() <= SIGHT  # [E]
-        paid = 5.0 * arriving.sum(1) + together + 10.0 * both  # [E]
+        paid = 5.0 * arriving.sum(1).float() + together + 10.0 * both.float()  # [E]
         return paid - 1.0 - distance.sum(1) - crashing.sum(1), both
 
     def _drive(self, acceleration: Tensor) -> None:

@@ -61,7 +61,7 @@ class StepsGame(MatrixGame):
         good = (self._branch == 0) | (self._branch == 3)
         reward = (good & (joint == self._branch)).float()
         last = self._time == self.spec.episode_limit - 1  # [E]
-        reward = torch.where(last & (self._branch == 0), torch.where(joint == 3, 4.0, 1.0), reward)
+        reward = torch.where(last & (self._branch == 0), 1.0 + 3.0 * (joint == 3).float(), reward)
         return reward, (reward == 0) | last
 
     def _state(self) -> Tensor:
@@ -90,7 +90,7 @@ class PenaltyGame(MatrixGame):
 
     def _play(self, actions: Tensor) -> tuple[Tensor, Tensor]:
         first = actions == 0  # [E, n]
-        reward = torch.where(first.all(1), 8.0, torch.where(first.any(1), -12.0, 0.0))  # [E]
+        reward = 20.0 * first.all(1).float() - 12.0 * first.any(1).float()  # [E]
         return reward, torch.ones_like(reward, dtype=torch.bool)
 
     def _state(self) -> Tensor:

@@ -9,11 +9,18 @@ import difflib
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from emix.errors import UsageError
 
 Options = TypeVar("Options")
+
+LARGEST = 1e6
+"""The size of a number that is no count: rewards and observations made of such numbers are finite in float32."""
+LEAST = 1e-3
+"""Of a number that something is divided by."""
+_MOST = 1 << 53  # counts that float64 can tell apart
 
 
 @dataclass(frozen=True)
@@ -25,11 +32,24 @@ class StagHuntOptions:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if not -math.inf < self.punishment <= 0:
+        if self.punishment > 0:
             raise UsageError(
                 f"punishment is added to the reward when one agent alone tries to catch: "
                 f"expected a number of at most 0, got {self.punishment!r}"
             )
+
+
+@dataclass(frozen=True)
+class ForagingOptions:
+    """What a user may choose about level-based foraging besides what its id says."""
+
+    episode_limit: int = 50
+    """Environment steps of an episode; lbforaging's ids have 50."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.episode_limit < 1:
+            raise UsageError(f"episode_limit expects an integer of at least 1, got {self.episode_limit}")
 
 
 @dataclass(frozen=True)
@@ -48,19 +68,20 @@ class ContinuousOptions:
     goal_radius: float = 0.05
     goal_reward: float = 5.0
     """Of the goal's centre. The path pays its share of the way there: goal_reward * length / (corner + goal)."""
-    rim: float = 0.9
-    """Share of goal_reward that the goal pays at its rim; it falls linearly from the centre. The paper does not say."""
+    rim: float | None = None
+    """Share of goal_reward that the goal pays at its rim; it falls linearly from the centre. The paper does not say how
+    much, but that the reward grows along the path up to the centre; None: what the path pays where it ends."""
     penalty: float = 1.0
     """Off path and goal the reward is -penalty times the distance from (0, 0). The paper says that it grows with it."""
 
     def __post_init__(self) -> None:
         check_types(self)
         for name in ("bound", "corner", "path_end", "half_width", "goal", "goal_radius", "goal_reward"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UsageError(f"{name} expects a number above 0, got {getattr(self, name)!r}")
-        if not 0 <= self.penalty < math.inf:
+            if not getattr(self, name) >= LEAST:
+                raise UsageError(f"{name} expects a number of at least {LEAST:g}, got {getattr(self, name)!r}")
+        if not self.penalty >= 0:
             raise UsageError(f"penalty expects a number of at least 0, got {self.penalty!r}")
-        if not 0 <= self.rim <= 1:
+        if self.rim is not None and not 0 <= self.rim <= 1:
             raise UsageError(f"rim expects a share from 0 to 1, got {self.rim!r}")
         if not max(self.corner, self.goal) <= self.bound:
             raise UsageError(f"corner and goal expect at most bound={self.bound:g}, got {self.corner:g}, {self.goal:g}")
@@ -102,16 +123,34 @@ def closest(name: object, known: Iterable[str]) -> str:
 
 
 def check_types(options: Any) -> None:
-    """Raise UsageError unless every field of the dataclass ``options`` has the type that it was declared with, which is
-    made of None, bool, int, float and str."""
+    """Raise UsageError unless every field of the frozen dataclass ``options`` has the type that it was declared with,
+    which is made of None, bool, int, float and str. NumPy's scalars become Python's; numbers must be finite, floats at
+    most 1e6 in size."""
     for field in fields(options):
         value, kinds = getattr(options, field.name), str(field.type).split(" | ")
-        fits = (
-            ("None" in kinds and value is None)
-            or ("bool" in kinds and isinstance(value, bool))
-            or ("str" in kinds and isinstance(value, str))
-            or ("int" in kinds and isinstance(value, int) and not isinstance(value, bool))
-            or ("float" in kinds and isinstance(value, int | float) and not isinstance(value, bool))
-        )
-        if not fits:
+        plain = _plain(value, kinds)
+        if plain is None and not (value is None and "None" in kinds):
             raise UsageError(f"{field.name} expects {' or '.join(kinds)}, got {value!r}")
+        if isinstance(plain, float) and not abs(plain) <= LARGEST:
+            raise UsageError(f"{field.name} expects a finite number of at most {LARGEST:g} in size, got {value!r}")
+        if isinstance(plain, int) and abs(plain) > _MOST:
+            raise UsageError(f"{field.name} expects an integer of at most 2^53 in size, got {value!r}")
+        object.__setattr__(options, field.name, plain)
+
+
+def _plain(value: Any, kinds: list[str]) -> bool | int | float | str | None:
+    """``value`` as one of the Python types ``kinds``; None where it is of none of them."""
+    if type(value).__name__ in ("bool", "bool_"):
+        return bool(value) if "bool" in kinds else None
+    if isinstance(value, Integral) and "int" in kinds:
+        return int(value)
+    if isinstance(value, Real) and "float" in kinds:
+        return _as_float(value)
+    return value if isinstance(value, str) and "str" in kinds else None
+
+
+def _as_float(value: Real) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer
+        return math.inf

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from emix.data import Discrete, Step
+from emix.data.integers import check_seed
 from emix.envs.core import Env
 from emix.envs.registry import make
 
@@ -46,12 +47,14 @@ class ParallelAdapter(ParallelEnv):
         return self._action_spaces[agent]
 
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, Any], dict[str, dict]]:
-        """Start an episode: observations and (empty) infos by agent."""
+        """Start an episode: observations and infos by agent."""
         if seed is not None:
+            seed = check_seed(f"{self._env.spec.name}: seed", seed)  # before the old one is gone
             self._env.close()
             self._env = self._make(seed=seed)
         self.agents = list(self.possible_agents)
-        return self._observe(self._env.reset()), {agent: {} for agent in self.agents}
+        step = self._env.reset()
+        return self._observe(step), {agent: _info(step) for agent in self.agents}
 
     def step(self, actions: dict[str, Any]) -> tuple[dict[str, Any], ...]:
         """Take one action per agent: observations, rewards, terminations, truncations and infos by agent."""
@@ -67,12 +70,16 @@ class ParallelAdapter(ParallelEnv):
             dict.fromkeys(agents, reward),
             dict.fromkeys(agents, terminated),
             dict.fromkeys(agents, truncated),
-            {agent: {} for agent in agents},
+            {agent: _info(step) for agent in agents},
         )
 
     def state(self) -> np.ndarray:
         """Return the state [S]."""
         return self._state
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        self._env.__reduce_ex__(protocol)  # raises where the environment cannot be copied, before anything is made
+        return super().__reduce_ex__(protocol)
 
     def close(self) -> None:
         """Close the environment."""
@@ -84,3 +91,9 @@ class ParallelAdapter(ParallelEnv):
             seen["action_mask"] = step.avail[0].to(torch.int8).cpu().numpy()  # [n, A]
         self._state = step.state[0].cpu().numpy()  # [S]
         return {agent: {key: value[i] for key, value in seen.items()} for i, agent in enumerate(self.possible_agents)}
+
+
+def _info(step: Step) -> dict[str, Any]:
+    """The infos of the one environment: numbers, without those that it does not give."""
+    infos = {name: column[0].tolist() for name, column in step.info.items()}
+    return {name: value for name, value in infos.items() if value == value}

@@ -53,7 +53,7 @@ class StagHunt(TensorEnv):
         spec = EnvSpec(NAME, AGENTS, Discrete(CATCH + 1), 3 * window**2, 3 * FIELD**2, LIMIT)
         super().__init__(spec, num_envs=num_envs, device=device, seed=seed, first_env=first_env)
         self.punishment = punishment
-        square = torch.arange(SIDE * SIDE).view(SIDE, SIDE)
+        square = torch.arange(SIDE * SIDE, device="cpu").view(SIDE, SIDE)
         inside = slice(SIGHT, SIGHT + FIELD)
         self._cells = square[inside, inside].flatten().to(device)  # [100] of the field
         self._field = torch.zeros(SIDE * SIDE, dtype=torch.bool, device=device)  # [289]
@@ -85,9 +85,9 @@ class StagHunt(TensorEnv):
         free.scatter_(1, self._agents, False).scatter_(1, self._stags, False)
         self._move_agents(actions, agent_bits.argsort(dim=1), free)
         catching = self._hunt_stags(actions == CATCH, stag_bits.argsort(dim=1), move_bits, free)  # [E, m]
-        reward = REWARD * (catching >= 2).sum(1) + self.punishment * (catching == 1).sum(1)  # [E]
+        caught, punished = (catching >= 2).sum(1).float(), (catching == 1).sum(1).float()  # [E] each
         over = (self._stags == LEFT).all(1) | (self._agents == LEFT).all(1)  # [E]
-        return reward.float(), over
+        return REWARD * caught + self.punishment * punished, over
 
     def _move_agents(self, actions: Tensor, order: Tensor, free: Tensor) -> None:
         """Move the agents in ``order`` [E, n]; ``free`` [E, 289] is kept up to date."""
@@ -128,7 +128,7 @@ class StagHunt(TensorEnv):
         return torch.cat(counts, dim=1)
 
     def _observe(self) -> tuple[Tensor, Tensor, Tensor]:
-        square = torch.zeros(self.num_envs, SIDE * SIDE, 3, device=self.device)  # [E, 289, 3]
+        square = torch.zeros(self.num_envs, SIDE * SIDE, 3, dtype=torch.float32, device=self.device)  # [E, 289, 3]
         square.view(self.num_envs, -1).scatter_(1, 3 * self._agents, 1.0).scatter_(1, 3 * self._stags + 1, 1.0)
         square[:, LEFT] = 0.0
         inside = slice(SIGHT, SIGHT + FIELD)

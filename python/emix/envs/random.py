@@ -18,7 +18,8 @@ _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 def episode_keys(seed: int, first_env: int, episode: Tensor, where: Tensor) -> Tensor:
     """``episode_seed(seed, first_env + e, episode[e])`` where ``where`` [E], else 0: int64 [E]; all on the CPU."""
     numbers = zip(episode.tolist(), where.tolist(), strict=True)
-    return torch.tensor([episode_seed(seed, e, k) if starts else 0 for e, (k, starts) in enumerate(numbers, first_env)])
+    keys = [episode_seed(seed, e, k) if starts else 0 for e, (k, starts) in enumerate(numbers, first_env)]
+    return torch.tensor(keys, dtype=torch.int64, device="cpu")
 
 
 def splitmix64(key: Tensor, counter: Tensor) -> Tensor:

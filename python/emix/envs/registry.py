@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from emix.data.integers import check_seed, integer
 from emix.envs.core import Env
 from emix.envs.families import Family, built_in
 from emix.envs.options import refuse_unknown
@@ -101,18 +102,19 @@ def make(
 ) -> Env:
     """Build ``num_envs`` copies of environment ``name`` whose tensors live on ``device``.
 
-    ``seed`` fixes every random draw: episode number ``k`` of copy ``e`` depends on (``seed``, ``first_env`` + ``e``,
-    ``k``) alone, whatever ``num_envs`` is and whatever was played before. So a batch can be divided: two of 32 with
-    ``first_env`` 0 and 32 play what one of 64 plays. The other ``options`` are the family's: those of ``battle/<map>``
-    are ``emix.envs.battle.BattleOptions``, such as ``reward="sparse"``; ``list_envs`` names them all.
+    ``seed``, from 0 to 2^63 - 1, fixes every random draw: episode number ``k`` of copy ``e`` depends on (``seed``,
+    ``first_env`` + ``e``, ``k``) alone, whatever ``num_envs`` is and whatever was played before. So a batch can be
+    divided: two of 32 with ``first_env`` 0 and 32 play what one of 64 plays. The other ``options`` are the family's:
+    those of ``battle/<map>`` are ``emix.envs.battle.BattleOptions``, such as ``reward="sparse"``; ``list_envs`` names
+    them all.
 
     Raises:
         UsageError: an unknown name or option (with the closest ones), a parameter out of range, a device that is not
             there, or a package that is not installed.
     """
-    for what, value, least in (("num_envs", num_envs, 1), ("seed", seed, 0), ("first_env", first_env, 0)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UsageError(f"{name}: {what} must be an integer of at least {least}, got {value!r}")
+    num_envs = integer(f"{name}: num_envs", num_envs, least=1)
+    first_env = integer(f"{name}: first_env", first_env, least=0)
+    seed = check_seed(f"{name}: seed", seed)
     if first_env + num_envs > 1 << 32:
         raise UsageError(f"{name}: first_env + num_envs must be at most 2^32, got {first_env} + {num_envs}")
     family = next((family for family in _families() if family.fits(name)), None)
@@ -131,7 +133,8 @@ def unknown_name(name: str) -> UsageError:
     closest = difflib.get_close_matches(name, [known for family in families for known in family.suggestions])
     names = ", ".join(family.pattern for family in families)
     hint = f"did you mean {' or '.join(closest)}?" if closest else f"the names are {names}"
-    return UsageError(f"unknown environment {name!r}: {hint}")
+    broken = "".join(f"; {sentence}" for sentence in load_entry_points("emix.envs"))
+    return UsageError(f"unknown environment {name!r}: {hint}{broken}")
 
 
 def _families() -> list[Family]:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from emix.data.integers import check_seed
 from emix.envs import batch
 from emix.envs.core import EnvSpec, Step
 from emix.envs.random import episode_keys
@@ -26,8 +27,8 @@ class TensorEnv(ABC):
         self, spec: EnvSpec, *, num_envs: int, device: torch.device, seed: int = 0, first_env: int = 0
     ) -> None:
         self.spec, self.num_envs, self.device = spec, num_envs, device
-        self._seed, self._first_env = seed, first_env
-        self.episode = torch.zeros(num_envs, dtype=torch.int64)  # [E]
+        self._seed, self._first_env = check_seed(f"{spec.name}: seed", seed), first_env
+        self.episode = torch.zeros(num_envs, dtype=torch.int64, device="cpu")  # [E]
         self._time = torch.zeros(num_envs, dtype=torch.int64, device=device)  # [E] steps played
         self._last: Step | None = None
 
@@ -43,7 +44,8 @@ class TensorEnv(ABC):
             terminated = truncated = torch.zeros_like(where)
         else:
             terminated, truncated = self._last.terminated & ~where, self._last.truncated & ~where
-        return self._step(torch.zeros(self.num_envs, device=self.device), terminated, truncated)
+        unpaid = torch.zeros(self.num_envs, dtype=torch.float32, device=self.device)  # [E]
+        return self._step(unpaid, terminated, truncated)
 
     def step(self, actions: Tensor) -> Step:
         """Play the joint ``actions``, [E, n] or [E, n, D]. Raises UsageError for one that is not available or out of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -22,10 +22,15 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class Failure:
-    """An exception inside environment ``index``."""
+    """An exception inside environment ``index``, or what it returned that breaks the contract."""
 
     index: int
-    traceback: str
+    text: str  # a traceback, or a sentence
+    breach: bool
+
+
+class BreachError(Exception):
+    """An environment returned what it had not declared."""
 
 
 class EnvGroup(gymnasium.Env):
@@ -33,15 +38,17 @@ class EnvGroup(gymnasium.Env):
 
     A message through a pipe costs as much as a step of a light simulator, so a worker steps several per message. A
     finished environment waits for its reset: its reward is 0 and its flags stay. An exception becomes
-    ``info["failure"]``.
+    ``info["failure"]``; ``info["numbers"]`` is a list of what numbers each environment's own info has, by name.
     """
 
     def __init__(self, spec: EnvSpec, make_env: Callable[[], gymnasium.Env], first: int, size: int) -> None:
         self._make_env, self._first = make_env, first
         self._envs: list[gymnasium.Env] = []  # built at the first reset, so that workers start together
         self._finished = [True] * size
-        shapes = {field.name: (size, *field.shape) for field in fields(spec)}
+        self._shapes = {field.name: field.shape for field in fields(spec)}
+        shapes = {name: (size, *shape) for name, shape in self._shapes.items()}
         self._seen = [name for name in ("obs", "state", "avail") if name in shapes]
+        self._numbers: list[dict[str, float]] = [{} for _ in range(size)]  # a finished environment keeps its last
         self.observation_space = spaces.Dict(
             {name: _space(shapes[name], name == "avail") for name in self._seen},
             reward=_space(shapes["reward"], False),
@@ -52,33 +59,33 @@ class EnvGroup(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, np.ndarray], dict]:
         """Start an episode wherever ``options["seeds"]``, one entry per environment of the whole batch, is not None."""
-        assert options is not None
-        info: dict[str, Failure] = {}
+        seeds: list[int | None] = (options or {})["seeds"]
+        info: dict[str, Any] = {"numbers": self._numbers}
         self.out["reward"][:] = 0
         for i, index in enumerate(range(self._first, self._first + len(self._finished))):
-            if (episode_seed := options["seeds"][index]) is None:
+            if (episode_seed := seeds[index]) is None:
                 continue
             try:
                 if i >= len(self._envs):  # the first reset starts every environment, in order
                     self._envs.append(self._make_env())
-                observation, _ = self._envs[i].reset(seed=episode_seed)
-                self._write(i, observation, 0.0, False, False)
-            except Exception:
-                info["failure"] = Failure(index, traceback.format_exc())
+                observation, own = self._envs[i].reset(seed=episode_seed)
+                self._write(i, observation, 0.0, False, False, own)
+            except Exception as error:
+                info["failure"] = _failure(index, error)
         return self.out, info
 
     def step(self, action: list[Any]) -> tuple[dict[str, np.ndarray], float, bool, bool, dict]:
         """Step every unfinished environment; rewards and flags are in the observation, not in gymnasium's scalars."""
-        info: dict[str, Failure] = {}
+        info: dict[str, Any] = {"numbers": self._numbers}
         self.out["reward"][:] = 0
         for i, env in enumerate(self._envs):
             if self._finished[i]:
                 continue
             try:
-                observation, reward, terminated, truncated, _ = env.step(action[i])
-                self._write(i, observation, float(reward), terminated, truncated)
-            except Exception:
-                info["failure"] = Failure(self._first + i, traceback.format_exc())
+                observation, reward, terminated, truncated, own = env.step(action[i])
+                self._write(i, observation, reward, terminated, truncated, own)
+            except Exception as error:
+                info["failure"] = _failure(self._first + i, error)
         return self.out, 0.0, False, False, info
 
     def close(self) -> None:
@@ -86,12 +93,43 @@ class EnvGroup(gymnasium.Env):
         for env in self._envs:
             env.close()
 
-    def _write(self, i: int, observation: dict[str, Any], reward: float, terminated: bool, truncated: bool) -> None:
+    def _write(self, i: int, observation: Any, reward: Any, terminated: Any, truncated: Any, info: Any) -> None:
         for name in self._seen:
-            self.out[name][i] = observation[name]
-        self.out["reward"][i] = reward
-        self.out["flags"][i] = terminated, truncated and not terminated
-        self._finished[i] = bool(terminated or truncated)
+            if not isinstance(observation, Mapping) or name not in observation:
+                raise BreachError(f"observation must be a dict with {', '.join(self._seen)}, {name} is missing")
+            array = _array(name, observation[name], self._shapes[name])
+            self.out[name][i] = array != 0 if name == "avail" else array
+        self.out["reward"][i] = _array("reward", reward, ())
+        over = [bool(_array(*flag, ())) for flag in (("terminated", terminated), ("truncated", truncated))]
+        self.out["flags"][i] = over
+        self._finished[i] = any(over)
+        self._numbers[i] = _numbers_of(info)
+
+
+def _array(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """``value`` as an array of just that shape: NumPy would repeat a smaller one."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # its rows are of several lengths
+        array = np.asarray(None)
+    if array.dtype.kind not in "biuf":
+        raise BreachError(f"{name} must be numbers of shape {list(shape)}, got {type(value).__name__}")
+    if array.shape != shape:
+        raise BreachError(f"{name} must have shape {list(shape)}, as declared, got {list(array.shape)}")
+    return array
+
+
+def _numbers_of(info: Any) -> dict[str, float]:
+    """What a user can have a mean of."""
+    if not isinstance(info, Mapping):
+        return {}
+    kinds = (bool, int, float, np.number, np.bool_)
+    return {str(name): float(value) for name, value in info.items() if isinstance(value, kinds)}
+
+
+def _failure(index: int, error: Exception) -> Failure:
+    breach = isinstance(error, BreachError)
+    return Failure(index, str(error) if breach else traceback.format_exc(), breach)
 
 
 def _space(shape: tuple[int, ...], flags: bool) -> spaces.Space:

@@ -182,10 +182,10 @@ def _filled(config: Any, values: Mapping[str, Any], name: str) -> Any:
 
 def _split(name: str) -> tuple[str, str]:
     """``"smix@foraging" -> ("smix", "foraging")``, both known."""
-    load_entry_points("emix.learners")
+    broken = "".join(f"; {sentence}" for sentence in load_entry_points("emix.learners"))
     algorithm, separator, recipe = name.partition("@")
     if algorithm not in _ALGORITHMS:
-        raise UsageError(f"unknown algorithm {algorithm!r}{_closest(algorithm, _ALGORITHMS)}")
+        raise UsageError(f"unknown algorithm {algorithm!r}{_closest(algorithm, _ALGORITHMS)}{broken}")
     if not separator:
         return algorithm, "paper"
     names = _recipe_names(algorithm)

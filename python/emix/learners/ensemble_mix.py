@@ -21,6 +21,7 @@ from emix.learners.ensemble_mix_config import EnsembleMixConfig
 from emix.learners.learner import EpisodeData
 from emix.learners.loop import Loop, run_loop
 from emix.learners.parts import Parts, Schedule
+from emix.learners.seeded import seeded
 from emix.learners.shared import pick, previous_actions
 from emix.nn.agent import RecurrentAgent
 from emix.ops.recurrent import Precision
@@ -69,8 +70,7 @@ class EnsembleMix:
         require_discrete(spec, "Ensemble-MIX")
         self.config, self.spec, self.plan = config, spec, config.plan
         self.device = torch.device(device)
-        with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(seed)
+        with seeded(seed):
             self.agent = _make_agent(config, spec, precision).to(self.device)  # theta
             self.critic = DecomposedCritic(config, spec, self.device)
             exploration_seed, test_seed = torch.randint(2**63 - 1, (2,)).tolist()
@@ -142,7 +142,7 @@ class EnsembleMix:
         config = self.config
         shares = {"mixed": (1 - config.nu, config.nu), "on_policy": (1.0, 0.0), "off_policy": (0.0, 1.0)}
         on_share, off_share = shares[config.actor]
-        objective = entropy = torch.zeros((), device=self.device)
+        objective = entropy = torch.zeros((), dtype=torch.float32, device=self.device)
         if on_share > 0:
             terms = self._actor_terms(newest, self._logits(newest))
             objective = objective + on_share * self._mean(terms.on, newest.valid)

@@ -111,7 +111,10 @@ class Optimiser:
         for parameter in parameters:
             state = self.torch.state[parameter]
             if not state:
-                state |= {"step": torch.zeros(()), "square_avg": torch.zeros_like(parameter)}
+                state |= {
+                    "step": torch.zeros((), dtype=torch.float32, device="cpu"),
+                    "square_avg": torch.zeros_like(parameter),
+                }
             state["step"] += 1
             parameter.grad = parameter.grad.contiguous()
         grads = [parameter.grad for parameter in parameters]
@@ -221,7 +224,7 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Tensor]:
         """The steps counted."""
-        return {"env_steps": torch.tensor(self.env_steps)}
+        return {"env_steps": torch.tensor(self.env_steps, dtype=torch.int64, device="cpu")}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take over what ``state_dict`` gave."""

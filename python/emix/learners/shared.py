@@ -22,7 +22,7 @@ class Memory(NamedTuple):
 
 def initial_memory(num_envs: int, spec: EnvSpec, hidden_dim: int, device: torch.device) -> Memory:
     """The memory of E environments' agents before the first step of an episode."""
-    hidden = torch.zeros(num_envs, spec.n_agents, hidden_dim, device=device)  # [E, n, H]
+    hidden = torch.zeros(num_envs, spec.n_agents, hidden_dim, dtype=torch.float32, device=device)  # [E, n, H]
     return Memory(hidden, spec.action.none((num_envs, spec.n_agents), device))
 
 

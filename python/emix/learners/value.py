@@ -27,6 +27,7 @@ from emix.data import EnvSpec, Episodes, Field, Step, require_discrete
 from emix.learners.learner import Acted, EpisodeData
 from emix.learners.parts import Optimiser, Parts, Schedule, Target
 from emix.learners.plan import Plan
+from emix.learners.seeded import seeded
 from emix.learners.shared import Memory, check_fields, greedy, initial_memory, pick, previous_actions
 from emix.nn.agent import RecurrentAgent
 from emix.nn.mixer import IndependentMixer, MonotonicMixer, SumMixer
@@ -132,7 +133,7 @@ class EpsilonGreedyActor:
         actions = greedy(q.squeeze(1), step.avail)  # [E, n]
         if explore:
             random = self.spec.action.random(tuple(actions.shape), self.generator, step.avail)  # [E, n]
-            coins = torch.rand(actions.shape, generator=self.generator, device=actions.device)  # [E, n]
+            coins = torch.rand(actions.shape, generator=self.generator, dtype=torch.float32, device=actions.device)
             actions = torch.where(coins < self.epsilon.tensor, random, actions)
         return Acted(actions, Memory(hidden, actions))
 
@@ -173,8 +174,7 @@ class ValueLearner:
         require_discrete(spec, "the value learner")
         self.config, self.spec, self.plan = config, spec, config.plan
         self.device = torch.device(device)
-        with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(seed)
+        with seeded(seed):
             networks = nn.ModuleDict(
                 {"agent": _make_agent(config, spec, precision), "mixer": _make_mixer(config, spec)}
             )

@@ -19,14 +19,15 @@ class EpisodeStatistics:
 
     def add(self, rollout: Rollout) -> None:
         """Take in a rollout's episodes."""
-        columns = {"return": rollout.returns, "ep_length": rollout.lengths, **rollout.info}
-        for name, column in columns.items():
-            self.values.setdefault(name, []).extend(column.double().tolist())
+        own = {"return": rollout.returns, "ep_length": rollout.lengths}
+        for name, column in (rollout.info | own).items():
+            given = ... if name in own else ~column.isnan()  # not every episode need have an environment's info
+            self.values.setdefault(name, []).extend(column[given].double().tolist())
 
     def means(self) -> dict[str, float]:
         """``return_mean``, ``ep_length_mean``, ``<info>_mean`` and ``return_std``, that of just these episodes (by n)
         and no estimate of any others'; empty where there was no episode."""
-        means = {f"{name}_mean": float(np.mean(values)) for name, values in sorted(self.values.items())}
+        means = {f"{name}_mean": float(np.mean(values)) for name, values in sorted(self.values.items()) if values}
         if "return" in self.values:
             means["return_std"] = float(np.std(self.values["return"]))
         return means

@@ -154,7 +154,7 @@ def as_rollout(entries: Mapping[str, Tensor], spec: EnvSpec, record: Sequence[Fi
     episodes = Episodes.of({field.name: cleared(field) for field in fields(spec, record)}, valid)
     last = valid.sum(dim=1, keepdim=True) - 1  # [E, 1]
     info = {
-        name.removeprefix("info."): values[:, -valid.shape[1] :].gather(1, last)[:, 0]  # of the steps, not the reset
+        name.removeprefix("info."): _info_at(values, last, valid.shape[1])
         for name, values in entries.items()
         if name.startswith("info.")
     }  # [E] each
@@ -163,6 +163,14 @@ def as_rollout(entries: Mapping[str, Tensor], spec: EnvSpec, record: Sequence[Fi
     )  # [2 + infos, E]
     lengths, returns, *infos = numbers.unbind()
     return Rollout(episodes, lengths.long(), returns, dict(zip(info, infos, strict=True)))
+
+
+def _info_at(values: Tensor, step: Tensor, steps: int) -> Tensor:
+    """An info's values ``[E, K]`` at each environment's ``step`` ``[E, 1]`` of T: ``[E]`` float64. The last of the K is
+    of the last step; where the info came later than ``step``, NaN."""
+    place = step + values.shape[1] - steps  # [E, 1]
+    found = values.gather(1, place.clamp(min=0))[:, 0].double()
+    return found.masked_fill(place[:, 0] < 0, torch.nan)
 
 
 def _check_record(policy: Policy, entry: Entry, num_envs: int) -> None:

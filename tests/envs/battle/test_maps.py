@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import yaml
 
+from emix.envs import make
 from emix.envs.battle.fields import LAYER, STAT, TAG, TRAIT, WEAPON
 from emix.envs.battle.maps import list_maps, load_map
 from emix.envs.battle.options import BattleOptions
@@ -257,7 +258,8 @@ def changed(content, path, value):
         (("enemy_order", "attack_move"), [9, 16], r"enemy_order.attack_move: expected a point \[x, y\], got 9"),
         (("terrain", "walkable"), {"7-24": "2-40"}, "terrain.walkable.7-24: expected cells .* below 32, got '2-40'"),
         (("terrain", "walkable"), {"x": "2-4"}, "terrain.walkable.x: expected cells such as 7, 2-29"),
-        (("terrain", "heights"), [{"x": 3, "y": 9, "level": 999}], r"terrain.heights\[0\].level: expected at most 254"),
+        (("terrain", "heights"), [{"x": 3, "y": 9, "level": 999}],
+         r"terrain.heights\[0\].level: expected an integer of at most 254"),
         (("terrain", "closed"), [{"x": "3-2", "y": 9}], r"terrain.closed\[0\].x: expected cells"),
         (("terrain",), [1], r"terrain: expected keys with values, got \[1\]"),
     ],
@@ -278,7 +280,7 @@ def test_mistakes_in_a_map(tmp_path, path, value, text):
         (("units", "marine", "health"), -45, "units.marine.health: expected a number of at least 0, got -45"),
         (("units", "marine", "health"), "lots", "units.marine.health: expected a number, got 'lots'"),
         (("units", "marine", "health"), None, "units.marine: the key 'health' is missing"),
-        (("units", "marine", "radius"), 0, "units.marine.radius: expected a number above 0, got 0"),
+        (("units", "marine", "radius"), 0, "units.marine.radius: expected a number of at least 0.001, got 0"),
         (("units", "marine", "id"), 73, "units.zealot.id: 73 is already that of marine"),
         (("units", "marine", "tags"), ["lite"], "units.marine.tags: unknown word 'lite', did you mean light"),
         (("units", "marine", "tags"), "light", "units.marine.tags: expected a list of words, got 'light'"),
@@ -292,6 +294,16 @@ def test_mistakes_in_a_map(tmp_path, path, value, text):
         (("rules", "cooldown_low"), 1, "rules.cooldown_low: expected at most cooldown_high"),
         (("rules", "scan"), None, "rules: the key 'scan' is missing"),
         (("loops_per_second",), 0, "loops_per_second: expected a number of at least 1, got 0"),
+        (("units", "marine", "health"), 1e-30, "units.marine.health: expected a number of at least 0.001, got 1e-30"),
+        (("units", "marine", "health"), float("inf"), "units.marine.health: expected a number of at most 1e.06, got"),
+        (("units", "marine", "speed"), float("nan"), "units.marine.speed: expected a number, got nan"),
+        (("units", "marine", "armor"), 10**400, "units.marine.armor: expected a number of at most 1e.06, got 1000"),
+        (("units", "marine", "id"), 1 << 31, "units.marine.id: expected an integer of at most 2147483647, got"),
+        (("units", "medivac", "energy_limit"), 0, "units.medivac.energy"),
+        (("units", "medivac"), {"id": 54, "health": 9, "speed": 1, "radius": 1, "separation": 1, "heal": {"life": 9,
+         "cost": 1, "range": 4, "scan": 6}}, "medivac.energy_limit: .* at least 0.001 of a unit with heal, got 0"),
+        (("units", "stalker", "weapon", "missile_speed"), 0, "weapon.missile_speed: expected a number of at least"),
+        (("units", "marine", "weapon", "kind"), ["direct"], r"weapon.kind: unknown kind \['direct'\]"),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_balance(tmp_path, path, value, text):
@@ -313,8 +325,58 @@ def test_files_that_cannot_be_read(tmp_path):
     broken.write_text("limit: [")
     with pytest.raises(UsageError, match=r"broken\.yaml is not a YAML file: while parsing"):
         load_map(str(broken))
+    with pytest.raises(UsageError, match="the map's file cannot be read: Could not determine home directory"):
+        load_map("~nobody-of-this-name/mine.yaml")
+    for text in ("when: 2020-13-45", "limit: " + "9" * 5000, "[" * 5000):
+        broken.write_text(text)
+        with pytest.raises(UsageError, match=r"broken\.yaml"):
+            load_map(str(broken))
     with pytest.raises(UsageError, match="unknown map '8n': did you mean 8m"):
         load_map("8n")
     with pytest.raises(UsageError, match="unknown balance 'libety': did you mean liberty"):
         load_balance("libety")
     assert packaged("balance") == ["liberty", "lotv"]
+
+
+def test_home(tmp_path, monkeypatch):
+    """``~`` is the home folder in the paths of maps and of balances."""
+    from importlib import resources
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    liberty = resources.files("emix.envs.battle").joinpath("balance", "liberty.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(MAP))
+    (tmp_path / "balance.yaml").write_text(liberty.replace("health: 45", "health: 46"))
+    env = make("battle/~/mine.yaml", balance="~/balance.yaml")
+    assert env.scenario.allies[0].unit.stats["health"] == 46
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {name: value}
+        for name in ("reward_win", "reward_death_value", "reward_defeat", "reward_negative_scale", "move_amount")
+        for value in (float("inf"), -float("inf"), float("nan"), 1e300, 10**400)
+    ]
+    + [{"reward_scale_rate": 1e7}, {"spawn_jitter": float("nan")}, {"episode_limit": 10**30}, {"closing_step": 10**30}],
+)
+def test_options_that_are_not_finite(options):
+    with pytest.raises(UsageError, match=f"^battle/3m: {next(iter(options))} expects"):
+        make("battle/3m", **options)
+
+
+def test_a_win_that_pays_nothing_cannot_be_scaled():
+    with pytest.raises(UsageError, match=r"^battle/3m: reward_scale divides by the reward .* got -35"):
+        make("battle/3m", reward_win=-200)
+    assert make("battle/3m", reward_win=-200, reward_scale=False).reset().reward.tolist() == [0]
+
+
+def test_options_of_numpy():
+    env = make("battle/3m", reward_win=np.float32(100), episode_limit=np.int64(7), reward_scale=np.bool_(False))
+    options = env.scenario.options
+    assert [type(value) for value in (options.reward_win, options.episode_limit, options.reward_scale)] == [
+        float,
+        int,
+        bool,
+    ]
+    with pytest.raises(UsageError, match=r"episode_limit expects int or None, got np.float64\(7.0\)"):
+        make("battle/3m", episode_limit=np.float64(7))

@@ -89,6 +89,40 @@ def test_an_action_that_is_not_available():
         env.step([0, 1, 1])
 
 
+@pytest.mark.parametrize(
+    "actions",
+    [
+        [1, 1],
+        [1, 1, 1, 1],
+        [],
+        1,
+        [1.0, 1.0, 1.0],
+        ["1", "1", "1"],
+        [True] * 3,
+        [None] * 3,
+        [[1], [1], [1]],
+        [1, [1], 1],
+    ],
+)
+@pytest.mark.parametrize("heuristic", [False, True])
+def test_what_are_no_actions(actions, heuristic):
+    """Nothing is played, whatever they are."""
+    env = StarCraft2Env("3m", seed=1, heuristic_ai=heuristic)
+    env.reset()
+    before = env.get_state()
+    with pytest.raises(UsageError, match="battle/3m: step expects 3 integers, one action for each agent, got"):
+        env.step(actions)
+    np.testing.assert_array_equal(env.get_state(), before)
+    assert not env.step([1, 1, 1])[1]
+
+
+@pytest.mark.parametrize("kind", [tuple, np.array, torch.tensor, lambda actions: [np.int64(a) for a in actions]])
+def test_what_are_actions(kind):
+    env = StarCraft2Env("3m", seed=np.int64(1))
+    env.reset()
+    assert env.step(kind([1, 2, 4]))[2]["battle_won"] is False
+
+
 def test_state_dict_and_visibility():
     env = StarCraft2Env("2s3z", seed=2, state_timestep_number=True)
     env.reset()
@@ -151,7 +185,7 @@ def test_the_heuristic_of_a_medivac_heals_the_wounded():
     assert env._env.units[0, UNIT["health"], 4] > 20.0
 
 
-def test_pictures(tmp_path):
+def test_pictures(tmp_path, monkeypatch):
     env = StarCraft2Env("3m", seed=1, replay_dir=str(tmp_path), replay_prefix="mine")
     env.reset()
     for _ in range(3):
@@ -159,6 +193,9 @@ def test_pictures(tmp_path):
     assert env.render().shape[2] == 3
     path = env.save_replay()
     assert path == tmp_path / "mine_0.gif"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    env.replay_dir = "~/films"
+    assert env.save_replay() == tmp_path / "films" / "mine_0.gif"
     with Image.open(path) as film:
         assert film.n_frames == 4
     env.close()
@@ -173,5 +210,8 @@ def test_what_makes_no_sense():
         StarCraft2Env("3m", debugg=True)
     with pytest.raises(UsageError, match="call reset"):
         StarCraft2Env("3m").step([1, 1, 1])
+    for seed in (-1, 2**63, 1.0, True):
+        with pytest.raises(UsageError, match=r"seed must be an integer from 0 to 2\^63 - 1, got"):
+            StarCraft2Env("3m", seed=seed)
     assert StarCraft2Env("3m", seed=9).seed() == 9
     assert StarCraft2Env("3m").seed() != StarCraft2Env("3m").seed()

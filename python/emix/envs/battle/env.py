@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emix.data.integers import check_seed
 from emix.envs import batch
 from emix.envs.battle.fields import CLOCK, MIND, STATUS, UNIT
 from emix.envs.battle.maps import list_maps
@@ -44,7 +45,7 @@ class BattleEnv:
         self.scenario, self.spec, self.num_envs, self.device = scenario, scenario.spec, num_envs, device
         self.closed = False
         slots, checked = scenario.slots, scenario.options.checked
-        self.units = torch.zeros(num_envs, len(UNIT), slots, device=device)  # [B, rows, slots]
+        self.units = torch.zeros(num_envs, len(UNIT), slots, dtype=torch.float32, device=device)  # [B, rows, slots]
         self.minds = torch.full((num_envs, len(MIND), slots), -1, dtype=torch.int32, device=device)  # [B, rows, slots]
         self.clock = torch.zeros(num_envs, len(CLOCK), dtype=torch.int64, device=device)  # [B, rows]
         self.clock[:, CLOCK["status"]] = STATUS["waiting"]
@@ -57,7 +58,7 @@ class BattleEnv:
             waypoints=_tensor(scenario.waypoints, device),
             layout=list(scenario.layout),
         )
-        self._seed, self._first_env = seed, first_env
+        self._seed, self._first_env = check_seed(f"{self.spec.name}: seed", seed), first_env
         self._checked = device.type == "cpu" if checked is None else checked
         self._last: Step | None = None
 

@@ -72,7 +72,7 @@ class BattleOptions:
         _check_choice("enemy_order", self.enemy_order, rows.ENEMY_ORDER)
         _check_choice("reward", self.reward, rows.REWARD)
         for name, least in (("spawn_jitter", 0.0), ("reward_scale_rate", 1e-6), ("move_amount", 0.1)):
-            if not least <= getattr(self, name) <= 1e6:
+            if getattr(self, name) < least:
                 raise UsageError(f"{name} expects a number of at least {least:g}, got {getattr(self, name):g}")
         for name, least in (("episode_limit", 1), ("closing_step", 0)):
             value = getattr(self, name)

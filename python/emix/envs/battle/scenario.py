@@ -14,6 +14,7 @@ from emix.envs.battle.options import BattleOptions
 from emix.envs.battle.spawn import Start, place_units
 from emix.envs.battle.terrain import waypoints
 from emix.envs.battle.units import Balance, load_balance
+from emix.envs.options import LEAST
 from emix.errors import UsageError
 
 SIGHT, SHOOT_RANGE = 9.0, 6.0  # SMAC's, of every unit
@@ -63,9 +64,14 @@ def make_scenario(name: str, map_name: str, options: BattleOptions) -> Scenario:
     allies, enemies = place_units(battle_map, balance)
     types = battle_map.ally_types
     allies.sort(key=lambda start: (types.index(start.unit.name) if types else 0, start.x, start.y))
-    max_reward = (
-        len(enemies) * options.reward_death_value + options.reward_win + sum(start.unit.life for start in enemies)
-    )
+    life = sum(start.unit.life for start in enemies)
+    max_reward = len(enemies) * options.reward_death_value + options.reward_win + life
+    if _is_scaled(options) and max_reward < LEAST:
+        raise UsageError(
+            f"{name}: reward_scale divides by the reward of a clean win, which expects at least {LEAST:g}, got "
+            f"{max_reward:g}: the enemies' life is {life:g}, reward_win {options.reward_win:g} and reward_death_value "
+            f"{options.reward_death_value:g}; raise them, or set reward_scale=False"
+        )
     shields = tuple(int(any(start.unit.stats["shield"] > 0 for start in side)) for side in (allies, enemies))
     limit = options.episode_limit or battle_map.limit
     return Scenario(
@@ -83,6 +89,10 @@ def make_scenario(name: str, map_name: str, options: BattleOptions) -> Scenario:
         terrain=battle_map.terrain,
         waypoints=waypoints(battle_map.terrain),
     )
+
+
+def _is_scaled(options: BattleOptions) -> bool:
+    return options.reward_scale and options.reward != "sparse_deaths"
 
 
 def _refuse_too_many(battle_map: BattleMap) -> None:
@@ -156,7 +166,6 @@ def _by_slot(allies: list[Start], enemies: list[Start]) -> list[tuple[int, Start
 def _rules(
     battle_map: BattleMap, balance: Balance, options: BattleOptions, limit: int, max_reward: float
 ) -> NDArray[np.float64]:
-    scaled = options.reward_scale and options.reward != "sparse_deaths"
     (goal_x, goal_y), (other_goal_x, other_goal_y) = battle_map.goals
     values = {
         **balance.rules,
@@ -181,7 +190,7 @@ def _rules(
         "reward_negative_scale": options.reward_negative_scale,
         "reward_win": options.reward_win,
         "reward_defeat": options.reward_defeat,
-        "reward_divisor": max_reward / options.reward_scale_rate if scaled else 1.0,
+        "reward_divisor": max_reward / options.reward_scale_rate if _is_scaled(options) else 1.0,
     }
     if not options.weapon_delay:
         values |= {"cooldown_low": 0.0, "cooldown_high": 0.0}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import reprlib
 import secrets
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from emix.data.integers import check_seed
 from emix.envs.battle.env import BattleEnv
 from emix.envs.battle.fields import LOOPS, MIND
 from emix.envs.battle.frame import Frame, follow, snapshot
@@ -76,7 +78,7 @@ class StarCraft2Env:
             raise UsageError(f"step_mul expects {LOOPS}, the game loops of an environment step, got {step_mul!r}")
         self.map_name, self.continuing_episode = map_name, continuing_episode
         self.replay_dir, self.replay_prefix = replay_dir, replay_prefix
-        self._seed = secrets.randbits(31) if seed is None else seed
+        self._seed = secrets.randbits(31) if seed is None else check_seed("seed", seed)
         chosen = {
             "move_amount": move_amount,
             "obs_all_health": obs_all_health,
@@ -124,8 +126,13 @@ class StarCraft2Env:
 
         A time-out is ``terminated``, too, and only with ``continuing_episode`` is ``info["episode_limit"]`` True:
         SMAC's convention. With ``heuristic_ai`` the list ``actions`` is overwritten with what the heuristic does.
+
+        Raises:
+            AssertionError: an action is not available, as in SMAC.
+            UsageError: ``actions`` are not one integer for each agent.
         """
         before = self._current()
+        given = self._integers(actions)
         if before.done[0]:
             return 0.0, True, self._info(before)
         if self._heuristic:
@@ -133,11 +140,11 @@ class StarCraft2Env:
             actions[:] = chosen = self._heuristic.actions(avail)
             sent = self._heuristic.order_from_afar(chosen, avail)
         else:
-            sent = chosen = [int(action) for action in actions]
+            sent = chosen = given
             for agent, action in enumerate(chosen):
-                allowed = 0 <= action < self.n_actions and bool(self._avail()[agent, action])
-                assert allowed, f"Agent {agent} cannot perform action {action}"
-        self._step = step = self._env.step(torch.tensor([sent]))
+                if not (0 <= action < self.n_actions and bool(self._avail()[agent, action])):
+                    raise AssertionError(f"Agent {agent} cannot perform action {action}")
+        self._step = step = self._env.step(torch.tensor([sent], dtype=torch.int64, device="cpu"))
         if sent != chosen:
             self._remember(chosen)
         self._frames.append(follow(self._frames[-1], snapshot(self._env)))
@@ -253,7 +260,7 @@ class StarCraft2Env:
 
         self._current()
         prefix = self.replay_prefix or Path(self.map_name).stem
-        path = Path(self.replay_dir) / f"{prefix}_{int(self._env.episode[0]) - 1}.gif"
+        path = Path(self.replay_dir).expanduser() / f"{prefix}_{int(self._env.episode[0]) - 1}.gif"
         path.parent.mkdir(parents=True, exist_ok=True)
         painter = Painter(self._env.scenario)
         first, *others = [Image.fromarray(painter.draw(frame)) for frame in self._frames]
@@ -264,15 +271,26 @@ class StarCraft2Env:
         """Close the environment."""
         self._env.close()
 
+    def _integers(self, actions: Any) -> list[int]:
+        """``actions`` as a list of n integers."""
+        try:
+            array = np.asarray(actions)
+        except (ValueError, TypeError):  # lists of several lengths
+            array = np.asarray(None)
+        if array.dtype.kind not in "iu" or array.shape != (self.n_agents,):
+            raise UsageError(
+                f"battle/{self.map_name}: step expects {self.n_agents} integers, one action for each agent, "
+                f"got {reprlib.repr(actions)}"
+            )
+        return array.tolist()
+
     def _current(self) -> Step:
         if self._step is None:
             raise UsageError(f"battle/{self.map_name}: call reset() first")
         return self._step
 
     def _avail(self) -> Tensor:
-        avail = self._current().avail
-        assert avail is not None  # its actions are discrete
-        return avail[0]  # [n, A]
+        return cast("Tensor", self._current().avail)[0]  # [n, A]
 
     def _info(self, step: Step) -> dict[str, Any]:
         info: dict[str, Any] = {
@@ -291,9 +309,10 @@ class StarCraft2Env:
 
     def _remember(self, actions: list[int]) -> None:
         """Put ``actions`` in place of the no-ops that were played, and observe once more."""
-        self._env.minds[0, MIND["last_action"], : self.n_agents] = torch.tensor(actions, dtype=torch.int32)
+        last = torch.tensor(actions, dtype=torch.int32, device="cpu")  # [n]
+        self._env.minds[0, MIND["last_action"], : self.n_agents] = last
         played = self._current()
-        seen = self._env.reset(torch.zeros(1, dtype=torch.bool))
+        seen = self._env.reset(torch.zeros(1, dtype=torch.bool, device="cpu"))
         self._step = Step(
             seen.obs, seen.state, seen.avail, played.reward, played.terminated, played.truncated, played.info
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from emix.envs.battle.fields import LAYER, TAG, WEAPON
 from emix.envs.battle.reading import Section, read_yaml
+from emix.envs.options import LEAST
 
 # Keys of a unit and of its parts, each with the row of the statistics that it fills and the power of loops-a-second
 # that turns its unit into loops: 0 for points and cells, 1 for seconds, -1 for "a second", -2 for "a second squared".
@@ -116,8 +117,7 @@ def _read_unit(name: str, unit: Section, loops: float, defaults: Mapping[str, fl
     stats |= _numbers(unit, _BODY, loops)
     stats["cooldown_scale"] = unit.number("cooldown_scale", 15.0)  # SMAC's for a unit that it does not know
     for key in ("health", "radius", "separation", "cooldown_scale"):
-        if stats[key] <= 0:
-            raise unit.error(key, f"expected a number above 0, got {stats[key]:g}")
+        _refuse_small(unit, key, stats[key])
     if stats["energy"] > stats["energy_limit"]:
         raise unit.error(
             "energy", f"expected at most energy_limit ({stats['energy_limit']:g}), got {stats['energy']:g}"
@@ -133,6 +133,7 @@ def _read_unit(name: str, unit: Section, loops: float, defaults: Mapping[str, fl
         part = unit.section("heal")
         part.expect(_HEAL)
         stats |= _numbers(part, _HEAL, loops)
+        _refuse_small(unit, "energy_limit", stats["energy_limit"], of="a unit with heal")
     return UnitType(
         name=name,
         id=unit.integer("id"),
@@ -155,7 +156,9 @@ def _read_weapon(
     # Targets are looked for as far as the weapon reaches, and at least so far.
     stats["scan"] = max(stats["range"], part.number("scan", defaults["scan"]))
     if weapon == "missile":
-        stats["missile_speed"] = part.number("missile_speed", defaults["missile_speed"]) / loops
+        speed = part.number("missile_speed", defaults["missile_speed"])
+        _refuse_small(part, "missile_speed", speed)
+        stats["missile_speed"] = speed / loops
     targets = part.words("targets", _TARGETS)
     if not targets:
         raise part.error("targets", "expected ground, air or both")
@@ -165,6 +168,13 @@ def _read_weapon(
         raise part.error("hits", f"expected an integer of at least 1, got {stats['hits']:g}")
     reach = sum(1 << LAYER[layer] for layer in {layer for target in targets for layer in _TARGETS[target]})
     return weapon, reach, sum({TAG[tag] for tag in part.words("bonus_tags", TAG)})
+
+
+def _refuse_small(part: Section, key: str, value: float, of: str = "") -> None:
+    """What the rules or the observations divide by must be large enough."""
+    if value < LEAST:
+        whose = f" of {of}" * bool(of)
+        raise part.error(key, f"expected a number of at least {LEAST:g}{whose}, got {value:g}")
 
 
 def _numbers(part: Section, keys: Mapping[str, tuple[str, int]], loops: float) -> dict[str, float]:
