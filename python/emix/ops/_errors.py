@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import inspect
+import operator
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -102,9 +103,27 @@ def _parts(name: str, value: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
         hints = _hints(hint)
         for field, each in value._asdict().items():
             yield from _parts(f"{name}.{field}", each, hints[field])
-    elif isinstance(value, list | tuple) and typing.get_args(hint):
-        for i, each in enumerate(value):
+    elif _is_sequence(hint):
+        for i, each in enumerate(_elements(value) or ()):
             yield f"{name}[{i}]", each, typing.get_args(hint)[0]
+
+
+def _is_sequence(hint: Any) -> bool:
+    return typing.get_origin(hint) in (Sequence, list)
+
+
+def _elements(value: Any) -> list[Any] | None:
+    try:
+        return None if isinstance(value, Tensor) else list(value)
+    except TypeError:
+        return None
+
+
+def _is_integer(value: Any) -> bool:
+    try:
+        return not isinstance(value, Tensor) and operator.index(value) in _INTEGERS
+    except TypeError:
+        return False
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
@@ -112,24 +131,22 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def _is(value: Any, kind: Any) -> bool:
-    origin = typing.get_origin(kind)
-    if origin is typing.Literal:
+    if typing.get_origin(kind) is typing.Literal:
         return isinstance(value, str) and value in typing.get_args(kind)
-    if origin is not None:  # a sequence of something
-        return isinstance(value, Iterable) and not isinstance(value, str | Tensor)
+    if _is_sequence(kind):
+        return _elements(value) is not None
     if kind is float:
         return isinstance(value, Real)
     if kind is int:
-        return hasattr(value, "__index__") and not isinstance(value, Tensor) and int(value) in _INTEGERS
+        return _is_integer(value)
     return isinstance(value, kind)
 
 
 def _word(kind: Any) -> str:
-    origin = typing.get_origin(kind)
-    if origin is typing.Literal:
+    if typing.get_origin(kind) is typing.Literal:
         *others, last = [f'"{each}"' for each in typing.get_args(kind)]
         return f"{', '.join(others)} or {last}"
-    if origin is not None:
+    if _is_sequence(kind):
         return f"a sequence, each of it {_word(typing.get_args(kind)[0])}"
     return _WORDS.get(kind, f"a {kind.__module__.split('.')[0]}.{kind.__name__}")
 

@@ -6,7 +6,7 @@ compiled ops say, and allocate the results.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,22 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 Tensors = Mapping[str, Tensor | None]
 _NONE: Tensors = {}
+
+
+def register_fake(name: str) -> Callable[[Callable[..., Any]], None]:
+    """Make a function the fake kernel of ``emix::name``, which then gets no None where the schema wants a tensor."""
+    arguments = getattr(torch.ops.emix, name).default._schema.arguments
+    tensors = {place: each.name for place, each in enumerate(arguments) if str(each.type) == "Tensor"}
+
+    def register(kernel: Callable[..., Any]) -> None:
+        def fake(*inputs: Any, **others: Any) -> Any:
+            for place, argument in tensors.items():
+                require(inputs[place] is not None, "`{}` must be a tensor, got None", argument)
+            return kernel(*inputs, **others)
+
+        torch.library.register_fake(f"emix::{name}", fake)
+
+    return register
 
 
 def require(condition: Any, sentence: str, *shown: object) -> None:

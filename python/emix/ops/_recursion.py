@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from emix.ops._call import compiled
-from emix.ops._fake import check_types, require, wide
+from emix.ops._fake import check_types, register_fake, require, wide
 from emix.ops._gradient import Gradients, differentiable
 
 recursion = compiled("trace_returns")
@@ -49,7 +48,7 @@ def _sum_to(grad: Tensor, like: Tensor) -> Tensor:
 _recursion = differentiable("trace_returns", recursion, _gradients, places=(0, 2, 3, 6))
 
 
-@torch.library.register_fake("emix::trace_returns")
+@register_fake("trace_returns")
 def _trace_returns_fake(
     reward: Tensor,
     terminated: Tensor,
@@ -98,7 +97,7 @@ def _merged(name: str, tensor: Tensor, trailing: tuple[Any, ...]) -> tuple[Any, 
     return tuple(b if a == 1 else a for a, b in zip(own, trailing, strict=True))
 
 
-@torch.library.register_fake("emix::trace_returns_backward")
+@register_fake("trace_returns_backward")
 def _trace_returns_backward_fake(grad: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     following = (grad.shape[0], grad.shape[1] + 1, *grad.shape[2:])
     return grad.new_empty(grad.shape), *(grad.new_empty(following) for _ in range(3))

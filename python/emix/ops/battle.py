@@ -18,12 +18,15 @@ random numbers are Philox4x32-10 at (seed, number of the battle, number of the e
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from emix.ops._call import public
+from emix.ops._fake import check_shape, register_fake, require
+from emix.ops._seed import as_int64
 
 _step = torch.ops.emix.battle_step.default
 _reset = torch.ops.emix.battle_reset.default
@@ -31,6 +34,9 @@ _reset = torch.ops.emix.battle_reset.default
 _STATE, _TABLES = ("units", "minds", "clock"), ("stats", "traits", "rules", "terrain", "waypoints", "layout")
 _FIELDS = {name: f"state.{name}" for name in _STATE} | {name: f"scenario.{name}" for name in _TABLES}
 
+_host: Any = import_module("emix._host")  # compiled
+
+_MAP, _LANES, _MAX_SLOTS = 32, 8, 128  # as in csrc/battle
 _FIRST_TARGET = 6  # actions before those that name a unit
 
 
@@ -105,7 +111,7 @@ def battle_reset(
         state: changed in place.
         where: bool ``[B]``: the battles to start.
         scenario: the map.
-        seed: of all battles.
+        seed: of all battles, an integer from -2^63 to 2^64 - 1.
         first: the number of battle 0, so that what happens does not depend on how battles are divided over calls.
         closed: with the map's closed terrain.
 
@@ -115,13 +121,32 @@ def battle_reset(
     Raises:
         ValueError: names the argument, what was expected and what came.
     """
-    return BattleStep(*_reset(*state, where, *scenario, seed, first, closed))
+    return BattleStep(*_reset(*state, where, *scenario, as_int64(seed), first, closed))
 
 
-def _fake(units: Tensor, layout: list[int]) -> tuple[Tensor, ...]:
+def _fake(state: BattleState, given: tuple[str, Tensor, torch.dtype], scenario: BattleTables) -> tuple[Tensor, ...]:
+    """given: what the op is told of each battle or agent, its name and its type."""
+    layout = scenario.layout
+    require(len(layout) == 6, "`layout` must have 6 numbers, got {}", len(layout))
     agents, enemies, types, ally_shield, enemy_shield, features = layout
+    slots = sum(-(-count // _LANES) * _LANES for count in layout[:2])
+    sentence = "`layout` must name at least one ally and one enemy and no more than {} slots, got {}"
+    require(min(layout[:2]) >= 1 and slots <= _MAX_SLOTS, sentence, _MAX_SLOTS, layout)
+    units = state.units
+    require(units.dim() == 3, "`units` must have shape [B, rows, slots], got {}", list(units.shape))
+    battles, rows = units.shape[0], {name: len(fields) for name, fields in _host.battle_fields().items()}
+    _check("units", units, torch.float32, (battles, rows["unit"], slots), units)
+    _check("minds", state.minds, torch.int32, (battles, rows["mind"], slots), units)
+    _check("clock", state.clock, torch.int64, (battles, rows["clock"]), units)
+    _check("stats", scenario.stats, torch.float32, (rows["stat"], slots), units)
+    _check("traits", scenario.traits, torch.int32, (rows["trait"], slots), units)
+    _check("rules", scenario.rules, torch.float64, (rows["rule"],), units)
+    _check("terrain", scenario.terrain, torch.uint8, (2, _MAP, _MAP), units)
+    if scenario.waypoints.numel() > 0:
+        _check("waypoints", scenario.waypoints, torch.int16, (2, _MAP**2, _MAP**2), units)
+    name, orders, dtype = given
+    _check(name, orders, dtype, (battles, agents) if dtype == torch.int64 else (battles,), units)
     obs_size, state_size = _sizes(agents, enemies, types, ally_shield, enemy_shield, features)
-    battles = units.shape[0]
     flag, count = (units.new_empty(battles, dtype=dtype) for dtype in (torch.bool, torch.int64))
     return (
         units.new_empty(battles, agents, obs_size),
@@ -131,6 +156,13 @@ def _fake(units: Tensor, layout: list[int]) -> tuple[Tensor, ...]:
         *(torch.empty_like(flag) for _ in range(3)),
         *(torch.empty_like(count) for _ in range(2)),
     )
+
+
+def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...], units: Tensor) -> None:
+    require(tensor.dtype == dtype, "`{}` must be {}, got {}", name, dtype, tensor.dtype)
+    check_shape(name, tensor, shape)
+    require(tensor.device == units.device, "`{}` must be on {}, got {}", name, units.device, tensor.device)
+    require(tensor.is_contiguous(), "`{}` must be contiguous, got a strided view", name)
 
 
 def _sizes(n: int, enemies: int, types: int, ally_shield: int, enemy_shield: int, features: int) -> tuple[int, int]:
@@ -148,11 +180,14 @@ def _sizes(n: int, enemies: int, types: int, ally_shield: int, enemy_shield: int
     return obs, units + n * actions * state_last + state_time
 
 
-@torch.library.register_fake("emix::battle_step")
-def _(units, minds, clock, actions, stats, traits, rules, terrain, waypoints, layout):  # type: ignore[no-untyped-def]
-    return _fake(units, layout)
+@register_fake("battle_step")
+def _(units, minds, clock, actions, *scenario):  # type: ignore[no-untyped-def]
+    state = BattleState(units, minds, clock)
+    return _fake(state, ("actions", actions, torch.int64), BattleTables(*scenario))
 
 
-@torch.library.register_fake("emix::battle_reset")
-def _(units, minds, clock, where, stats, traits, rules, terrain, waypoints, layout, seed, first, closed):  # type: ignore[no-untyped-def]
-    return _fake(units, layout)
+@register_fake("battle_reset")
+def _(units, minds, clock, where, *others):  # type: ignore[no-untyped-def]
+    *scenario, _seed, first, _closed = others
+    require(0 <= first <= 2**32 - units.shape[0], "`first` must be from 0 to 2^32 - B, got {}", first)
+    return _fake(BattleState(units, minds, clock), ("where", where, torch.bool), BattleTables(*scenario))

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from emix.ops._call import compiled, public
-from emix.ops._fake import MAX_AXES, check_shape, check_types, require, wide
+from emix.ops._fake import MAX_AXES, check_shape, check_types, register_fake, require, wide
 from emix.ops._gradient import Gradients, differentiable
 
 _critic = compiled("ensemble_critic")
@@ -155,7 +155,7 @@ def _gradients(wanted: Sequence[bool], grads: Gradients, *inputs: Tensor) -> Gra
 _ensemble_critic = differentiable("ensemble_critic", _critic, _gradients, places=range(8), keep=(1,))
 
 
-@torch.library.register_fake("emix::ensemble_critic")
+@register_fake("ensemble_critic")
 def _(state, obs, w_encode, b_encode, w_hidden, b_hidden, w_head, b_head, save=False):  # type: ignore[no-untyped-def]
     _check(state, obs, w_encode, b_encode, w_hidden, b_hidden, w_head, b_head)
     dtype = wide(state, obs, w_encode, b_encode, w_hidden, b_hidden, w_head, b_head)
@@ -165,7 +165,7 @@ def _(state, obs, w_encode, b_encode, w_hidden, b_hidden, w_head, b_head, save=F
     return q, obs.new_empty((members if save else 0, rows, hidden), dtype=dtype)
 
 
-@torch.library.register_fake("emix::ensemble_critic_backward")
+@register_fake("ensemble_critic_backward")
 def _(grad, state, obs, w_encode, b_encode, w_hidden, b_hidden, w_head, b_head, saved, state_wanted, obs_wanted):  # type: ignore[no-untyped-def]
     inputs = [state if state_wanted else state.new_empty(0), obs if obs_wanted else obs.new_empty(0)]
     inputs += [w_encode, b_encode, w_hidden, b_hidden, w_head, b_head]

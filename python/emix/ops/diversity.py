@@ -14,11 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from emix.ops._call import compiled, public
-from emix.ops._fake import check_actions, check_members, check_shape, check_types, wide
+from emix.ops._fake import check_actions, check_members, check_shape, check_types, register_fake, wide
 from emix.ops._gradient import Gradients, differentiable
 
 _distance = compiled("bhattacharyya")
@@ -66,7 +65,7 @@ _bhattacharyya = {
 }
 
 
-@torch.library.register_fake("emix::bhattacharyya")
+@register_fake("bhattacharyya")
 def _(q, avail):  # type: ignore[no-untyped-def]
     check_types({"q": q}, masks={"avail": avail})
     check_members("q", q, axes=2)
@@ -75,6 +74,6 @@ def _(q, avail):  # type: ignore[no-untyped-def]
     return q.new_empty(q.shape[1:-1], dtype=wide(q))
 
 
-@torch.library.register_fake("emix::bhattacharyya_backward")
+@register_fake("bhattacharyya_backward")
 def _(grad, q, avail, detach_mean):  # type: ignore[no-untyped-def]
     return q.new_empty(q.shape)

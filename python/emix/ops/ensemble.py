@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from emix.ops._call import compiled, public
-from emix.ops._fake import check_actions, check_floor, check_members, check_shape, check_types, wide
+from emix.ops._fake import check_actions, check_floor, check_members, check_shape, check_types, register_fake, wide
 from emix.ops._floor import number_and_tensor
 from emix.ops._gradient import Gradients, differentiable
 from emix.ops._seed import new_seed
@@ -190,32 +190,32 @@ def _gradients(wanted: Sequence[bool], grads: Gradients, q: Tensor) -> Gradients
 _ensemble_moments = differentiable("ensemble_moments", _moments, _gradients, places=(0,))
 
 
-@torch.library.register_fake("emix::ensemble_moments")
+@register_fake("ensemble_moments")
 def _(q):  # type: ignore[no-untyped-def]
     check_types({"q": q})
     check_members("q", q)
     return tuple(q.new_empty(q.shape[1:], dtype=wide(q)) for _ in range(3))
 
 
-@torch.library.register_fake("emix::ensemble_moments_backward")
+@register_fake("ensemble_moments_backward")
 def _(q, mean_grad, variance_grad, kurtosis_grad):  # type: ignore[no-untyped-def]
     return q.new_empty(q.shape)
 
 
-@torch.library.register_fake("emix::uncertainty_weight")
+@register_fake("uncertainty_weight")
 def _(q, scale):  # type: ignore[no-untyped-def]
     check_types({"q": q})
     check_members("q", q)
     return q.new_empty(q.shape[1:], dtype=wide(q))
 
 
-@torch.library.register_fake("emix::explore_logits")
+@register_fake("explore_logits")
 def _(logits, q, avail, bonus):  # type: ignore[no-untyped-def]
     _check_exploration(logits, q, avail)
     return logits.new_empty(logits.shape, dtype=wide(logits, q))
 
 
-@torch.library.register_fake("emix::explore_actions")
+@register_fake("explore_actions")
 def _(logits, q, avail, seed, bonus, floor, floor_tensor=None):  # type: ignore[no-untyped-def]
     _check_exploration(logits, q, avail)
     check_floor(floor, floor_tensor, logits)

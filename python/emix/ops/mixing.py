@@ -23,11 +23,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from emix.ops._call import compiled, public
-from emix.ops._fake import MAX_AXES, check_shape, check_types, common, empty_if, require, wide
+from emix.ops._fake import MAX_AXES, check_shape, check_types, common, empty_if, register_fake, require, wide
 from emix.ops._gradient import Gradients, differentiable
 
 _linear = compiled("linear_mix")
@@ -173,7 +172,7 @@ _expected_linear_mix = differentiable("expected_linear_mix", _expected, _expecte
 _monotonic_mix = differentiable("monotonic_mix", _monotonic, _monotonic_gradients, places=range(5))
 
 
-@torch.library.register_fake("emix::linear_mix")
+@register_fake("linear_mix")
 def _(q, weight, bias=None):  # type: ignore[no-untyped-def]
     check_types({"q": q, "weight": weight, "bias": bias})
     _check_values(q, 1)
@@ -182,13 +181,13 @@ def _(q, weight, bias=None):  # type: ignore[no-untyped-def]
     return q.new_empty(q.shape[:-1], dtype=wide(q, weight, bias))
 
 
-@torch.library.register_fake("emix::linear_mix_backward")
+@register_fake("linear_mix_backward")
 def _(grad, q, weight):  # type: ignore[no-untyped-def]
     dtype = wide(q, weight)
     return q.new_empty(q.shape, dtype=dtype), weight.new_empty(weight.shape, dtype=dtype)
 
 
-@torch.library.register_fake("emix::expected_linear_mix")
+@register_fake("expected_linear_mix")
 def _(q, pi, weight, bias=None, uncertainty=None):  # type: ignore[no-untyped-def]
     check_types({"q": q, "pi": pi, "weight": weight, "bias": bias, "uncertainty": uncertainty})
     _check_values(q, 2)
@@ -199,7 +198,7 @@ def _(q, pi, weight, bias=None, uncertainty=None):  # type: ignore[no-untyped-de
     return q.new_empty(q.shape[:-2], dtype=wide(q, pi, weight, bias, uncertainty))
 
 
-@torch.library.register_fake("emix::expected_linear_mix_backward")
+@register_fake("expected_linear_mix_backward")
 def _(grad, q, pi, weight, uncertainty, q_wanted, pi_wanted, weight_wanted, uncertainty_wanted):  # type: ignore[no-untyped-def]
     dtype = common(q, pi, weight, uncertainty)
     weight_grad = empty_if(weight_wanted, weight, weight.shape, wide(q, pi, weight, uncertainty))
@@ -211,13 +210,13 @@ def _(grad, q, pi, weight, uncertainty, q_wanted, pi_wanted, weight_wanted, unce
     )
 
 
-@torch.library.register_fake("emix::monotonic_mix")
+@register_fake("monotonic_mix")
 def _(q, w1, b1, w2, v):  # type: ignore[no-untyped-def]
     _check_monotonic(q, w1, b1, w2, v)
     return q.new_empty(q.shape[:-1], dtype=wide(q, w1, b1, w2, v))
 
 
-@torch.library.register_fake("emix::monotonic_mix_backward")
+@register_fake("monotonic_mix_backward")
 def _(grad, q, w1, b1, w2, weights_wanted):  # type: ignore[no-untyped-def]
     q_grad = q.new_empty(q.shape, dtype=wide(q, w1, b1, w2))
     return q_grad, *(
@@ -225,7 +224,7 @@ def _(grad, q, w1, b1, w2, weights_wanted):  # type: ignore[no-untyped-def]
     )
 
 
-@torch.library.register_fake("emix::monotonic_mix_grad")
+@register_fake("monotonic_mix_grad")
 def _(q, w1, b1, w2):  # type: ignore[no-untyped-def]
     _check_monotonic(q, w1, b1, w2, None)
     return q.new_empty(q.shape, dtype=wide(q, w1, b1, w2))

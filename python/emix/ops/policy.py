@@ -30,11 +30,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from emix.ops._call import compiled, public
-from emix.ops._fake import check_actions, check_floor, check_shape, check_types, common, empty_if, wide
+from emix.ops._fake import check_actions, check_floor, check_shape, check_types, common, empty_if, register_fake, wide
 from emix.ops._floor import number_and_tensor
 from emix.ops._gradient import Gradients, differentiable
 
@@ -151,7 +150,7 @@ _masked_policy = differentiable("masked_policy", _policy, _policy_gradients, pla
 _policy_terms = differentiable("policy_terms", _terms, _terms_gradients, places=(0, 3))
 
 
-@torch.library.register_fake("emix::masked_policy")
+@register_fake("masked_policy")
 def _(logits, avail=None, floor=0.0, floor_tensor=None):  # type: ignore[no-untyped-def]
     check_types({"logits": logits}, masks={"avail": avail})
     check_actions("logits", logits)
@@ -160,12 +159,12 @@ def _(logits, avail=None, floor=0.0, floor_tensor=None):  # type: ignore[no-unty
     return logits.new_empty(logits.shape, dtype=wide(logits))
 
 
-@torch.library.register_fake("emix::masked_policy_backward")
+@register_fake("masked_policy_backward")
 def _(grad, logits, avail, floor, floor_tensor=None):  # type: ignore[no-untyped-def]
     return logits.new_empty(logits.shape)
 
 
-@torch.library.register_fake("emix::policy_terms")
+@register_fake("policy_terms")
 def _(logits, action, avail=None, value=None, floor=0.0, floor_tensor=None):  # type: ignore[no-untyped-def]
     check_types({"logits": logits, "value": value}, masks={"avail": avail}, integers={"action": action})
     check_actions("logits", logits)
@@ -178,7 +177,7 @@ def _(logits, action, avail=None, value=None, floor=0.0, floor_tensor=None):  # 
     return tuple(logits.new_empty(size, dtype=dtype) for size in sizes)
 
 
-@torch.library.register_fake("emix::policy_terms_backward")
+@register_fake("policy_terms_backward")
 def _(log_prob_grad, entropy_grad, value_grad, logits, action, avail, value, floor, value_wanted, floor_tensor=None):  # type: ignore[no-untyped-def]
     dtype = common(logits, value)
     return logits.new_empty(logits.shape, dtype=dtype), empty_if(value_wanted, logits, logits.shape, dtype)

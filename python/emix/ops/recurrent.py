@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from emix.ops._call import compiled, public
-from emix.ops._fake import MAX_HIDDEN, check_shape, check_types, empty_if, require, wide
+from emix.ops._fake import MAX_HIDDEN, check_shape, check_types, empty_if, register_fake, require, wide
 from emix.ops._gradient import Gradients, differentiable
 
 _gru = compiled("gru_sequence")
@@ -205,7 +205,7 @@ def _check_gru(
     return hidden
 
 
-@torch.library.register_fake("emix::gru_sequence")
+@register_fake("gru_sequence")
 def _(x, h0, w_ih, w_hh, b_ih, b_hh, save=False, precision=0):  # type: ignore[no-untyped-def]
     check_types({"x": x, "h0": h0, "w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh})
     require(x.dim() == 3, "`x` must have shape [R, T, I], got {}", list(x.shape))
@@ -217,7 +217,7 @@ def _(x, h0, w_ih, w_hh, b_ih, b_hh, save=False, precision=0):  # type: ignore[n
     return out, empty_if(save, x, (steps, rows, 4 * hidden), dtype)
 
 
-@torch.library.register_fake("emix::gru_sequence_backward")
+@register_fake("gru_sequence_backward")
 def _(grad, x, h0, w_ih, w_hh, b_ih, b_hh, out, saved, x_wanted, precision=0):  # type: ignore[no-untyped-def]
     dtype = out.dtype
     x_grad = empty_if(x_wanted, x, x.shape, dtype)
@@ -225,7 +225,7 @@ def _(grad, x, h0, w_ih, w_hh, b_ih, b_hh, out, saved, x_wanted, precision=0):  
     return x_grad, h0_grad, *_like(dtype, w_ih, w_hh, b_ih, b_hh)
 
 
-@torch.library.register_fake("emix::agent_sequence")
+@register_fake("agent_sequence")
 def _(obs, last_action, h0, w_encode, b_encode, w_ih, w_hh, b_ih, b_hh, w_head, b_head, save=False, precision=0):  # type: ignore[no-untyped-def]
     floats = {"obs": obs, "h0": h0, "w_encode": w_encode, "b_encode": b_encode, "w_ih": w_ih, "w_hh": w_hh}
     floats |= {"b_ih": b_ih, "b_hh": b_hh, "w_head": w_head, "b_head": b_head}
@@ -259,7 +259,7 @@ def _(obs, last_action, h0, w_encode, b_encode, w_ih, w_hh, b_ih, b_hh, w_head, 
     return q, last, empty_if(save, obs, (steps, episodes * agents, 6 * hidden), dtype)
 
 
-@torch.library.register_fake("emix::agent_sequence_backward")
+@register_fake("agent_sequence_backward")
 def _(  # type: ignore[no-untyped-def]
     q_grad,
     hidden_grad,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from emix.ops._call import public
-from emix.ops._fake import check_shape, require
+from emix.ops._fake import check_shape, register_fake, require
 
 _step = torch.ops.emix.rmsprop_step.default
 
@@ -102,7 +102,7 @@ def _check(parameters: list[Tensor], grads: list[Tensor], square_avgs: list[Tens
             require(form == expected, "`{}[{}]` must be like its parameter {}, got {}", name, i, expected, form)
 
 
-@torch.library.register_fake("emix::rmsprop_step")
+@register_fake("rmsprop_step")
 def _(parameters, grads, square_avgs, lr, alpha, eps, max_norm):  # type: ignore[no-untyped-def]
     _check(parameters, grads, square_avgs)
     types = {parameter.dtype for parameter in parameters}

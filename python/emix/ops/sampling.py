@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from emix.ops._call import compiled, public
-from emix.ops._fake import MAX_AXES, check_actions, check_floor, check_shape, check_types, require
+from emix.ops._fake import MAX_AXES, check_actions, check_floor, check_shape, check_types, register_fake, require
 from emix.ops._floor import number_and_tensor
 from emix.ops._seed import new_seed
 
@@ -69,7 +69,7 @@ def sample_actions(
     return _sample(logits, avail, seed, number, samples or 0, tensor)
 
 
-@torch.library.register_fake("emix::sample_actions")
+@register_fake("sample_actions")
 def _(logits, avail, seed, floor=0.0, samples=0, floor_tensor=None):  # type: ignore[no-untyped-def]
     check_types({"logits": logits}, masks={"avail": avail}, integers={"seed": seed})
     check_actions("logits", logits)

@@ -26,11 +26,10 @@ Gradient: none, they are targets.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from emix.ops._call import compiled, public
-from emix.ops._fake import check_members, check_shape, check_types, empty_if, require, wide
+from emix.ops._fake import check_members, check_shape, check_types, empty_if, register_fake, require, wide
 from emix.ops._recursion import limit, recursion
 
 _joint_values = compiled("joint_values")
@@ -163,7 +162,7 @@ def _check_steps(reward: Tensor, joint_q: Tensor) -> None:
         )
 
 
-@torch.library.register_fake("emix::joint_values")
+@register_fake("joint_values")
 def _(q, pi, actions, weight, bias=None, valid=None, uncertainty_scale=None):  # type: ignore[no-untyped-def]
     floats = {"q": q, "pi": pi, "weight": weight, "bias": bias}
     check_types(floats, masks={"valid": valid}, integers={"actions": actions})
