@@ -9,19 +9,19 @@ SOURCES := $(shell find csrc cmake CMakeLists.txt pyproject.toml -type f 2>/dev/
 TASK := lbf/Foraging-5x5-2p-1f-v3
 RUNS ?= runs/$(shell date +%Y-%m-%d_%H-%M-%S)
 
-.PHONY: setup train test test-emulated bench gpu-check gpu-wheels lint format clean
+.PHONY: setup train test test-emulated bench gpu-check gpu-wheels kill-test lint format clean
 setup: $(INSTALLED)
 
 $(INSTALLED): $(SOURCES)
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 10) else "emix needs Python 3.10 or newer, %s is %d.%d: make setup PYTHON=python3.11" % (sys.executable, *v))'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 10) else "emix needs Python 3.10 or newer, %s is %d.%d: make setup PYTHON=python3.11" % (sys.executable, *v))'
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
 	@echo "Installing torch $(TORCH), then building emix (two to three minutes the first time)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check torch==$(TORCH) 'scikit-build-core>=0.11' 'pybind11>=2.13' 'cmake>=3.26' ninja
 	@EMIX_CUDA=$(EMIX_CUDA) $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[dev]'
 	@rm -f .venv/installed-* && touch $@
 
 train: setup
-	$(BIN)/emix train smix@foraging $(TASK) --seed 1 --runs $(RUNS)
+	$(BIN)/emix train smix@foraging $(TASK) --seed 1 --runs "$(RUNS)"
 
 test: setup
 	$(BIN)/python -m pytest
@@ -31,10 +31,15 @@ test: setup
 KERNEL_TESTS := tests/ops tests/envs/battle/test_devices.py
 RACE_TESTS := tests/ops/test_graph_capture.py tests/ops/test_returns.py tests/ops/test_mixing.py tests/ops/test_battle.py
 test-emulated: setup
-	@$(BIN)/cmake -S . -B build/emulated -G Ninja -DEMIX_CUDA=EMULATED -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python > build-emulated.log || (cat build-emulated.log; false)
+	@$(BIN)/cmake -S . -B build/emulated -G Ninja -DEMIX_CUDA=EMULATED -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" > build-emulated.log || (cat build-emulated.log; false)
 	@$(BIN)/cmake --build build/emulated && rm build-emulated.log
 	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_RACES=off $(BIN)/python -m pytest -n 2 $(KERNEL_TESTS)
 	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_ORDER=shuffled:1 $(BIN)/python -m pytest -n 2 $(RACE_TESTS)
+
+# Trainings that are killed by kill -9 at random moments, and at each write, fsync, rename and deletion in turn, and resumed: the same bytes.
+SECONDS ?= 60
+kill-test: setup
+	$(BIN)/python -m tests.fuzz.kills --seconds $(SECONDS)
 
 bench: setup
 	$(BIN)/python -m pytest benchmarks
@@ -45,14 +50,14 @@ PARTS ?=
 DEVICE ?= cuda
 OUT ?= build/gpu-check/results
 gpu-check:
-	@$(PYTHON) -m benchmarks.gpu_check --device $(DEVICE) --out $(OUT) $(if $(PARTS),--parts "$(PARTS)")
+	@"$(PYTHON)" -m benchmarks.gpu_check --device $(DEVICE) --out "$(OUT)" $(if $(PARTS),--parts "$(PARTS)")
 
 # Beforehand, with a network: the wheels that the GPU's machine lacks, into .wheels. What it has, GPU_HAS, is not fetched, nor what that needs.
 GPU_PYTHON ?= 3.12
 GPU_PLATFORM ?= manylinux_2_28_x86_64
 GPU_HAS ?= torch==2.11.0 numpy==2.5.2 matplotlib==3.10.9 tensorboard==2.20.0 pillow==12.0.0 cmake==4.1.0 ninja==1.13.0
 gpu-wheels:
-	@$(PYTHON) -m benchmarks.gpu_check.packages --python $(GPU_PYTHON) --platform $(GPU_PLATFORM) --there $(GPU_HAS)
+	@"$(PYTHON)" -m benchmarks.gpu_check.packages --python $(GPU_PYTHON) --platform $(GPU_PLATFORM) --there $(GPU_HAS)
 
 CPP := $(shell find csrc tests/emulator -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 lint: setup
@@ -60,7 +65,7 @@ lint: setup
 	$(BIN)/ruff format --check python tests benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
-	$(BIN)/cmake -S . -B build/tidy -G Ninja -DEMIX_CUDA=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python > /dev/null
+	$(BIN)/cmake -S . -B build/tidy -G Ninja -DEMIX_CUDA=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" > /dev/null
 	$(BIN)/clang-tidy --quiet -p build/tidy csrc/library.cpp $(shell find csrc -name cpu.cpp)
 
 format: setup

@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from emix.envs.host import EnvWorkerError
 from emix.errors import UsageError
 from emix.training.loop import DivergenceError
 from emix.training.owner import LostRunError
-from emix.training.progress import Progress
+from emix.training.progress import Progress, print_line
 from emix.training.run import CHECKPOINT, Run, finished
 from emix.training.running import CURVE, result, run_to_end
 from emix.training.settings import CONFIG, Settings
@@ -54,10 +55,17 @@ def title(settings: Settings) -> str:
     return f"{settings.algorithm} ({recipe}) on {env}, seed {settings.training.seed}"
 
 
-def _failed(code: int, *lines: str) -> int:
-    """Say what has happened, where somebody listens, and return the exit code."""
+def say(text: str, output: TextIO | None = None) -> None:
+    """Print a line, to stdout unless told otherwise, where somebody listens: what is shown decides no exit code."""
+    output = output or sys.stdout
     with suppress(OSError, ValueError):
-        print("\n".join(f"emix: {line}" for line in lines), file=sys.stderr)
+        if output is not None:
+            print_line(text, output)
+
+
+def _failed(code: int, *lines: str) -> int:
+    """Say what has happened, and return the exit code."""
+    say("\n".join(f"emix: {line}" for line in lines), sys.stderr)
     return code
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import tyro
@@ -16,10 +17,14 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
+from emix.cli.running import say
 from emix.cli.sweep_display import Display
 from emix.cli.train import parse as parse_train
+from emix.data import EnvSpec
 from emix.errors import UsageError
-from emix.training.building import resolve_device
+from emix.reading import path_of
+from emix.training.building import check_settings
+from emix.training.files import make_folder
 from emix.training.settings import difference, run_folder
 from emix.training.sweep import LOG, Job, default_jobs, pass_on_signals, results, run_jobs, write_results
 
@@ -62,10 +67,12 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(f"--jobs expects at least 1, got {at_once}")
     for job in jobs:
         job.inspect()
-    print(_introduction(jobs, at_once), flush=True)
+    root = path_of(chosen.runs)
+    _refuse_unwritable(root)
+    say(_introduction(jobs, at_once))
     with closing(Display(jobs)) as display, pass_on_signals(jobs) as stop:
         run_jobs(jobs, at_once, stop, display.show)
-    return _finish(chosen.runs, ["sweep", *arguments], jobs, 128 + stop.signal if stop.signal else 0)
+    return _finish(root, ["sweep", *arguments], jobs, 128 + stop.signal if stop.signal else 0)
 
 
 def _plan(chosen: Sweep, options: Sequence[str]) -> list[Job]:
@@ -76,18 +83,19 @@ def _plan(chosen: Sweep, options: Sequence[str]) -> list[Job]:
             instead = "--seeds" if name == "--seed" else "--runs"
             raise UsageError(f"emix sweep has no {name}, because it makes several runs: use {instead}")
     jobs: dict[Path, Job] = {}
-    checked = set()
+    specs: dict[tuple[str, str], EnvSpec] = {}
     for env, algorithm, each in product(
         _names("ENVS", chosen.envs), _names("ALGORITHMS", chosen.algorithms), _combinations(options)
     ):
         settings = parse_train([algorithm, env, *each]).settings
-        resolve_device(settings.training.device, settings.training.precision)
-        if (made := (env, str(settings.env_options))) not in checked:
-            checked.add(made)  # on the CPU: this process needs no place on the GPU that the runs share
-            settings.make_env(num_envs=1, device="cpu", seed=0).close()
+        if (made := (env, str(settings.env_options))) not in specs:
+            # On the CPU: this process needs no place on the GPU that the runs share.
+            with closing(settings.make_env(num_envs=1, device="cpu", seed=0)) as one:
+                specs[made] = one.spec
+        check_settings(settings, specs[made])
         for seed in _seeds(chosen.seeds):
             run = replace(settings, training=replace(settings.training, seed=seed))
-            folder = run_folder(run, chosen.runs)
+            folder = run_folder(run, path_of(chosen.runs))
             if folder in jobs and jobs[folder].settings != run:  # smix and smix@paper are the same run
                 found = difference(jobs[folder].settings.as_dict(), run.as_dict())
                 raise UsageError(
@@ -133,6 +141,16 @@ def _seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
+def _refuse_unwritable(root: Path) -> None:
+    """Raise UsageError unless files can be made in the sweep's folder."""
+    try:
+        make_folder(root)
+        with TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise UsageError(f"cannot write the folder {root}: {error.strerror}; choose another with --runs") from error
+
+
 def _introduction(jobs: Sequence[Job], at_once: int) -> str:
     recipes = {job.settings.algorithm: job.settings.recipe for job in jobs}
     finished = sum(job.state == "done" for job in jobs)
@@ -149,18 +167,19 @@ def _finish(root: Path, command: Sequence[str], jobs: Sequence[Job], stopped: in
     """Print and write what came out; return the exit code."""
     rows = results(jobs)
     write_results(root, command, jobs, rows)
-    console = Console()
-    Console(width=console.width if console.is_terminal else 160).print(_table(rows))
-    print(
+    with suppress(OSError, ValueError):  # nobody may be there any more who reads it
+        console = Console()
+        Console(width=console.width if console.is_terminal else 160).print(_table(rows))
+    say(
         "the last test of each run; 95 %: half the width of the mean's interval (Student's t); "
         "std: of the sample (n - 1); IQM: without the n / 4 lowest and n / 4 highest"
     )
-    print(f"results: {root / 'sweep.json'} and {root / 'sweep.csv'}")
+    say(f"results: {root / 'sweep.json'} and {root / 'sweep.csv'}")
     failed = [job for job in jobs if job.state == "failed"]
     for job in failed:
-        print(f"emix: failed: {job}: {job.last_words()} ({job.folder / LOG})", file=sys.stderr)
+        say(f"emix: failed: {job}: {job.last_words()} ({job.folder / LOG})", sys.stderr)
     if stopped:
-        print("emix: stopped; the same command goes on", file=sys.stderr)
+        say("emix: stopped; the same command goes on", sys.stderr)
     return stopped or (1 if failed else 0)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from emix.playing.stopwatch import clock
+from emix.training.progress import is_terminal, print_line
 from emix.training.sweep import Job
 
 REFRESH_SECONDS = 1.0
@@ -27,10 +29,11 @@ class Display:
     """
 
     def __init__(self, jobs: Sequence[Job], *, output: TextIO | None = None) -> None:
-        self.jobs, self.output = jobs, output or sys.stdout
+        self.jobs = jobs
+        self.output: TextIO | None = output or sys.stdout  # None: nobody watches
         self.next = 0.0
         self.live: Live | None = None
-        if self.output.isatty():
+        if self.output is not None and is_terminal(self.output):
             self.live = Live(console=Console(file=self.output), auto_refresh=False, transient=True)
             self.live.start()
         else:
@@ -43,20 +46,31 @@ class Display:
         elif (now := time.monotonic()) >= self.next:
             self.next = now + (REFRESH_SECONDS if self.live else LINE_SECONDS)
             if self.live:
-                self.live.update(self._table(), refresh=True)
+                with self._watched():
+                    self.live.update(self._table(), refresh=True)
             else:
                 self._say(self._counts())
 
     def close(self) -> None:
         """Take the table away; the lines stay."""
         if self.live:
-            self.live.stop()
+            with self._watched():
+                self.live.stop()
 
     def _say(self, text: str) -> None:
-        if self.live:
-            self.live.console.print(text, highlight=False, markup=False)
-        else:
-            print(text, file=self.output, flush=True)
+        with self._watched():
+            if self.live:
+                self.live.console.print(text, highlight=False, markup=False)
+            elif self.output is not None:
+                print_line(text, self.output)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """What is shown decides nothing: see ``Progress``."""
+        try:
+            yield
+        except (OSError, ValueError):
+            self.live = self.output = None
 
     def _counts(self) -> str:
         states = [job.state for job in self.jobs]
@@ -76,6 +90,8 @@ class Display:
 
 
 def _event(job: Job) -> str:
+    if job.halted and job.process is not None:
+        return f"halted  {job}: somebody has stopped process {job.process.pid}; `kill -CONT {job.process.pid}` goes on"
     if job.state == "running":
         return f"started {job}, in {job.folder}"
     after = f"after {clock(time.monotonic() - job.started)}"

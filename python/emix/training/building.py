@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 
 import torch
 
@@ -10,6 +11,7 @@ from emix import learners
 from emix.data import EnvSpec, Replay, TransitionReplay
 from emix.errors import UsageError
 from emix.learners.learner import Learner
+from emix.learners.plan import Plan
 from emix.ops.recurrent import Precision
 from emix.training.settings import Settings
 
@@ -27,8 +29,7 @@ def make_learner(settings: Settings, spec: EnvSpec, device: torch.device, seed: 
     precision = settings.training.precision
     if precision == "float32":  # what a learner that does not know the word computes in
         return learner(settings.learner, spec, device=device, seed=seed)
-    if "precision" not in inspect.signature(learner).parameters:
-        raise UsageError(f"precision {precision}: {settings.algorithm} has no choice of it, use --precision float32")
+    _refuse_precision(settings)
     return learner(settings.learner, spec, device=device, seed=seed, precision=precision)
 
 
@@ -38,12 +39,7 @@ def make_data(
     """What the learner's plan draws from. A rollout must fit in, and where data is used once, what is left of the one
     before it, too."""
     plan, record = learner.plan, learner.actor.record
-    rollout = num_envs * (spec.episode_limit if plan.unit == "transition" else 1)
-    if plan.source == "replay" and plan.buffer_size < rollout:
-        raise UsageError(
-            f"plan.buffer_size expects room for a rollout, {rollout} {plan.unit}s of {num_envs} environments, "
-            f"got {plan.buffer_size}"
-        )
+    _refuse_small_buffer(plan, spec, num_envs)
     if plan.unit == "transition":
         return TransitionReplay(plan.buffer_size, spec, record, device=device, seed=seed)
     # Few lengths where an update can be captured, so that it is captured few times; elsewhere padding costs time.
@@ -51,6 +47,33 @@ def make_data(
     multiple = -(-spec.episode_limit // LENGTHS) if device.type == "cuda" and learner.capturable else 1
     capacity = plan.buffer_size if plan.source == "replay" else plan.batch_size + num_envs
     return Replay(capacity, spec, record, device=device, seed=seed, multiple=multiple)
+
+
+def check_settings(settings: Settings, spec: EnvSpec) -> None:
+    """Raise UsageError for what is known to be wrong with a run before it is made: its device, what its learner says of
+    environments of ``spec``, its plan. Nothing is made on a GPU."""
+    training = settings.training
+    resolve_device(training.device, training.precision)
+    _refuse_precision(settings)
+    on_cpu = replace(settings, training=replace(training, device="cpu", precision="float32"))
+    make_learner(on_cpu, spec, torch.device("cpu"), seed=0)
+    _refuse_small_buffer(settings.plan, spec, training.num_envs)
+
+
+def _refuse_small_buffer(plan: Plan, spec: EnvSpec, num_envs: int) -> None:
+    rollout = num_envs * (spec.episode_limit if plan.unit == "transition" else 1)
+    if plan.source == "replay" and plan.buffer_size < rollout:
+        raise UsageError(
+            f"plan.buffer_size expects room for a rollout, {rollout} {plan.unit}s of {num_envs} environments, "
+            f"got {plan.buffer_size}"
+        )
+
+
+def _refuse_precision(settings: Settings) -> None:
+    """Raise UsageError where the learner has no choice of the precision that is asked for."""
+    precision, learner = settings.training.precision, learners.get(settings.algorithm).learner
+    if precision != "float32" and "precision" not in inspect.signature(learner).parameters:
+        raise UsageError(f"precision {precision}: {settings.algorithm} has no choice of it, use --precision float32")
 
 
 def resolve_device(name: str, precision: Precision = "float32") -> torch.device:
