@@ -45,7 +45,10 @@ def path_of(name: Path | str) -> Path:
 
 def short(value: object) -> str:
     """``repr`` of a value that may be huge, in some ten words."""
-    return _short.repr(value)
+    try:
+        return _short.repr(value)
+    except ValueError:  # an integer of more digits than Python writes: YAML has hexadecimal ones
+        return f"a very long {type(value).__name__}"
 
 
 def open_regular(path: Path) -> BinaryIO:

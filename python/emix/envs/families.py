@@ -76,6 +76,7 @@ def _meet(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 def built_in() -> tuple[Family, ...]:
     """The rows."""
     perla_sizes = product((2, 3, 4, 5, 6, 10, 15, 20), (3, 6, 9, 12, 15))
+    foraging_ids = product(("", "-2s"), (5, 8, 10, 15, 20), (2, 3, 4, 10), (1, 2, 3, 5), ("", "-coop"), (2, 3))
     lbforaging_ids = product(("", "-2s"), range(5, 20), range(2, 10), range(1, 5), ("", "-coop"))  # those it registers
     return (
         Family(
@@ -113,6 +114,13 @@ def built_in() -> tuple[Family, ...]:
             "prey/macf",
             "multi-agent car following (Ensemble-MIX): 2 cars, speed against crashes",
             _late("emix.envs.macf", "make_car_following"),
+        ),
+        Family(
+            "foraging/<id>",
+            "level-based foraging on tensors: the ids of lbf/<id>, and v2 in place of v3",
+            _late("emix.envs.foraging", "make_foraging"),
+            options=names_of(ForagingOptions),
+            examples=_all("foraging/Foraging{0}-{1}x{1}-{2}p-{3}f{4}-v{5}", foraging_ids),
         ),
         Family(
             "lbf/<id>",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,17 +10,12 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from emix.envs.foraging_task import read_task
 from emix.envs.options import ForagingOptions, read_options
-from emix.envs.registry import unknown_name
 from emix.errors import UsageError
 
 if TYPE_CHECKING:
     from emix.envs.host import HostEnv
-
-_ID = re.compile(
-    r"lbf/Foraging(?:-(?P<sight>\d+)s)?-(?P<rows>\d+)x(?P<cols>\d+)-(?P<players>\d+)p-(?P<foods>\d+)f(?P<coop>-coop)?"
-    r"-v(?P<version>\d+)"
-)
 
 
 class Foraging(gymnasium.Env):
@@ -71,34 +65,23 @@ def foraging_settings(name: str, episode_limit: int = ForagingOptions.episode_li
 
     Ids beyond the registered range (fields 5 to 19, players 2 to 9, foods 1 to 4, sight 2) work too: 10x10-3p-5f.
     """
-    match = _ID.fullmatch(name)
-    if match is None:
-        raise unknown_name(name)
-    if match["version"] != "3":
+    task = read_task(name)
+    if task.version != 3:
         raise UsageError(
-            f"{name}: lbforaging 2 has v3 tasks only (v2 has other levels), got v{match['version']}: use -v3"
-        )
-    rows, cols, players, foods = (int(match[key]) for key in ("rows", "cols", "players", "foods"))
-    sight = int(match["sight"] or rows)
-    if rows != cols or rows < 5:
-        raise UsageError(f"{name}: the field must be square with sides of at least 5, got {rows}x{cols}")
-    most = rows * rows // 4
-    if not (2 <= players <= 2 * most and 1 <= foods <= most and 1 <= sight <= rows):
-        raise UsageError(
-            f"{name}: this field takes 2 to {2 * most} players, 1 to {most} foods and a sight of 1 to {rows}, "
-            f"got {players}, {foods} and {sight}"
+            f"{name}: lbforaging 2 has v3 tasks only (v2 has other levels), got v{task.version}: use -v3, or "
+            f"foraging/..., which has both"
         )
     return {
-        "players": players,
+        "players": task.players,
         "min_player_level": 1,
         "max_player_level": 2,
-        "field_size": (rows, cols),
+        "field_size": (task.size, task.size),
         "min_food_level": 1,
         "max_food_level": None,
-        "max_num_food": foods,
-        "sight": sight,
+        "max_num_food": task.foods,
+        "sight": task.sight,
         "max_episode_steps": episode_limit,
-        "force_coop": match["coop"] is not None,
+        "force_coop": task.coop,
         "grid_observation": False,
         "penalty": 0.0,
     }

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emix.envs.battle.fields import CELLS
-from emix.envs.battle.reading import Section, packaged, read_yaml, shown
+from emix.envs.battle.reading import Section, packaged, read_yaml
+from emix.reading import short
 
 ALIASES = {"MMM3": "MMM2_7m2M1M_vs_9m3M1M"}
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
@@ -107,10 +108,10 @@ def _read_order(file: Section) -> tuple[str, tuple[tuple[float, float], tuple[fl
     if value in ("guard", "chase"):
         return value, ((0.0, 0.0), (0.0, 0.0))
     if not isinstance(value, dict) or list(value) != ["attack_move"]:
-        raise file.error("enemy_order", f"expected guard, chase or attack_move: [[x, y]], got {shown(value)}")
+        raise file.error("enemy_order", f"expected guard, chase or attack_move: [[x, y]], got {short(value)}")
     points = value["attack_move"]
     if not isinstance(points, list) or len(points) not in (1, 2):
-        raise file.error("enemy_order.attack_move", f"expected a list of one or two points [x, y], got {shown(points)}")
+        raise file.error("enemy_order.attack_move", f"expected a list of one or two points [x, y], got {short(points)}")
     goals = [_inside(file, "enemy_order.attack_move", point) for point in points]
     return "attack_move", (goals[0], goals[-1])
 
@@ -147,7 +148,7 @@ def _cells(part: Section, key: str, text: Any) -> list[int]:
         match = _RANGE.fullmatch(piece.strip())
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not first <= last < CELLS:
-            raise part.error(key, f"expected cells such as 7, 2-29 or 2-11, 18-29 below {CELLS}, got {shown(text)}")
+            raise part.error(key, f"expected cells such as 7, 2-29 or 2-11, 18-29 below {CELLS}, got {short(text)}")
         cells += range(first, last + 1)
     return cells
 
@@ -155,5 +156,5 @@ def _cells(part: Section, key: str, text: Any) -> list[int]:
 def _inside(part: Section, key: str, value: Any) -> tuple[float, float]:
     x, y = part.as_point(key, value)
     if not (0 <= x < CELLS and 0 <= y < CELLS):
-        raise part.error(key, f"expected a point inside the map of {CELLS} x {CELLS} cells, got {shown(value)}")
+        raise part.error(key, f"expected a point inside the map of {CELLS} x {CELLS} cells, got {short(value)}")
     return x, y

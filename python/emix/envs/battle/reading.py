@@ -11,7 +11,6 @@ from emix.envs.options import LARGEST, closest
 from emix.errors import UsageError
 
 _MOST = (1 << 31) - 1  # the tables' and the ops' integers have 32 bits
-_SHOWN = 80  # characters of a value in a message
 
 
 def packaged(folder: str) -> list[str]:
@@ -47,7 +46,7 @@ class Section:
     def __init__(self, source: str, key: str, content: Any) -> None:
         self._source, self._key, self._content = source, key, content
         if not isinstance(content, dict):
-            raise self.error("", f"expected keys with values, got {shown(content)}")
+            raise self.error("", f"expected keys with values, got {reading.short(content)}")
 
     def error(self, key: str, text: str) -> UsageError:
         """An error at ``key`` of this section, or at the section itself where ``key`` is empty."""
@@ -59,7 +58,7 @@ class Section:
         known = [*required, *optional]
         for key in self._content:
             if key not in known:
-                raise self.error("", f"unknown key {shown(key)}, {closest(key, known)}")
+                raise self.error("", f"unknown key {reading.short(key)}, {closest(key, known)}")
         for key in required:
             if key not in self._content:
                 raise self.error("", f"the key {key!r} is missing")
@@ -86,7 +85,7 @@ class Section:
         """The list of mappings at ``key``."""
         value = self._content[key]
         if not isinstance(value, list) or not value:
-            raise self.error(key, f"expected a list, got {shown(value)}")
+            raise self.error(key, f"expected a list, got {reading.short(value)}")
         prefix = ".".join(part for part in (self._key, key) if part)
         return [Section(self._source, f"{prefix}[{i}]", item) for i, item in enumerate(value)]
 
@@ -94,60 +93,51 @@ class Section:
         """The number at ``key``, not below ``least`` and at most 1e6."""
         value = self._content.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-            raise self.error(key, f"expected a number, got {shown(value)}")
+            raise self.error(key, f"expected a number, got {reading.short(value)}")
         if value < least:
-            raise self.error(key, f"expected a number of at least {least:g}, got {shown(value)}")
+            raise self.error(key, f"expected a number of at least {least:g}, got {reading.short(value)}")
         if value > LARGEST:
-            raise self.error(key, f"expected a number of at most {LARGEST:g}, got {shown(value)}")
+            raise self.error(key, f"expected a number of at most {LARGEST:g}, got {reading.short(value)}")
         return float(value)
 
     def integer(self, key: str, *, least: int = 1, most: int = _MOST) -> int:
         """The integer at ``key``, from ``least`` to ``most``."""
         value = self._content[key]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise self.error(key, f"expected an integer of at least {least}, got {shown(value)}")
+            raise self.error(key, f"expected an integer of at least {least}, got {reading.short(value)}")
         if value > most:
-            raise self.error(key, f"expected an integer of at most {most}, got {shown(value)}")
+            raise self.error(key, f"expected an integer of at most {most}, got {reading.short(value)}")
         return value
 
     def choice(self, key: str, known: Collection[str], default: str | None = None) -> str:
         """The word at ``key``, one of ``known``."""
         value = self._content.get(key, default)
         if not isinstance(value, str) or value not in known:
-            raise self.error(key, f"unknown {key} {shown(value)}, {closest(value, known)}")
+            raise self.error(key, f"unknown {key} {reading.short(value)}, {closest(value, known)}")
         return value
 
     def word(self, key: str) -> str:
         """The word at ``key``."""
         value = self._content[key]
         if not isinstance(value, str):
-            raise self.error(key, f"expected a word, got {shown(value)}")
+            raise self.error(key, f"expected a word, got {reading.short(value)}")
         return value
 
     def words(self, key: str, known: Collection[str] | None = None) -> list[str]:
         """The list of words at ``key`` (none where it is missing), each one of ``known``."""
         value = self._content.get(key, [])
         if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-            raise self.error(key, f"expected a list of words, got {shown(value)}")
+            raise self.error(key, f"expected a list of words, got {reading.short(value)}")
         for word in value:
             if known is not None and word not in known:
-                raise self.error(key, f"unknown word {shown(word)}, {closest(word, known)}")
+                raise self.error(key, f"unknown word {reading.short(word)}, {closest(word, known)}")
         return value
 
     def as_point(self, key: str, value: Any) -> tuple[float, float]:
         """``value``, read at ``key``, as a point [x, y]."""
         numbers = isinstance(value, list) and len(value) == 2
         if not numbers or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
-            raise self.error(key, f"expected a point [x, y], got {shown(value)}")
+            raise self.error(key, f"expected a point [x, y], got {reading.short(value)}")
         if not all(abs(v) <= LARGEST for v in value):
-            raise self.error(key, f"expected finite numbers of at most {LARGEST:g} in size, got {shown(value)}")
+            raise self.error(key, f"expected finite numbers of at most {LARGEST:g} in size, got {reading.short(value)}")
         return float(value[0]), float(value[1])
-
-
-def shown(value: Any) -> str:
-    """A value for a message: one short line, whatever stands in the file."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer with more digits than Python writes; a list within itself
-        text = f"a very long {type(value).__name__}"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
