@@ -1,7 +1,7 @@
 """An environment and a learner of one's own: a game of cues, and IPPO, which learns it.
 
-emix train ippo cues/4 --import examples/own_learner.py --steps 20000 --seed 1
-emix eval runs/ippo/cues/4/1       emix plot runs/ippo/cues/4/*       emix resume RUN       emix sweep ippo cues/4 ...
+emix train own-ippo cues/4 --import examples/own_learner.py --steps 20000 --seed 1
+emix eval runs/own-ippo/cues/4/1   emix plot runs/own-ippo/cues/4/*   emix resume RUN   emix sweep own-ippo cues/4 ...
 """
 
 import tempfile
@@ -131,14 +131,14 @@ class IPPO:
 
 
 emix.register_env("cues/<A>", Cues, description="name your cue: 2 agents, A cues, best return 5")
-emix.register_learner("ippo", IPPO, IPPOConfig)
+emix.register_learner("own-ippo", IPPO, IPPOConfig)
 
 
 def main() -> None:
     """Train for a few seconds, in one call."""
     with tempfile.TemporaryDirectory() as folder:
         result = emix.train(
-            "ippo", "cues/4", steps=12_000, seed=1, num_envs=64, test_interval=6_000, runs=folder, quiet=True
+            "own-ippo", "cues/4", steps=12_000, seed=1, num_envs=64, test_interval=6_000, runs=folder, quiet=True
         )
     print(f"test return {result.summary['test_return_mean']:.2f} of 5 after {result.summary['env_steps']:,} steps")
 

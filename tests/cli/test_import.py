@@ -95,13 +95,13 @@ def test_the_example_is_trained_evaluated_drawn_resumed_and_swept(tmp_path, monk
     for module, name in ((learners, "_ALGORITHMS"), (registry, "_registered"), (plugins, "_files")):
         monkeypatch.setattr(module, name, copy(getattr(module, name)))  # other tests shall not find them
     short = ["--import", str(example), "--num-envs", "16", "--test-interval", "400", "--log-interval", "400"]
-    assert main(["train", "ippo", "cues/3", "--steps", "640", "--seed", "1", *short]) == 0
-    run = tmp_path / "runs" / "ippo,num_envs=16" / "cues" / "3" / "1"
+    assert main(["train", "own-ippo", "cues/3", "--steps", "640", "--seed", "1", *short]) == 0
+    run = tmp_path / "runs" / "own-ippo,num_envs=16" / "cues" / "3" / "1"
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert (rows[-1]["episodes"], rows[-1]["updates"]) == (128, 2)  # 64 fresh episodes an update, from 16 environments
     assert main(["eval", str(run), "--episodes", "8"]) == 0
     assert "return_mean" in capsys.readouterr().out
     assert main(["resume", str(run), "--steps", "1280"]) == 0
-    assert main(["sweep", "ippo", "cues/3", "--seeds", "1-2", "--steps", "1280", "--jobs", "2", *short]) == 0
+    assert main(["sweep", "own-ippo", "cues/3", "--seeds", "1-2", "--steps", "1280", "--jobs", "2", *short]) == 0
     assert main(["plot", str(run), str(run.with_name("2"))]) == 0
     assert (tmp_path / "curves.png").stat().st_size > 10_000

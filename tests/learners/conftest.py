@@ -63,4 +63,5 @@ def _random_episodes(
         "reward": normal(steps) * valid,
         "probability": (0.05 + 0.9 * torch.rand(count, steps + 1, n, generator=generator)) * real[..., None],
     }
+    values["log_prob"] = torch.where(real[..., None], values["probability"].to(dtype), 1.0).log()
     return Episodes.of(values | flags, valid)

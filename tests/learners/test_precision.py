@@ -5,9 +5,9 @@ import torch
 
 from emix import learners, ops
 from emix.data import Step
-from emix.learners.ensemble_mix import Batch
+from emix.learners.ensemble_mix import Batch, EnsembleMix
 
-NAMES = ["iql", "smix", "dop", "ensemble-mix"]
+NAMES = ["iql", "smix", "dop", "ensemble-mix", "mappo"]
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def act_and_update(learner, spec, episodes):
     avail = torch.ones(2, spec.n_agents, spec.n_actions, dtype=torch.bool)
     step = Step(**zeros, avail=avail, reward=flags.float(), terminated=flags, truncated=flags)
     actions, *_ = learner.actor.act(step, learner.actor.initial_memory(2), explore=True)
-    batch = Batch(episodes, episodes[:4]) if hasattr(learner, "critic") else episodes
+    batch = Batch(episodes, episodes[:4]) if isinstance(learner, EnsembleMix) else episodes
     return {"actions": actions} | learner.update(batch)
 
 

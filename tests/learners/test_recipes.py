@@ -63,7 +63,7 @@ def test_smix_means_the_paper():
     ("name", "expected"),
     [
         ("smx", "did you mean smix"),
-        ("coma", "expected one of dop, ensemble-mix, iql, qmix, smix, vdn"),
+        ("coma", "expected one of dop, ensemble-mix, ippo, iql, mappo, perla-ippo, perla-mappo, qmix, smix, vdn"),
         ("smix@forage", "did you mean smix@foraging"),
         ("smix@", "unknown recipe 'smix@'"),
         ("", "unknown algorithm ''"),

@@ -18,6 +18,8 @@ from emix.errors import UsageError
 from emix.learners.ensemble_mix import EnsembleMix
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
 from emix.learners.learner import Learner
+from emix.learners.ppo import PPO
+from emix.learners.ppo_config import PPOConfig
 from emix.learners.value import ValueConfig, ValueLearner
 from emix.plugins import load_entry_points
 
@@ -221,5 +223,7 @@ def _closest(name: str, known: Iterable[str]) -> str:
 
 for _name in ("dop", "ensemble-mix"):
     register_learner(_name, EnsembleMix, EnsembleMixConfig, _RECIPES / _name)
+for _name in ("ippo", "mappo", "perla-ippo", "perla-mappo"):
+    register_learner(_name, PPO, PPOConfig, _RECIPES / _name)
 for _name in ("iql", "qmix", "smix", "vdn"):
     register_learner(_name, ValueLearner, ValueConfig, _RECIPES / _name)

@@ -32,6 +32,7 @@ def check_fields(
     choices: Mapping[str, tuple[Any, ...]],
     fractions: Collection[str],
     not_negative: Collection[str] = (),
+    any_sign: Collection[str] = (),
 ) -> None:
     """Check a dataclass of hyperparameters against the types of its defaults.
 
@@ -39,7 +40,9 @@ def check_fields(
         config: the instance.
         choices: the values that a field may have.
         fractions: fields from 0 to 1.
-        not_negative: fields from 0 up. Every other number must be above 0; where the default is None, it may be None.
+        not_negative: fields from 0 up.
+        any_sign: fields that may be any number. Every other one must be above 0; where the default is None, it may be
+            None.
 
     Raises:
         UsageError: a value is of the wrong type or out of range.
@@ -51,7 +54,7 @@ def check_fields(
                 raise UsageError(f"{field.name}: expected a {type(field.default).__name__}, got {value!r}")
         elif value is not None or field.default is not None:
             _check_value(field.name, value, 0.5 if field.default is None else field.default, choices)
-            if not isinstance(value, str | bool):
+            if not isinstance(value, str | bool) and field.name not in any_sign:
                 _check_range(field.name, value, field.name in fractions, field.name in not_negative)
 
 
