@@ -1,5 +1,6 @@
 """Captured updates, with recorders that stand for CUDA graphs: they run what was recorded on the recorded tensors."""
 
+import re
 from dataclasses import fields, replace
 from functools import partial
 from typing import NamedTuple
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch.utils import _pytree as trees
 
-from emix.data import Discrete, EnvSpec, Episodes, Field, Replay
+from emix.data import Box, Discrete, EnvSpec, Episodes, Field, Replay
 from emix.data.episodes import joined
 from emix.errors import UsageError
 from emix.learners import get, list_algorithms, load_recipe, make_config, merged
@@ -20,6 +21,7 @@ from emix.training.captured import CapturedUpdate
 
 RECORD = tuple(Field(name, (2,), "float32", "observation") for name in ("probability", "log_prob"))
 SPEC = EnvSpec("test", n_agents=2, action=Discrete(3), obs_dim=4, state_dim=5, episode_limit=8)
+BOX_SPEC = replace(SPEC, action=Box(2))
 
 
 class Recorder:
@@ -183,7 +185,7 @@ def test_numbers_that_a_replay_would_not_change_are_named():
         CapturedUpdate(Counting(), Recorder())(batch(4, 0))
 
 
-SMALL = {"critic_dim": 16, "hidden_dim": 8, "mixing_embed_dim": 4}
+SMALL = {"critic_dim": 16, "critic_second_dim": 16, "hidden_dim": 8, "second_dim": 8, "mixing_embed_dim": 4}
 SOON = {"target_update_interval": 10, "epsilon_anneal_time": 600, "target_update_episodes": 2}
 LEARNERS = {name: (name, {}) for name in list_algorithms()}  # an algorithm or recipe, and what differs from it
 LEARNERS |= {
@@ -198,7 +200,11 @@ LEARNERS |= {
     "gae ppo": ("ippo@on-policy", {"optimizer": "rmsprop", "minibatches": 2, "plan": {"batch_size": 2}}),
     "perla": ("perla-mappo", {"optimizer": "rmsprop", "samples": 3, "resample": True, "fit": "executed"}),
     "perla of q": ("perla-ippo@smac", {"optimizer": "rmsprop", "samples": 3, "critic": "q", "minibatches": 3}),
+    "single soft critic": ("ader", {"critics": "single", "average": "slopes"}),
+    "published metric": ("ader", {"metric": "entropy", "alpha_in_critic": True, "temperature_mask": "all"}),
+    "reversed": ("ader", {"allocation": "reversed", "target_tau": 0.1}),
 }
+VECTORS = re.compile(r"facmac|ader@(matrix|mujoco|prey)")  # recipes for actions that are vectors
 
 
 def make_learner(name, spec, device="cpu", **plan):
@@ -214,13 +220,21 @@ def make_learner(name, spec, device="cpu", **plan):
     return one
 
 
+def with_vectors(episodes):
+    """The same with actions of ``BOX_SPEC``."""
+    values = {name: value for name, value in episodes.by_name().items() if name != "avail"}
+    values["actions"] = torch.stack([values["actions"] - 1, 1 - values["actions"]], dim=-1).float() / 2
+    return Episodes.of(values, episodes.valid)
+
+
 def train(name, device, capture):
     """Metrics and state of a learner after updates between which everything moves, by ``capture(learner)``."""
-    one = make_learner(name, SPEC, device)
+    vectors = VECTORS.match(LEARNERS[name][0])
+    one = make_learner(name, BOX_SPEC if vectors else SPEC, device)
     update, metrics = capture(one), []
     for seed, steps in enumerate([4, 8, 4, 4, 8, 4, 8, 4]):
         on, off = (batch(steps - seed % 3, each).padded(steps).to(device) for each in (seed, seed + 10))
-        given = Batch(joined(on, off), on) if isinstance(one, EnsembleMix) else on
+        given = Batch(joined(on, off), on) if isinstance(one, EnsembleMix) else with_vectors(on) if vectors else on
         metrics.append({key: float(each) for key, each in update(given).items()})
         one.advance(env_steps=100, episodes=1)
     return metrics, {key: each.cpu() for key, each in one.parts.state_dict().items()}

@@ -3,6 +3,7 @@
 The ops are those that run on the CPU, with a GPU's choices where there are two.
 """
 
+import re
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import emix
 from emix import learners, ops
-from emix.data import Replay
+from emix.data import Replay, TransitionReplay
 from emix.errors import UsageError
 from emix.learners import shared
 from emix.learners.parts import Optimiser
@@ -67,7 +68,8 @@ def _as_on_a_gpu(monkeypatch):
     monkeypatch.setattr(ops, "ensemble_critic", critic._products)
 
 
-SMALL = {"critic_dim": 8, "hidden_dim": 8}
+SMALL = {"critic_dim": 8, "critic_second_dim": 8, "hidden_dim": 8, "second_dim": 8}
+VECTORS = re.compile(r"facmac|ader@(matrix|mujoco|prey)")  # recipes for actions that are vectors
 CONFIGS = {name: (name, {}) for name in learners.list_algorithms()}
 CONFIGS |= {
     "n_step": ("smix", {"target": "n_step"}),
@@ -82,14 +84,18 @@ CONFIGS |= {
 @pytest.mark.parametrize("name", CONFIGS)
 def test_learners_use_none_of_it(name):
     algorithm, values = CONFIGS[name]
-    env = emix.make("battle/3m", num_envs=4, checked=False)
+    vectors = VECTORS.match(algorithm)
+    env = emix.make("matrix/continuous", num_envs=4) if vectors else emix.make("battle/3m", num_envs=4, checked=False)
     values = learners.merged(learners.load_recipe(algorithm).learner, values | SMALL | {"plan": {"batch_size": 4}})
     known = learners.get(algorithm).config.__dataclass_fields__
     config = learners.make_config(algorithm, {key: value for key, value in values.items() if key in known})
     one = learners.get(algorithm).learner(config, env.spec, device="cpu", seed=0)
     if hasattr(one, "critic"):
         one.critic.skips_padding = False
-    replay = Replay(20, env.spec, one.actor.record, device="cpu", seed=0, multiple=8)
+    if one.plan.unit == "transition":
+        replay = TransitionReplay(20, env.spec, one.actor.record, device="cpu", seed=0)
+    else:
+        replay = Replay(20, env.spec, one.actor.record, device="cpu", seed=0, multiple=8)
     with Names() as names:
         for explore in (True, False):
             rollout = collect(env, one.actor, explore=explore)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from emix.errors import UsageError
+from emix.learners.ader import Ader
+from emix.learners.ader_config import AderConfig
 from emix.learners.ensemble_mix import EnsembleMix
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
 from emix.learners.learner import Learner
@@ -221,6 +223,7 @@ def _closest(name: str, known: Iterable[str]) -> str:
     return f": did you mean {' or '.join(near)}?" if near else f": expected one of {', '.join(known)}"
 
 
+register_learner("ader", Ader, AderConfig, _RECIPES / "ader")
 for _name in ("dop", "ensemble-mix"):
     register_learner(_name, EnsembleMix, EnsembleMixConfig, _RECIPES / _name)
 for _name in ("ippo", "mappo", "perla-ippo", "perla-mappo"):

@@ -76,7 +76,7 @@ class Optimiser:
     def mean(self, values: Tensor, mask: Tensor) -> Tensor:
         """This process's part of the mean of ``values`` where ``mask`` is True, over all processes: their sum here by
         the number everywhere. Alone it is the mean; 0 where the mask is True nowhere. Both of one shape."""
-        return torch.where(mask, values, 0.0).sum() / self._everywhere(mask.sum()).clamp(min=1)
+        return torch.where(mask, values, 0.0).sum() / self.everywhere(mask.sum()).clamp(min=1)
 
     def descend(self, loss_sum: Tensor, count: Tensor | None = None) -> Tensor:
         """One step down ``loss_sum / count``, with the gradient of all processes.
@@ -89,7 +89,7 @@ class Optimiser:
             The gradient's norm before clipping, 0-dim.
         """
         self.torch.zero_grad()
-        (loss_sum if count is None else loss_sum / self._everywhere(count)).backward()
+        (loss_sum if count is None else loss_sum / self.everywhere(count)).backward()
         gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
         self.group.sum_(gradients)
         if self._fused:
@@ -98,7 +98,7 @@ class Optimiser:
         self.torch.step()
         return norm
 
-    def _everywhere(self, count: Tensor) -> Tensor:
+    def everywhere(self, count: Tensor) -> Tensor:
         """The sum of the processes' counts."""
         count = count.detach().clone()
         self.group.sum_([count])

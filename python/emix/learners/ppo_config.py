@@ -133,7 +133,7 @@ class PPOConfig:
     """Every episode is used in one update, ``batch_size`` at a time. [E]"""
 
     def __post_init__(self) -> None:
-        ranges = {"fractions": _FRACTIONS, "not_negative": _NOT_NEGATIVE, "any_sign": {"log_std_init"}}
+        ranges = {"fractions": _FRACTIONS, "not_negative": _NOT_NEGATIVE, "signed": {"log_std_init"}}
         check_fields(self, choices=_CHOICES, **ranges)
         if self.plan.source != "fresh":
             raise UsageError(f"plan.source: PPO expects fresh episodes, got {self.plan.source}")

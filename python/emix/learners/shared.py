@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from emix.data import EnvSpec
 from emix.errors import UsageError
@@ -32,7 +34,7 @@ def check_fields(
     choices: Mapping[str, tuple[Any, ...]],
     fractions: Collection[str],
     not_negative: Collection[str] = (),
-    any_sign: Collection[str] = (),
+    signed: Collection[str] = (),
 ) -> None:
     """Check a dataclass of hyperparameters against the types of its defaults.
 
@@ -41,8 +43,8 @@ def check_fields(
         choices: the values that a field may have.
         fractions: fields from 0 to 1.
         not_negative: fields from 0 up.
-        any_sign: fields that may be any number. Every other one must be above 0; where the default is None, it may be
-            None.
+        signed: fields that may be any number. Every other number must be above 0, those of a tuple, too; where the
+            default is None, it may be None.
 
     Raises:
         UsageError: a value is of the wrong type or out of range.
@@ -52,10 +54,21 @@ def check_fields(
         if is_dataclass(field.default):  # which checks itself
             if type(value) is not type(field.default):
                 raise UsageError(f"{field.name}: expected a {type(field.default).__name__}, got {value!r}")
+        elif isinstance(field.default, tuple):
+            _check_numbers(field.name, value)
         elif value is not None or field.default is not None:
             _check_value(field.name, value, 0.5 if field.default is None else field.default, choices)
-            if not isinstance(value, str | bool) and field.name not in any_sign:
+            if field.name in signed:
+                if not math.isfinite(value):
+                    raise UsageError(f"{field.name}: expected a finite number, got {value!r}")
+            elif not isinstance(value, str | bool):
                 _check_range(field.name, value, field.name in fractions, field.name in not_negative)
+
+
+def _check_numbers(name: str, values: Any) -> None:
+    fits = isinstance(values, tuple) and all(type(each) in (int, float) and each > 0 for each in values)
+    if not fits:
+        raise UsageError(f"{name}: expected numbers above 0, got {values!r}")
 
 
 def _check_value(name: str, value: Any, default: Any, choices: Mapping[str, tuple[Any, ...]]) -> None:
@@ -75,6 +88,28 @@ def _check_range(name: str, value: float, fraction: bool, not_negative: bool) ->
             raise UsageError(f"{name}: expected 0 or a number above it, got {value!r}")
     elif not value > 0:
         raise UsageError(f"{name}: expected a number above 0, got {value!r}")
+
+
+def scaled(unit: Tensor, spec: EnvSpec) -> Tensor:
+    """Actions of a ``Box`` from numbers in [-1, 1]: ``[..., D]``."""
+    low, high = spec.action.low, spec.action.high  # type: ignore[union-attr]
+    return spec.action.nearest((low + high) / 2 + (high - low) / 2 * unit)  # rounding may pass the bound
+
+
+def unscaled(actions: Tensor, spec: EnvSpec) -> Tensor:
+    """The numbers in [-1, 1] that ``scaled`` makes actions of: ``[..., D]``."""
+    low, high = spec.action.low, spec.action.high  # type: ignore[union-attr]
+    return (actions - (low + high) / 2) / ((high - low) / 2)
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Gradients pass through the module, and none is made for its parameters."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
 
 
 def greedy(scores: Tensor, avail: Tensor | None) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from emix import ops
+from emix.nn.stacked import StackedLinear
 
 
 class IndependentMixer(nn.Module):
@@ -94,7 +95,80 @@ class MonotonicMixer(nn.Module):
                 for parameter in last.parameters():
                     parameter.mul_(init_scale)
 
+    def weights(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``[..., S] ->`` w1 ``[..., n, E]``, b1 and w2 ``[..., E]``, v ``[...]``, as ``ops.monotonic_mix`` takes
+        them."""
+        w1 = self.w1(state).unflatten(-1, (self.n_agents, -1))  # [..., n, E]
+        return w1, self.b1(state), self.w2(state), self.v(state).squeeze(-1)
+
     def forward(self, q: Tensor, state: Tensor) -> Tensor:
         """``[..., n]``, state ``[..., S]`` -> Q_tot ``[...]``."""
-        w1 = self.w1(state).unflatten(-1, (self.n_agents, -1))  # [..., n, E]
-        return ops.monotonic_mix(q, w1, self.b1(state), self.w2(state), self.v(state).squeeze(-1))  # [...]
+        return ops.monotonic_mix(q, *self.weights(state))  # [...]
+
+
+class MixerEnsemble(nn.Module):
+    """N monotonic mixers with weights of their own, run as one, each with one value or with m of them.
+
+    One value is ``MonotonicMixer``'s. m values share the hidden layer: ELU(q |W1(s)| + b1(s)) |W2(s)| + V(s), W2(s) of
+    m columns; each rises with every Q_i. That is the mixer of ADER's entropy critics, with a value for each agent's
+    entropy; the published code has one module from n utilities to n values, whose body is not in what is stored of it.
+
+    The hypernetworks' first layers, of all members, are one product.
+
+    Args:
+        members: N.
+        n_agents: n.
+        state_dim: S.
+        outputs: m; None for one value, without an axis of its own.
+        embed_dim: E, width of the mixers' hidden layers.
+        hypernet_layers: see ``MonotonicMixer``.
+        hypernet_dim: see ``MonotonicMixer``.
+    """
+
+    def __init__(
+        self,
+        members: int,
+        n_agents: int,
+        state_dim: int,
+        outputs: int | None = None,
+        *,
+        embed_dim: int = 32,
+        hypernet_layers: int = 2,
+        hypernet_dim: int = 64,
+    ) -> None:
+        super().__init__()
+        self.members, self.n_agents, self.outputs, self.embed_dim = members, n_agents, outputs, embed_dim
+        self.sizes = (n_agents * embed_dim, embed_dim * (outputs or 1), outputs or 1)  # of W1, W2 and V
+        deep = hypernet_layers == 2
+        self.hidden = (hypernet_dim, hypernet_dim) if deep else self.sizes[:2]  # of the first layers of W1 and W2
+        self.first = nn.Linear(state_dim, members * (2 * embed_dim + sum(self.hidden)))  # b1; V's, W1's and W2's hidden
+        self.v = StackedLinear(members, embed_dim, self.sizes[2])
+        self.w1 = StackedLinear(members, hypernet_dim, self.sizes[0]) if deep else None
+        self.w2 = StackedLinear(members, hypernet_dim, self.sizes[1]) if deep else None
+
+    def weights(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``[..., S] ->`` w1 ``[N, ..., n, E]``, b1 ``[N, ..., E]``, w2 ``[N, ..., E]`` and v ``[N, ...]``, as
+        ``ops.monotonic_mix`` takes them; of m values w2 ``[N, ..., E, m]`` and v ``[N, ..., m]``."""
+        lead = state.shape[:-1]
+        x = self.first(state.flatten(0, -2)).unflatten(-1, (self.members, -1)).transpose(0, 1)  # [N, R, ...]
+        b1, v, w1, w2 = x.split((self.embed_dim, self.embed_dim, *self.hidden), dim=-1)
+        v = self.v(v.relu())
+        if self.w1 is not None and self.w2 is not None:
+            w1, w2 = self.w1(w1.relu()), self.w2(w2.relu())
+        w1 = w1.unflatten(-1, (self.n_agents, -1))
+        if self.outputs is None:
+            v = v.squeeze(-1)
+        else:
+            w2 = w2.unflatten(-1, (-1, self.outputs))
+        return w1.unflatten(1, lead), b1.unflatten(1, lead), w2.unflatten(1, lead), v.unflatten(1, lead)
+
+    def mix(self, q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, v: Tensor) -> Tensor:
+        """``[N, ..., n]`` and what ``weights`` gave -> ``[N, ...]``, or ``[N, ..., m]``."""
+        if self.outputs is None:
+            return ops.monotonic_mix(q, w1, b1, w2, v)
+        hidden = nn.functional.elu((q.unsqueeze(-2) @ w1.abs()).squeeze(-2) + b1)  # [N, ..., E]
+        return (hidden.unsqueeze(-2) @ w2.abs()).squeeze(-2) + v
+
+    def forward(self, q: Tensor, state: Tensor) -> Tensor:
+        """``[N, ..., n]``, state ``[..., S]`` -> ``[N, ...]``, or ``[N, ..., m]``."""
+        return self.mix(q, *self.weights(state))

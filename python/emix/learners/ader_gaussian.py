@@ -1,0 +1,143 @@
+"""ADER's policies of actions that are vectors: tanh-Gaussians, differentiated through what they draw."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from emix.data import Box, EnvSpec, Episodes, Field, Step
+from emix.learners.ader_config import AderConfig
+from emix.learners.ader_critics import Critics, TwinCritic, reward_slopes
+from emix.learners.ader_policies import Improvement
+from emix.learners.learner import Acted
+from emix.learners.parts import Parts, Schedule
+from emix.learners.shared import Memory, frozen, initial_memory, previous_actions, scaled, unscaled
+from emix.nn.box_agent import BoxAgent
+from emix.nn.critic import ActionCritic
+from emix.nn.tanh_gaussian import tanh_gaussian
+from emix.ops.recurrent import Precision
+
+
+class GaussianActor:
+    """Draws from the policies while exploring; in tests takes tanh of the means.
+
+    Args:
+        agent: the policies.
+        generator: of the draws.
+        spec: sizes of the environment.
+    """
+
+    record: tuple[Field, ...] = ()
+
+    def __init__(self, agent: BoxAgent, generator: torch.Generator, spec: EnvSpec) -> None:
+        self.agent, self.generator, self.spec, self.version = agent, generator, spec, 0
+        self.parts = Parts(agent=agent, generator=generator)
+
+    def initial_memory(self, num_envs: int) -> Memory:
+        """The memory at the start of an episode in each of E environments."""
+        return initial_memory(num_envs, self.spec, self.agent.memory_dim, self.generator.device)
+
+    @torch.no_grad()
+    def act(self, step: Step, memory: Memory, *, explore: bool) -> Acted:
+        """Actions float32 ``[E, n, D]`` within the bounds, and the next memory."""
+        numbers, hidden = self.agent(step.obs.unsqueeze(1), memory.last_actions.unsqueeze(1), memory.hidden)
+        mean, log_std = numbers.squeeze(1).chunk(2, dim=-1)  # [E, n, D]
+        unit = tanh_gaussian(mean, log_std, _noise(mean, self.generator))[0] if explore else torch.tanh(mean)
+        actions = scaled(unit, self.spec)
+        return Acted(actions, Memory(hidden, actions))
+
+    def weights(self) -> Tensor:
+        """Policies and generator as bytes."""
+        return self.parts.pack()
+
+    def load_weights(self, flat: Tensor, version: int) -> None:
+        """Play as the actor that ``flat`` comes from."""
+        self.parts.unpack(flat)
+        self.version = version
+
+
+class Draws(NamedTuple):
+    """A joint action at every observation of a batch, drawn from the present policies."""
+
+    unit: Tensor  # [B, T+1, n, D] in (-1, 1), with gradient
+    log_prob: Tensor  # [B, T+1, n], with gradient
+
+    @property
+    def entropy(self) -> Tensor:
+        """A sample of it, ``[B, T+1, n]``."""
+        return -self.log_prob.detach()
+
+
+class Gaussian:
+    """What ADER's update asks of vectors. Expectations are a draw; critics and entropies see actions in [-1, 1].
+
+    Args:
+        config: hyperparameters.
+        spec: sizes of the environment, whose actions are a ``Box``.
+        precision: of the GRU's matrix products on CUDA.
+    """
+
+    def __init__(self, config: AderConfig, spec: EnvSpec, precision: Precision) -> None:
+        assert isinstance(spec.action, Box)
+        self.config, self.spec, self.dim = config, spec, spec.action.dim
+        self.agent = BoxAgent(
+            spec.obs_dim,
+            self.dim,
+            spec.n_agents,
+            2,
+            (config.hidden_dim, config.second_dim),
+            recurrent=config.recurrent,
+            last_action=config.last_action,
+            agent_id=config.agent_id,
+            init_scale=config.policy_init_scale,
+            precision=precision,
+        )
+
+    def make_utilities(self) -> ActionCritic:
+        """Both members' value of an action: [observation, action, id] -> FC -> FC -> 1."""
+        spec, config = self.spec, self.config
+        dims = (config.critic_dim, config.critic_second_dim)
+        return ActionCritic(2, spec.obs_dim, self.dim, spec.n_agents, dims, agent_id=config.agent_id)
+
+    def make_actor(self, epsilon: Schedule, generator: torch.Generator) -> GaussianActor:
+        """What plays; vectors have no floor."""
+        self.generator = generator
+        return GaussianActor(self.agent, generator, self.spec)
+
+    def policies(self, batch: Episodes) -> Draws:
+        """A draw at every observation."""
+        numbers, _ = self.agent(batch.obs, previous_actions(batch.actions, self.spec))
+        mean, log_std = numbers.chunk(2, dim=-1)  # [B, T+1, n, D]
+        return Draws(*tanh_gaussian(mean, log_std, _noise(mean, self.generator)))
+
+    def expected(self, critic: TwinCritic, batch: Episodes, policies: Draws) -> Tensor:
+        """Q_i of the draw, ``[2, B, T+1, n]``."""
+        return critic.utilities(batch.obs, policies.unit.detach())
+
+    def taken(self, critic: TwinCritic, batch: Episodes) -> Tensor:
+        """Q_i of the actions that were taken, ``[2, B, T, n]``."""
+        return critic.utilities(batch.obs[:, :-1], unscaled(batch.actions[:, :-1], self.spec))
+
+    def active(self, batch: Episodes) -> Tensor:
+        """Agents can always choose."""
+        return torch.ones_like(batch.actions[:, :-1, :, 0], dtype=torch.bool)
+
+    def improve(self, critics: Critics, batch: Episodes, policies: Draws, alpha: Tensor) -> Improvement:
+        """What eq. 12 maximises, ``min Q^R_tot + sum_i alpha_i (min Q^{H,i}_tot - log pi_i)``, at the draw."""
+        obs, state, unit = batch.obs[:, :-1], batch.state[:, :-1], policies.unit[:, :-1]
+        gain = -(alpha * policies.log_prob[:, :-1]).sum(-1)  # [B, T]
+        with frozen(critics):
+            reward, entropy = critics.reward, critics.entropy
+            u, weights = reward.utilities(obs, unit), reward.mixers.weights(state)  # u [2, B, T, n]
+            gain = gain + reward.mixers.mix(u, *weights).amin(0)
+            slope = reward_slopes(reward.mixers, u.detach(), weights).slope.sum(0)  # [B, T, n]
+            if entropy is not None:
+                values = entropy.mixers(entropy.utilities(obs, unit), state).amin(0)  # [B, T, n]
+                gain = gain + (alpha * values).sum(-1)
+        return Improvement(gain, gain.detach(), slope)
+
+
+def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
