@@ -9,7 +9,7 @@ SOURCES := $(shell find csrc cmake CMakeLists.txt pyproject.toml -type f 2>/dev/
 TASK := lbf/Foraging-5x5-2p-1f-v3
 RUNS ?= runs/$(shell date +%Y-%m-%d_%H-%M-%S)
 
-.PHONY: setup train test test-emulated bench gpu-check gpu-wheels kill-test lint format clean
+.PHONY: setup train test test-emulated bench fuzz gpu-check gpu-wheels kill-test lint format clean
 setup: $(INSTALLED)
 
 $(INSTALLED): $(SOURCES)
@@ -43,6 +43,11 @@ kill-test: setup
 
 bench: setup
 	$(BIN)/python -m pytest benchmarks
+
+# Random input for so long: tests/fuzz.
+SECONDS ?= 60
+fuzz: setup
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 # All that is to be done on a GPU, in eight minutes, by a Python that has torch (not .venv), without a network. PARTS: some of build tests
 # train ops battle update sanitizer. OUT: the folder of the results. DEVICE=emulated: the emulated kernels in place of a GPU.

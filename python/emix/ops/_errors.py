@@ -114,7 +114,7 @@ def _is_sequence(hint: Any) -> bool:
 
 def _elements(value: Any) -> list[Any] | None:
     try:
-        return None if isinstance(value, Tensor) else list(value)
+        return None if isinstance(value, Tensor | str | bytes | Mapping) else list(value)
     except TypeError:
         return None
 
