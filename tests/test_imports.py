@@ -21,7 +21,7 @@ ALLOWED = {
     "reading": {"errors"},
     "data": {"errors"},
     "distributed": set(),
-    "ops": {"_library", "errors"},
+    "ops": {"_host", "_library", "errors"},
     "nn": {"ops"},
     "envs": BOTTOM | {"data", "ops"},
     "learners": BOTTOM | {"data", "distributed", "nn", "ops"},

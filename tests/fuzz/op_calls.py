@@ -89,7 +89,12 @@ def battle_arguments(name: str, r: random.Random) -> dict[str, Any]:
     if name == "battle_step":
         return given | {"actions": torch.multinomial(avail.flatten(0, 1).double(), 1).reshape(avail.shape[:2])}
     where = torch.tensor([r.random() < 0.5 for _ in avail])
-    return given | {"where": where, "seed": r.getrandbits(64), "first": r.randrange(9), "closed": r.random() < 0.3}
+    return given | {
+        "where": where,
+        "seed": r.choice((int, np.int64))(r.getrandbits(63)),
+        "first": r.randrange(9),
+        "closed": r.random() < 0.3,
+    }
 
 
 @cache

@@ -7,14 +7,17 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from emix import ops
+from emix.data.integers import check_seed as everywhere
+from emix.errors import UsageError
 from emix.ops import battle
 from emix.ops._call import public
-from emix.ops._seed import as_int64
+from emix.ops._seed import check_seed
 from tests.fuzz import ops as fuzz
 from tests.ops.every_op import NAMES, OPS, make_inputs, run
 
@@ -116,17 +119,18 @@ def test_a_failed_launch_is_no_wrong_call() -> None:
         fails(torch.zeros(1))
 
 
-@pytest.mark.parametrize("seed", [0, 5, -1, -(2**63), 2**63 - 1, 2**63, 2**64 - 1])
-def test_seeds_have_64_bits(seed: int) -> None:
-    assert (as_int64(seed) - seed) % 2**64 == 0
-    assert -(2**63) <= as_int64(seed) < 2**63
-    torch.Generator().manual_seed(seed)  # takes the same ones
+@pytest.mark.parametrize("seed", [0, 2**63 - 1, np.int64(2**63 - 1), np.uint64(5), np.int8(5)])
+def test_seeds(seed: int) -> None:
+    assert check_seed(seed) == seed
+    assert type(check_seed(seed)) is int
 
 
-@pytest.mark.parametrize("seed", [-(2**63) - 1, 2**64])
+@pytest.mark.parametrize("seed", [-1, 2**63, np.uint64(2**63), True])
 def test_wrong_seeds(seed: int) -> None:
-    with pytest.raises(ValueError, match=rf"seed must be an integer from -2\^63 to 2\^64 - 1, got {seed}"):
-        as_int64(seed)
+    with pytest.raises(ValueError, match=r"seed must be an integer from 0 to 2\^63 - 1, got"):
+        check_seed(seed)
+    with pytest.raises(UsageError, match=r"seed must be an integer from 0 to 2\^63 - 1, got"):
+        everywhere("seed", seed)
 
 
 @pytest.mark.parametrize("first", range(0, 1500, 100))

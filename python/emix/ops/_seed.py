@@ -10,12 +10,12 @@ from torch import Tensor
 _SEEDS = 2**63 - 1
 
 
-def as_int64(seed: int) -> int:
-    """The 64 bits of a seed as the ops take them. Which integers are seeds is as in ``torch.manual_seed``."""
-    number = operator.index(seed)
-    if not -(2**63) <= number < 2**64:
-        raise ValueError(f"seed must be an integer from -2^63 to 2^64 - 1, got {seed}")
-    return number if number < 2**63 else number - 2**64
+def check_seed(seed: int) -> int:
+    """A caller's seed as a Python integer; which integers are seeds is the same for all of emix."""
+    number = -1 if isinstance(seed, bool) else operator.index(seed)
+    if not 0 <= number <= _SEEDS:
+        raise ValueError(f"seed must be an integer from 0 to 2^63 - 1, got {seed!r}")
+    return number
 
 
 def new_seed(logits: Tensor, generator: torch.Generator | None) -> Tensor:

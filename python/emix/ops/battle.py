@@ -26,7 +26,7 @@ from torch import Tensor
 
 from emix.ops._call import public
 from emix.ops._fake import check_shape, register_fake, require
-from emix.ops._seed import as_int64
+from emix.ops._seed import check_seed
 
 _step = torch.ops.emix.battle_step.default
 _reset = torch.ops.emix.battle_reset.default
@@ -37,6 +37,7 @@ _FIELDS = {name: f"state.{name}" for name in _STATE} | {name: f"scenario.{name}"
 _host: Any = import_module("emix._host")  # compiled
 
 _MAP, _LANES, _MAX_SLOTS = 32, 8, 128  # as in csrc/battle
+_LAYOUT_UP_TO = (128, 1, 1, 2**9 - 1)  # type bits, shields, features
 _FIRST_TARGET = 6  # actions before those that name a unit
 
 
@@ -111,7 +112,7 @@ def battle_reset(
         state: changed in place.
         where: bool ``[B]``: the battles to start.
         scenario: the map.
-        seed: of all battles, an integer from -2^63 to 2^64 - 1.
+        seed: of all battles, an integer from 0 to 2^63 - 1.
         first: the number of battle 0, so that what happens does not depend on how battles are divided over calls.
         closed: with the map's closed terrain.
 
@@ -121,7 +122,7 @@ def battle_reset(
     Raises:
         ValueError: names the argument, what was expected and what came.
     """
-    return BattleStep(*_reset(*state, where, *scenario, as_int64(seed), first, closed))
+    return BattleStep(*_reset(*state, where, *scenario, check_seed(seed), first, closed))
 
 
 def _fake(state: BattleState, given: tuple[str, Tensor, torch.dtype], scenario: BattleTables) -> tuple[Tensor, ...]:
@@ -132,6 +133,9 @@ def _fake(state: BattleState, given: tuple[str, Tensor, torch.dtype], scenario: 
     slots = sum(-(-count // _LANES) * _LANES for count in layout[:2])
     sentence = "`layout` must name at least one ally and one enemy and no more than {} slots, got {}"
     require(min(layout[:2]) >= 1 and slots <= _MAX_SLOTS, sentence, _MAX_SLOTS, layout)
+    for place, most in enumerate(_LAYOUT_UP_TO, start=2):
+        sentence = "`layout[{}]` must lie between 0 and {}, got {}"
+        require(0 <= layout[place] <= most, sentence, place, most, layout[place])
     units = state.units
     require(units.dim() == 3, "`units` must have shape [B, rows, slots], got {}", list(units.shape))
     battles, rows = units.shape[0], {name: len(fields) for name, fields in _host.battle_fields().items()}
