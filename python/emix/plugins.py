@@ -105,8 +105,8 @@ def _import(name: str) -> None:
         if str(file) in _files:
             return
         spec = importlib.util.spec_from_file_location(file.stem, file)
-        assert spec is not None
-        assert spec.loader is not None
+        if spec is None or spec.loader is None:
+            raise ImportError(f"Python has no loader for {file.name}")
         module = importlib.util.module_from_spec(spec)
         if sys.modules.setdefault(file.stem, module) is module:  # dataclasses and pickling look their module up there
             cloudpickle.register_pickle_by_value(module)  # an environment's worker processes cannot import it

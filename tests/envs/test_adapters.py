@@ -70,6 +70,29 @@ def test_numbers_that_are_no_choices():
         batch.step(np.full((2, 2), 0.7))
 
 
+@pytest.mark.parametrize(
+    ("actions", "text"),
+    [
+        ({"agent_0": 0}, r"an action of each of \['agent_0', 'agent_1'\], got those of \['agent_0'\]"),
+        ({"agent_0": 0, "agent_1": 0, "agent_2": 0}, "got those of"),
+        ({}, "got those of"),
+        ({"agent_0": 0, "agent_1": [0, 1]}, "rows of several lengths"),
+        ({"agent_0": [0], "agent_1": [0]}, r"int64 of shape \[1, 2\] \[E, n\], got int64 of shape \[1, 2, 1\]"),
+        ({"agent_0": None, "agent_1": 0}, "actions must be numbers that fit into int64, got object"),
+    ],
+)
+def test_what_are_no_actions_of_all_agents(actions, text):
+    env = parallel_env("matrix/penalty-2x3")
+    with pytest.raises(UsageError, match="step was called before reset, or after the episode's end"):
+        env.step({"agent_0": 0, "agent_1": 0})
+    env.reset()
+    with pytest.raises(UsageError, match=f"matrix/penalty-2x3: .*{text}"):
+        env.step(actions)
+    env.step({"agent_0": 0, "agent_1": 0})
+    with pytest.raises(UsageError, match="step was called before reset, or after the episode's end"):
+        env.step({"agent_0": 0, "agent_1": 0})
+
+
 def test_pettingzoo_missing(monkeypatch):
     monkeypatch.setattr(adapters, "find_spec", lambda package: None)
     with pytest.raises(UsageError, match=r'pip install "emix\[pettingzoo\]"'):

@@ -134,3 +134,15 @@ def test_a_step_never_waits_for_a_gpu(name):
     step = env.step(torch.zeros(4, env.spec.n_agents, dtype=torch.int64, device="meta"))
     assert step.reward.shape == (4,)
     assert step.obs.device.type == "meta"
+
+
+@pytest.mark.parametrize("payoffs", [{}, {"best": 10}, {"best": 0.1, "penalty": 0.3, "otherwise": -0.7}])
+def test_payoffs_of_the_penalty_game(payoffs):
+    env = make("matrix/penalty-3x4", num_envs=4, **payoffs)
+    env.reset()
+    step = env.step(torch.tensor([[0, 0, 0], [0, 3, 0], [1, 2, 0], [1, 2, 3]]))
+    best, penalty, otherwise = ({"best": 8, "penalty": -12, "otherwise": 0} | payoffs).values()
+    assert torch.equal(step.reward, torch.tensor([best, penalty, penalty, otherwise], dtype=torch.float32))
+    for value in (float("inf"), float("nan"), 1e30, "8"):
+        with pytest.raises(UsageError, match="matrix/penalty-3x4: penalty expects"):
+            make("matrix/penalty-3x4", penalty=value)

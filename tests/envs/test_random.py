@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from emix.envs import episode_seed
 from emix.envs.random import episode_keys, shift_right, splitmix64, uniform
@@ -37,3 +39,16 @@ def test_keys_are_the_episodes_seeds():
     episode, where = torch.tensor([5, 9, 0]), torch.tensor([True, False, True])
     assert episode_keys(3, 0, episode, where).tolist() == [episode_seed(3, 0, 5), 0, episode_seed(3, 2, 0)]
     assert episode_keys(3, 7, episode, where).tolist() == [episode_seed(3, 7, 5), 0, episode_seed(3, 9, 0)]
+
+
+@given(
+    seed=st.integers(0, 2**63 - 1) | st.sampled_from([0, 1, 2**32 - 1, 2**32, 2**63 - 1]),
+    first=st.integers(0, 2**32 - 8),
+    episodes=st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 2**40), min_size=1, max_size=6),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_keys_of_many_episodes_are_those_of_each(seed, first, episodes):
+    where = torch.arange(len(episodes)) % 3 != 1
+    keys = episode_keys(seed, first, torch.tensor(episodes), where)
+    expected = [episode_seed(seed, first + e, k) for e, k in enumerate(episodes)]
+    assert keys.tolist() == [key if starts else 0 for key, starts in zip(expected, where.tolist(), strict=True)]

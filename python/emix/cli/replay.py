@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import numpy as np
 import torch
@@ -68,11 +68,9 @@ def main(arguments: Sequence[str]) -> int:
     settings = policy.settings
     if not settings.env.startswith("battle/"):
         raise UsageError(f"{chosen.run} plays {settings.env}: emix replay shows runs on battle/<map> only")
-    from emix.envs.battle.env import BattleEnv  # loads the simulator
     from emix.envs.battle.render import RESULTS, Painter
 
-    with closing(policy.make_env(seed=chosen.seed)) as env:
-        assert isinstance(env, BattleEnv)
+    with closing(cast("BattleEnv", policy.make_env(seed=chosen.seed))) as env:
         episodes = [play(env, policy, explore=chosen.explore) for _ in range(chosen.episodes)]
         painter = Painter(env.scenario, ranges=chosen.ranges)
     frames = [frame for episode in episodes for frame in _smooth(episode, chosen.pictures_per_step, chosen.fps)]

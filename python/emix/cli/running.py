@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, cast
 
 from emix.envs.host import EnvWorkerError
 from emix.errors import UsageError
@@ -39,8 +39,7 @@ def carry_out(opened: AbstractContextManager[Run], folder: Path, introduce: Call
             return _failed(130, "; ".join(["stopped at once", *_how_to_resume(folder)]))
         if stopped is not None:
             return _failed(128 + stopped, "; ".join([f"stopped by {stopped.name}", *_how_to_resume(folder)]))
-    summary = finished(folder)
-    assert summary is not None
+    summary = cast("dict[str, Any]", finished(folder))
     progress.say(result(summary))
     if (folder / CURVE).exists():
         progress.say(f"curve: {folder / CURVE}")

@@ -237,7 +237,10 @@ def _tensor(name: str, values: Any, kinds: str, dtype: str, device: torch.device
     import numpy as np
     import torch
 
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of several lengths
+        raise UsageError(f"{name}: actions must be an array of numbers, got rows of several lengths") from None
     if array.dtype.kind not in kinds:
         raise UsageError(f"{name}: actions must be numbers that fit into {dtype}, got {array.dtype}")
     return torch.as_tensor(array.astype(dtype), device=device)

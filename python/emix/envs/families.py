@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from emix.envs.battle.maps import list_maps
 from emix.envs.battle.options import BattleOptions
-from emix.envs.options import ContinuousOptions, ForagingOptions, StagHuntOptions, names_of
+from emix.envs.options import ContinuousOptions, ForagingOptions, PenaltyOptions, StagHuntOptions, names_of
 
 if TYPE_CHECKING:
     from emix.envs.core import Env
@@ -89,6 +89,7 @@ def built_in() -> tuple[Family, ...]:
             "matrix/penalty-<n>x<A>",
             "one-step penalty game (PERLA, table 1): n agents, A actions each",
             _late("emix.envs.matrix", "make_penalty_game"),
+            options=names_of(PenaltyOptions),
             examples=_all("matrix/penalty-{}x{}", perla_sizes),
         ),
         Family(

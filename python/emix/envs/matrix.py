@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from emix.data import Discrete, EnvSpec
+from emix.envs.options import PenaltyOptions, read_options
 from emix.envs.registry import unknown_name
 from emix.envs.tensor import TensorEnv
 from emix.errors import UsageError
@@ -71,26 +72,31 @@ class StepsGame(MatrixGame):
 
 
 class PenaltyGame(MatrixGame):
-    """``matrix/penalty-<n>x<A>``: one step that pays 8 if all agents choose action 0, -12 if some do, 0 if none does.
+    """``matrix/penalty-<n>x<A>``: one step that pays 8 if all agents choose action 0, -12 if some do, 0 if none does;
+    ``PenaltyOptions`` has other numbers.
 
     For two agents and three actions this is PERLA's table 1, [[8, -12, -12], [-12, 0, 0], [-12, 0, 0]]; PERLA scales
     it to more agents and actions and says of them only that 8 is paid when all choose the first action: the rest is
     the natural extension. Every agent sees the state, five ones (as in WQMIX): there is nothing to see.
     """
 
-    def __init__(self, n_agents: int, n_actions: int, *, num_envs: int, device: torch.device) -> None:
+    def __init__(
+        self, n_agents: int, n_actions: int, options: PenaltyOptions, *, num_envs: int, device: torch.device
+    ) -> None:
         name = f"matrix/penalty-{n_agents}x{n_actions}"
         if n_agents < 2 or n_actions < 2:
             raise UsageError(f"{name}: the game needs at least 2 agents and 2 actions, got {n_agents} and {n_actions}")
         spec = EnvSpec(name, n_agents=n_agents, action=Discrete(n_actions), obs_dim=5, state_dim=5, episode_limit=1)
         super().__init__(spec, num_envs=num_envs, device=device)
+        payoffs = (options.otherwise, options.penalty, options.best)
+        self._payoffs = torch.tensor(payoffs, dtype=torch.float32, device=device)  # [3]
 
     def _start(self, where: Tensor, started: Tensor) -> None:
         """One step has no state."""
 
     def _play(self, actions: Tensor) -> tuple[Tensor, Tensor]:
         first = actions == 0  # [E, n]
-        reward = 20.0 * first.all(1).float() - 12.0 * first.any(1).float()  # [E]
+        reward = self._payoffs[first.any(1).long() + first.all(1).long()]  # [E]
         return reward, torch.ones_like(reward, dtype=torch.bool)
 
     def _state(self) -> Tensor:
@@ -107,8 +113,10 @@ def make_steps_game(
 def make_penalty_game(
     name: str, options: Mapping[str, Any], *, num_envs: int, device: torch.device, seed: int, first_env: int
 ) -> PenaltyGame:
-    """Build ``matrix/penalty-<n>x<A>``, which has no options and no chance, either."""
-    return PenaltyGame(*_numbers(name, r"matrix/penalty-(\d+)x(\d+)"), num_envs=num_envs, device=device)
+    """Build ``matrix/penalty-<n>x<A>``, which has no chance, either."""
+    n_agents, n_actions = _numbers(name, r"matrix/penalty-(\d+)x(\d+)")
+    chosen = read_options(name, PenaltyOptions, options)
+    return PenaltyGame(n_agents, n_actions, chosen, num_envs=num_envs, device=device)
 
 
 def _numbers(name: str, pattern: str) -> list[int]:

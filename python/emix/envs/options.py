@@ -40,6 +40,21 @@ class StagHuntOptions:
 
 
 @dataclass(frozen=True)
+class PenaltyOptions:
+    """What ``matrix/penalty-<n>x<A>`` pays."""
+
+    best: float = 8.0
+    """When all agents choose action 0."""
+    penalty: float = -12.0
+    """When some do, but not all."""
+    otherwise: float = 0.0
+    """When none does."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+
+@dataclass(frozen=True)
 class ForagingOptions:
     """What a user may choose about level-based foraging besides what its id says."""
 

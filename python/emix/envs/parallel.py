@@ -14,6 +14,7 @@ from emix.data import Discrete, Step
 from emix.data.integers import check_seed
 from emix.envs.core import Env
 from emix.envs.registry import make
+from emix.errors import UsageError
 
 
 class ParallelAdapter(ParallelEnv):
@@ -59,7 +60,13 @@ class ParallelAdapter(ParallelEnv):
     def step(self, actions: dict[str, Any]) -> tuple[dict[str, Any], ...]:
         """Take one action per agent: observations, rewards, terminations, truncations and infos by agent."""
         agents, spec = self.agents, self._env.spec
-        joint = np.stack([actions[agent] for agent in agents])[None]  # [1, n] or [1, n, D]
+        if not agents:
+            raise UsageError(
+                f"{spec.name}: step was called before reset, or after the episode's end: call reset() first"
+            )
+        if set(actions) != set(agents):
+            raise UsageError(f"{spec.name}: step expects an action of each of {agents}, got those of {list(actions)}")
+        joint = [[np.asarray(actions[agent]) for agent in agents]]  # [1, n] or [1, n, D]
         step = self._env.step(spec.action.tensor(spec.name, joint, self._env.device))
         observations = self._observe(step)
         reward, terminated, truncated = float(step.reward), bool(step.terminated), bool(step.truncated)

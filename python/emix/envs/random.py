@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from emix.envs.core import episode_seed
+
+Words = NDArray[np.uint32]
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _WORD = (1 << 32) - 1
@@ -27,7 +30,7 @@ def episode_keys(seed: int, first_env: int, episode: Tensor, where: Tensor) -> T
     return torch.from_numpy(keys) * where
 
 
-def _episode_seeds(seed: int, numbers: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+def _episode_seeds(seed: int, numbers: Words, episodes: Words) -> NDArray[np.int64]:
     """``episode_seed`` of each row, [E] uint32 each: int64 [E].
 
     NumPy makes one ``SeedSequence`` in 10 us, which a reset of thousands of environments would feel. Source: O'Neill's
@@ -35,14 +38,14 @@ def _episode_seeds(seed: int, numbers: np.ndarray, episodes: np.ndarray) -> np.n
     """
     constant = 0x43B0D7E5
 
-    def hashed(word: np.ndarray) -> np.ndarray:
+    def hashed(word: Words) -> Words:
         nonlocal constant
         word = word ^ np.uint32(constant)
         constant = constant * 0x931E8875 & _WORD
         word = word * np.uint32(constant)
         return word ^ word >> np.uint32(16)
 
-    def mixed(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    def mixed(one: Words, other: Words) -> Words:
         word = one * np.uint32(0xCA01F9DD) - other * np.uint32(0x4973F715)
         return word ^ word >> np.uint32(16)
 

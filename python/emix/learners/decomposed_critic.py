@@ -6,7 +6,7 @@ The numbers of equations and algorithms are those of the paper that ``emix.learn
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -201,8 +201,7 @@ class DecomposedCritic:
         """Time step t ``[1]`` of all episodes, or all of them at once, and how many t there are; y ``[B, T]``."""
         per_step = self.config.critic_update == "per_step"
         on = (torch.arange(len(rows), device=self.device) < count).unsqueeze(-1).expand_as(y)  # [B, T]
-        assert rows.avail is not None
-        fields = (rows.state, rows.obs, rows.avail, rows.actions, rows.valid, on, y)
+        fields = (rows.state, rows.obs, cast("Tensor", rows.avail), rows.actions, rows.valid, on, y)
         if self.skips_padding:
             time, episode = rows.valid.t().nonzero(as_tuple=True)  # [R] each, in the order of time
             sizes = rows.valid.sum(0) if per_step else rows.valid.sum().unsqueeze(0)

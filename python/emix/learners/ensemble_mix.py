@@ -7,7 +7,7 @@ Gradients") is one member, no bonus, c1 = c2 = 0, on-policy actors: the recipe `
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -159,9 +159,9 @@ class EnsembleMix:
 
     def _actor_terms(self, episodes: Episodes, logits: Tensor) -> ActorTerms:
         """Eq. 12's terms ``[B, T, n]`` by the live critics; logits ``[B, T+1, n, A]``."""
-        assert episodes.avail is not None
+        avail = cast("Tensor", episodes.avail)  # [B, T+1, n, A]
         q, m = self.critic.agents_values(episodes)  # [B, T, n, A], [B, T, n]
-        return actor_terms(logits[:, :-1], q, episodes.actions[:, :-1], episodes.avail[:, :-1], m, self.epsilon.tensor)
+        return actor_terms(logits[:, :-1], q, episodes.actions[:, :-1], avail[:, :-1], m, self.epsilon.tensor)
 
     def _mean(self, terms: Tensor, valid: Tensor) -> Tensor:
         """The mean over the valid steps of the sum over agents, or the mean over agents, too: ``[B, T, n]`` -> []."""
@@ -187,8 +187,8 @@ def actor_terms(
     logits: Tensor, q: Tensor, actions: Tensor, avail: Tensor, m: Tensor, floor: float | Tensor
 ) -> ActorTerms:
     """What eq. 12 averages: logits, q, avail ``[..., n, A]``, actions, m ``[..., n]`` -> ``[..., n]`` each."""
-    log_prob, entropy, expected = ops.policy_terms(logits, actions, avail, q, floor=floor)
-    assert expected is not None
+    log_prob, entropy, value = ops.policy_terms(logits, actions, avail, q, floor=floor)
+    expected = cast("Tensor", value)
     advantage = m * (pick(q, actions) - expected.detach())  # eq. 5
     return ActorTerms(advantage * log_prob, m * expected, entropy)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -66,7 +68,6 @@ class EnsembleMixActor:
             Actions int64 ``[E, n]``, each available (0 where an agent has none), the next memory, and the actions'
             ``probability`` ``[E, n]`` under the behaviour policy; 0 without ``explore``.
         """
-        assert step.avail is not None
         logits, hidden = self.agent(step.obs.unsqueeze(1), memory.last_actions.unsqueeze(1), memory.hidden)
         logits = logits.squeeze(1)  # [E, n, A]
         if explore:
@@ -77,7 +78,7 @@ class EnsembleMixActor:
         if self.config.test_sample:
             action = ops.sample_actions(logits, step.avail, generator=self.test_generator)
         else:
-            action = greedy(logits, step.avail)
+            action = greedy(logits, cast("Tensor", step.avail))
         return Acted(action, Memory(hidden, action), {"probability": torch.zeros_like(action, dtype=torch.float32)})
 
     def weights(self) -> Tensor:
@@ -91,8 +92,7 @@ class EnsembleMixActor:
 
     def _explore(self, step: Step, logits: Tensor) -> ops.ExploreActions:
         """Draw from the softmax with the bonus and the floor (algorithm 1; eq. 13 and 14): each result [E, n]."""
-        config, avail = self.config, step.avail
-        assert avail is not None
+        config, avail = self.config, cast("Tensor", step.avail)
         open_gate = torch.zeros(logits.shape[:-1], dtype=torch.bool, device=self.device)
         if config.bonus != "none":
             q = self.critic(step.state, step.obs)  # [N, E, n, A]

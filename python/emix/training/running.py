@@ -8,7 +8,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from emix._version import __version__
 from emix.playing.stopwatch import clock
@@ -96,8 +96,7 @@ def train(
         stopped = run_to_end(run, progress, stop)
     if stopped is not None:
         raise KeyboardInterrupt if stopped == signal.SIGINT else SystemExit(128 + stopped)
-    summary = finished(folder)
-    assert summary is not None
+    summary = cast("dict[str, Any]", finished(folder))
     if not quiet:
         print(result(summary))
     return Result(folder, summary)

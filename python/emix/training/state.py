@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -89,8 +89,7 @@ class TrainingState:
         """How many updates follow a rollout of so many environment steps, the same in all processes of the group."""
         plan = self.learner.plan
         if plan.source == "fresh":
-            assert isinstance(self.data, Replay)
-            return self.group.agree(self.data.fresh // plan.batch_size)
+            return self.group.agree(cast("Replay", self.data).fresh // plan.batch_size)
         return self.group.agree(plan.updates(steps) if len(self.data) >= plan.batch_size else 0)
 
     def save(
