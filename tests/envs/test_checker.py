@@ -11,7 +11,7 @@ from emix.envs import check_env, episode_seed, make
 
 ON_TENSORS = [
     *("matrix/msteps-2", "matrix/msteps-5", "matrix/penalty-2x3", "matrix/penalty-20x15"),
-    *("matrix/continuous", "prey/stag-hunt", "prey/macf"),
+    *("matrix/continuous", "prey/stag-hunt", "prey/macf", "prey/continuous-6a", "prey/heterogeneous"),
 ]
 
 

@@ -36,7 +36,8 @@ def test_unknown_name_offers_the_closest(name, closest):
 
 def test_a_name_like_no_other_gets_the_list():
     names = (
-        "matrix/msteps-<m>, matrix/penalty-<n>x<A>, matrix/continuous, battle/<map>, prey/stag-hunt, prey/macf, lbf/"
+        "matrix/msteps-<m>, matrix/penalty-<n>x<A>, matrix/continuous, battle/<map>, prey/stag-hunt, prey/macf, "
+        "prey/continuous-<n>a, prey/heterogeneous, lbf/"
     )
     with pytest.raises(UsageError, match=f"the names are {names}"):
         make("zzz")
