@@ -15,7 +15,15 @@ from emix.training import checkpoint
 # Tensors of the device "meta" have no values: whatever used one in place of a tensor on the CPU would raise.
 SETTINGS = [(torch.float64, "cpu"), (torch.float16, "cpu"), (torch.float32, "meta")]
 ENVS = [
-    *("matrix/msteps-5", "matrix/penalty-3x4", "matrix/continuous", "prey/stag-hunt", "prey/macf", "battle/2s3z"),
+    *(
+        "matrix/msteps-5",
+        "matrix/penalty-3x4",
+        "matrix/continuous",
+        "prey/stag-hunt",
+        "prey/macf",
+        "prey/heterogeneous",
+        "battle/2s3z",
+    ),
     "lbf/Foraging-5x5-2p-1f-v3",
 ]
 

@@ -11,8 +11,8 @@ from emix.envs import check_env, episode_seed, make
 
 ON_TENSORS = [
     *("matrix/msteps-2", "matrix/msteps-5", "matrix/penalty-2x3", "matrix/penalty-20x15"),
-    *("matrix/continuous", "prey/stag-hunt", "prey/macf", "foraging/Foraging-8x8-2p-2f-v3"),
-    *("foraging/Foraging-2s-8x8-3p-2f-coop-v3", "foraging/Foraging-20x20-10p-3f-v2"),
+    *("matrix/continuous", "prey/stag-hunt", "prey/macf", "prey/continuous-6a", "prey/heterogeneous"),
+    *("foraging/Foraging-8x8-2p-2f-v3", "foraging/Foraging-2s-8x8-3p-2f-coop-v3", "foraging/Foraging-20x20-10p-3f-v2"),
 ]
 
 

@@ -35,8 +35,11 @@ def test_unknown_name_offers_the_closest(name, closest):
 
 
 def test_a_name_like_no_other_gets_the_list():
-    names = "matrix/msteps-<m>, matrix/penalty-<n>x<A>, matrix/continuous, battle/<map>, prey/stag-hunt, prey/macf"
-    with pytest.raises(UsageError, match=f"the names are {names}, foraging/<id>, lbf/<id>"):
+    names = (
+        "matrix/msteps-<m>, matrix/penalty-<n>x<A>, matrix/continuous, battle/<map>, prey/stag-hunt, prey/macf, "
+        "prey/continuous-<n>a, prey/heterogeneous, foraging/<id>, lbf/<id>"
+    )
+    with pytest.raises(UsageError, match=f"the names are {names}"):
         make("zzz")
 
 

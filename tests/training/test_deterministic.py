@@ -112,7 +112,9 @@ def test_learners_use_none_of_it(name):
     assert not storing.found & RAISE
 
 
-@pytest.mark.parametrize("name", ["matrix/msteps-5", "matrix/penalty-2x3", "prey/stag-hunt", "prey/macf"])
+@pytest.mark.parametrize(
+    "name", ["matrix/msteps-5", "matrix/penalty-2x3", "prey/stag-hunt", "prey/macf", "prey/heterogeneous"]
+)
 def test_games_on_tensors_use_none_of_it(name):
     env = emix.make(name, num_envs=3)
     with Names() as names:

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from emix.data.actions import Action, Box, Discrete
-from emix.data.spec import EnvSpec, Field, Step, fields, require_discrete
+from emix.data.spec import EnvSpec, Field, Step, fields, require_box, require_discrete
 
 if TYPE_CHECKING:
     from emix.data.episodes import Episodes
@@ -27,6 +27,7 @@ __all__ = [
     "Step",
     "TransitionReplay",
     "fields",
+    "require_box",
     "require_discrete",
 ]
 

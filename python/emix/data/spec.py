@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from emix.data.actions import Action, Discrete
+from emix.data.actions import Action, Box, Discrete
 from emix.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,6 +87,20 @@ def require_discrete(spec: EnvSpec, who: str) -> Discrete:
         raise UsageError(
             f"{who} expects discrete actions, {spec.name} has {spec.action}: "
             f"choose another environment, or an algorithm for continuous actions"
+        )
+    return spec.action
+
+
+def require_box(spec: EnvSpec, who: str) -> Box:
+    """The actions of ``spec``, for ``who`` (a learner, by name) that knows vectors alone.
+
+    Raises:
+        UsageError: they are discrete.
+    """
+    if not isinstance(spec.action, Box):
+        raise UsageError(
+            f"{who} expects actions that are vectors, {spec.name} has {spec.action}: "
+            f"choose another environment, or an algorithm for discrete actions"
         )
     return spec.action
 

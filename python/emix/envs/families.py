@@ -117,6 +117,17 @@ def built_in() -> tuple[Family, ...]:
             _late("emix.envs.macf", "make_car_following"),
         ),
         Family(
+            "prey/continuous-<n>a",
+            "predator-prey with continuous actions (FACMAC): 3, 6 or 9 predators, a prey for three of them",
+            _late("emix.envs.continuous_prey", "make_continuous_prey"),
+            examples=_all("prey/continuous-{}a", ((n,) for n in (3, 6, 9))),
+        ),
+        Family(
+            "prey/heterogeneous",
+            "the same with three predators, one of them faster, and three prey (ADER)",
+            _late("emix.envs.continuous_prey", "make_continuous_prey"),
+        ),
+        Family(
             "foraging/<id>",
             "level-based foraging on tensors: the ids of lbf/<id>, and v2 in place of v3",
             _late("emix.envs.foraging", "make_foraging"),

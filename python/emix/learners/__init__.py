@@ -19,6 +19,8 @@ from emix.learners.ader import Ader
 from emix.learners.ader_config import AderConfig
 from emix.learners.ensemble_mix import EnsembleMix
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
+from emix.learners.facmac import Facmac
+from emix.learners.facmac_config import FacmacConfig
 from emix.learners.learner import Learner
 from emix.learners.ppo import PPO
 from emix.learners.ppo_config import PPOConfig
@@ -224,6 +226,7 @@ def _closest(name: str, known: Iterable[str]) -> str:
 
 
 register_learner("ader", Ader, AderConfig, _RECIPES / "ader")
+register_learner("facmac", Facmac, FacmacConfig, _RECIPES / "facmac")
 for _name in ("dop", "ensemble-mix"):
     register_learner(_name, EnsembleMix, EnsembleMixConfig, _RECIPES / _name)
 for _name in ("ippo", "mappo", "perla-ippo", "perla-mappo"):

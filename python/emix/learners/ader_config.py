@@ -85,7 +85,9 @@ class AderConfig:
     recurrent: bool = True
     """Whether policies have a GRU; those of discrete actions always have. [P]"""
     agent_id: bool = True
-    """Whether policies of vectors, and their critics, see which agent it is. Those of discrete actions do."""
+    """Whether policies of vectors see which agent it is. Those of discrete actions do."""
+    critic_agent_id: bool = True
+    """Whether critics of vectors do. Those of discrete actions do."""
     last_action: bool = True
     """Whether policies of vectors see the action before. Those of discrete actions do."""
     hidden_dim: int = 64

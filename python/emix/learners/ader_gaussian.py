@@ -7,55 +7,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from emix.data import Box, EnvSpec, Episodes, Field, Step
+from emix.data import Box, EnvSpec, Episodes
 from emix.learners.ader_config import AderConfig
 from emix.learners.ader_critics import Critics, TwinCritic, reward_slopes
 from emix.learners.ader_policies import Improvement
-from emix.learners.learner import Acted
-from emix.learners.parts import Parts, Schedule
-from emix.learners.shared import Memory, frozen, initial_memory, previous_actions, scaled, unscaled
+from emix.learners.box_actor import BoxActor, normal
+from emix.learners.parts import Schedule
+from emix.learners.shared import frozen, previous_actions, unscaled
 from emix.nn.box_agent import BoxAgent
 from emix.nn.critic import ActionCritic
 from emix.nn.tanh_gaussian import tanh_gaussian
 from emix.ops.recurrent import Precision
-
-
-class GaussianActor:
-    """Draws from the policies while exploring; in tests takes tanh of the means.
-
-    Args:
-        agent: the policies.
-        generator: of the draws.
-        spec: sizes of the environment.
-    """
-
-    record: tuple[Field, ...] = ()
-
-    def __init__(self, agent: BoxAgent, generator: torch.Generator, spec: EnvSpec) -> None:
-        self.agent, self.generator, self.spec, self.version = agent, generator, spec, 0
-        self.parts = Parts(agent=agent, generator=generator)
-
-    def initial_memory(self, num_envs: int) -> Memory:
-        """The memory at the start of an episode in each of E environments."""
-        return initial_memory(num_envs, self.spec, self.agent.memory_dim, self.generator.device)
-
-    @torch.no_grad()
-    def act(self, step: Step, memory: Memory, *, explore: bool) -> Acted:
-        """Actions float32 ``[E, n, D]`` within the bounds, and the next memory."""
-        numbers, hidden = self.agent(step.obs.unsqueeze(1), memory.last_actions.unsqueeze(1), memory.hidden)
-        mean, log_std = numbers.squeeze(1).chunk(2, dim=-1)  # [E, n, D]
-        unit = tanh_gaussian(mean, log_std, _noise(mean, self.generator))[0] if explore else torch.tanh(mean)
-        actions = scaled(unit, self.spec)
-        return Acted(actions, Memory(hidden, actions))
-
-    def weights(self) -> Tensor:
-        """Policies and generator as bytes."""
-        return self.parts.pack()
-
-    def load_weights(self, flat: Tensor, version: int) -> None:
-        """Play as the actor that ``flat`` comes from."""
-        self.parts.unpack(flat)
-        self.version = version
 
 
 class Draws(NamedTuple):
@@ -99,18 +61,18 @@ class Gaussian:
         """Both members' value of an action: [observation, action, id] -> FC -> FC -> 1."""
         spec, config = self.spec, self.config
         dims = (config.critic_dim, config.critic_second_dim)
-        return ActionCritic(2, spec.obs_dim, self.dim, spec.n_agents, dims, agent_id=config.agent_id)
+        return ActionCritic(2, spec.obs_dim, self.dim, spec.n_agents, dims, agent_id=config.critic_agent_id)
 
-    def make_actor(self, epsilon: Schedule, generator: torch.Generator) -> GaussianActor:
-        """What plays; vectors have no floor."""
+    def make_actor(self, epsilon: Schedule, generator: torch.Generator) -> BoxActor:
+        """What plays: a draw while exploring, in tests tanh of the means; vectors have no floor."""
         self.generator = generator
-        return GaussianActor(self.agent, generator, self.spec)
+        return BoxActor(self.agent, _choose, generator, self.spec)
 
     def policies(self, batch: Episodes) -> Draws:
         """A draw at every observation."""
         numbers, _ = self.agent(batch.obs, previous_actions(batch.actions, self.spec))
         mean, log_std = numbers.chunk(2, dim=-1)  # [B, T+1, n, D]
-        return Draws(*tanh_gaussian(mean, log_std, _noise(mean, self.generator)))
+        return Draws(*tanh_gaussian(mean, log_std, normal(mean, self.generator)))
 
     def expected(self, critic: TwinCritic, batch: Episodes, policies: Draws) -> Tensor:
         """Q_i of the draw, ``[2, B, T+1, n]``."""
@@ -139,5 +101,6 @@ class Gaussian:
         return Improvement(gain, gain.detach(), slope)
 
 
-def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+def _choose(numbers: Tensor, generator: torch.Generator | None) -> Tensor:
+    mean, log_std = numbers.chunk(2, dim=-1)
+    return torch.tanh(mean) if generator is None else tanh_gaussian(mean, log_std, normal(mean, generator))[0]
