@@ -159,7 +159,7 @@ def changed_tensor(value: Tensor, r: random.Random) -> Any:
         lambda: value.to(r.choice(FLOATS)),
         lambda: value.to_sparse() if value.device.type == "cpu" and value.dtype in FLOATS else None,
         lambda: value.tolist() if value.device.type == "cpu" else None,
-        lambda: value.numpy() if value.device.type == "cpu" and value.dtype != torch.bfloat16 else None,
+        lambda: value.numpy() if value.device.type == "cpu" and value.dtype in MASKS else None,
         lambda: torch.full_like(value, torch.nan if value.is_floating_point() else r.choice((0, 1))),
     ]
     if axis is not None:

@@ -12,16 +12,23 @@ from torch import Tensor
 
 from emix import ops
 from tests.fuzz.op_calls import FLOATS, Call, draw_call
-from tests.fuzz.watch import Found, play, watch
+from tests.fuzz.watch import play, watch
 from tests.ops.every_op import OPS
 
 LONGEST = 400  # letters of a sentence that one reads
+ENDS = ("crash", "hang")
 LOOSE = {torch.float16, torch.bfloat16}
 
 
-def fuzz(seconds: float, seed: int) -> Found:
-    """Play random calls for so long."""
-    return watch("tests.fuzz.ops", seconds, seed)
+def run(seconds: float, seed: int) -> dict[str, int]:
+    """Make random calls for so long: how many there were, how many ended their process (``crashes``), took too long
+    (``hangs``), were refused by no sentence that names an argument (``unclear``), or answered wrongly (``wrong``)."""
+    found = watch("tests.fuzz.ops", seconds, seed)
+    for fault in found.faults:
+        print(fault)
+    ended = {kind: sum(count for what, count in found.counts.items() if what.startswith(kind)) for kind in ENDS}
+    others = {what: found.counts[what] for what in ("answered", "refused", "unclear", "wrong")}
+    return {"calls": found.counts.total(), "crashes": ended["crash"], "hangs": ended["hang"], **others}
 
 
 def case(seed: int, number: int) -> tuple[str, str | None]:
@@ -33,7 +40,7 @@ def case(seed: int, number: int) -> tuple[str, str | None]:
     except Exception as error:
         return judge_refusal(call, error)
     fault = judge_results(call, before, results)
-    return ("answered", f"{shown(call)}: {fault}" if fault else None)
+    return ("wrong", f"{shown(call)}: {fault}") if fault else ("answered", None)
 
 
 def outcome(results: Any) -> list[Tensor | None]:
@@ -52,17 +59,17 @@ def copied(value: Any) -> Any:
 def judge_refusal(call: Call, error: Exception) -> tuple[str, str | None]:
     text = str(error)
     if not call.wrong:
-        return "refused", f"{shown(call)}: a right call is refused: {type(error).__name__}: {text[:LONGEST]}"
+        return "wrong", f"{shown(call)}: a right call is refused: {type(error).__name__}: {text[:LONGEST]}"
     names = {*call.arguments, *inspect.signature(call.function()).parameters}
     named = any(re.search(rf"\b{name}\b", text) for name in names)
     clear = isinstance(error, ValueError | TypeError) and named and len(text) < LONGEST and "\n" not in text
-    return "refused", None if clear else f"{shown(call)}: unclear: {type(error).__name__}: {text[:LONGEST]!r}"
+    return ("refused", None) if clear else ("unclear", f"{shown(call)}: {type(error).__name__}: {text[:LONGEST]!r}")
 
 
 def judge_results(call: Call, before: dict[str, Any], results: list[Tensor | None]) -> str | None:
     if any(each is not None and each.is_meta for each in results):
         return judge_meta(call, before, results)
-    if call.name not in OPS or OPS[call.name].draws or ignores_numbers(call):
+    if call.name not in OPS or OPS[call.name].draws or has_no_reference(call):
         return None  # rmsprop's, the battle's and the draws' numbers have tests of their own
     reference = {key: widened(value) for key, value in before.items() if key != "differentiable"}
     try:
@@ -75,12 +82,20 @@ def judge_results(call: Call, before: dict[str, Any], results: list[Tensor | Non
     return judge_gradients(call, reference, results, expected)
 
 
-def ignores_numbers(call: Call) -> bool:
-    """Whether some number is one that the reference has no answer to: actions that there are not, numbers in 16 bits
-    of which a kurtosis is made."""
+def has_no_reference(call: Call) -> bool:
+    """Whether the reference cannot say what comes of that: masks in types that it cannot turn into bool, actions that
+    there are not, a floor that is none."""
+    tensors = {key: each for key, each in call.arguments.items() if isinstance(each, Tensor)}
+    if any(each.dtype in (torch.uint16, torch.float8_e4m3fn) for each in tensors.values()):
+        return True
+    if "floor" in tensors and not 0 <= tensors["floor"] <= 1:
+        return True
+    kinds = {key: OPS[call.name].inputs[key].kind for key in tensors if key in OPS[call.name].inputs}
+    numbers = tensors.get("logits", tensors.get("q"))
     return any(
-        isinstance(each, Tensor) and each.dtype in (torch.uint16, torch.float8_e4m3fn)
-        for each in call.arguments.values()
+        kind == "a" and each.numel() and not 0 <= each.min() <= each.max() < numbers.shape[-1]
+        for key, kind in kinds.items()
+        for each in [tensors[key]]
     )
 
 
@@ -91,6 +106,8 @@ def judge_gradients(
     there = [each for each in results if each is not None]
     if not leaves or not any(each.requires_grad for each in there) or not all(each.isfinite().all() for each in there):
         return None  # a step that no gradient reaches is skipped, and NaN times 0 is NaN elsewhere
+    if any(each.isnan().any() for each in reference.values() if isinstance(each, Tensor)):
+        return None  # likewise
     ours = gradients(results, list(leaves.values()))
     theirs = gradients(expected, [reference[key] for key in leaves])
     for (key, leaf), a, b in zip(leaves.items(), ours, theirs, strict=True):

@@ -110,12 +110,25 @@ def test_memory_of_the_gpu_that_runs_out() -> None:
         ops.masked_policy(torch.zeros(1, device="cuda").expand(2**36, 100))
 
 
-def test_a_failed_launch_is_no_wrong_call() -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "emix: launch of returns failed: invalid device function",
+            "^launch of returns failed: invalid device function$",
+        ),
+        (
+            "Could not run 'emix::linear_mix' with arguments from the 'CUDA' backend. This",
+            "^this emix was built without CUDA",
+        ),
+    ],
+)
+def test_what_is_no_wrong_call(text: str, message: str) -> None:
     @public()
     def fails(x: Tensor) -> Tensor:
-        raise RuntimeError("emix: launch of returns failed: invalid device function")
+        raise RuntimeError(text)
 
-    with pytest.raises(RuntimeError, match=r"^launch of returns failed"):
+    with pytest.raises(RuntimeError, match=message):
         fails(torch.zeros(1))
 
 
@@ -131,6 +144,20 @@ def test_wrong_seeds(seed: int) -> None:
         check_seed(seed)
     with pytest.raises(UsageError, match=r"seed must be an integer from 0 to 2\^63 - 1, got"):
         everywhere("seed", seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("trace_returns", "trace"),
+        ("tree_backup_returns", "pi"),
+        ("retrace_returns", "ratio"),
+        ("tree_backup_target", "pi"),
+    ],
+)
+def test_a_trace_is_not_optional(name: str, key: str) -> None:
+    with pytest.raises(ValueError, match=f"^{key} must be a tensor, got None"):
+        run(name, {**make_inputs(name), key: None})
 
 
 @pytest.mark.parametrize("first", range(0, 1500, 100))

@@ -21,6 +21,7 @@ from torch import Tensor
 
 _OURS = "emix: "
 _FAILED_INSIDE = "API call failed at"
+_NO_KERNEL = "from the 'CUDA' backend"
 _WORDS = {Tensor: "a tensor", float: "a number", int: "a 64-bit integer", bool: "True or False", type(None): "None"}
 _DEVICES = ("cpu", "cuda", "meta")
 _INTEGERS = range(-(2**63), 2**63)
@@ -52,6 +53,8 @@ def explained(
         return ValueError(mistake)
     if _FAILED_INSIDE in text:
         return _torchs_own(text)
+    if _NO_KERNEL in text:
+        return RuntimeError("this emix was built without CUDA: `emix doctor` says how to build it with CUDA")
     if _OURS not in text:
         return error
     text = text.split(_OURS, 1)[1].splitlines()[0]

@@ -24,6 +24,12 @@ def differentiable_recursion(reward: Tensor, terminated: Tensor, q: Tensor, v: T
     return _recursion(reward, terminated, q, v, *rest)
 
 
+def expect_tensor(name: str, tensor: Tensor | None) -> None:
+    """Refuse None, which to the op means a trace of 1."""
+    if tensor is None:
+        raise ValueError(f"{name} must be a tensor, got None")
+
+
 def limit(name: str, horizon: int | None) -> int:
     """The op's word for a horizon: 0 means no limit there."""
     if horizon is None:

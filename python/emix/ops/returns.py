@@ -39,7 +39,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from emix.ops._call import public
-from emix.ops._recursion import differentiable_recursion, limit, recursion
+from emix.ops._recursion import differentiable_recursion, expect_tensor, limit, recursion
 
 _VALUE = {"q": "value", "v": "value"}
 _N_STEP = {"q": "value", "v": "value", "horizon": "n"}
@@ -95,6 +95,7 @@ def trace_returns(
     >>> trace_returns(one, torch.tensor([[0, 1]]), q, q, torch.full((1, 3), 0.5), gamma=1.0)
     tensor([[1.5000, 1.0000]])
     """
+    expect_tensor("trace", trace)
     op = differentiable_recursion if differentiable else recursion
     return op(reward, terminated, q, v, gamma, 1.0, trace, truncated, valid, limit("horizon", horizon))
 
@@ -241,6 +242,7 @@ def tree_backup_returns(
     >>> tree_backup_returns(torch.ones(1, 2), torch.tensor([[0, 1]]), q, q, pi, gamma=1.0, lam=1.0)
     tensor([[1.5000, 1.0000]])
     """
+    expect_tensor("pi", pi)
     op = differentiable_recursion if differentiable else recursion
     return op(reward, terminated, q, v, gamma, lam, pi, truncated, valid, limit("horizon", horizon))
 
@@ -341,6 +343,7 @@ def retrace_returns(
     >>> retrace_returns(torch.ones(1, 2), torch.tensor([[0, 1]]), q, q, ratio, gamma=1.0, lam=0.5)
     tensor([[1.5000, 1.0000]])
     """
+    expect_tensor("ratio", ratio)
     op = differentiable_recursion if differentiable else recursion
     return op(reward, terminated, q, v, gamma, lam, ratio, truncated, valid, 0, True)
 

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from emix.ops._call import compiled, public
 from emix.ops._fake import check_members, check_shape, check_types, empty_if, register_fake, require, wide
-from emix.ops._recursion import limit, recursion
+from emix.ops._recursion import expect_tensor, limit, recursion
 
 _joint_values = compiled("joint_values")
 
@@ -91,6 +91,7 @@ def tree_backup_target(
     >>> tree_backup_target(torch.ones(1, 1), torch.zeros(1, 1), q, half, actions, weight, gamma=1.0, lam=0.9)
     tensor([[4.]])
     """
+    expect_tensor("pi", pi)
     joint_q, v, trace = _joint_values(q, pi, actions, weight, bias, valid, uncertainty_scale)
     _check_steps(reward, joint_q)
     return recursion(reward, terminated, joint_q, v, gamma, lam, trace, truncated, valid, limit("horizon", horizon))
