@@ -7,6 +7,7 @@ from emix.training.captured import CapturedUpdate
 from emix.training.config import TrainingConfig
 from emix.training.loop import DivergenceError
 from emix.training.metrics import read_rows
+from emix.training.owner import LostRunError
 from emix.training.plot import plot_runs
 from emix.training.run import Run
 from emix.training.running import Result, train
@@ -17,6 +18,7 @@ from emix.training.trained import Trained, load
 __all__ = [
     "CapturedUpdate",
     "DivergenceError",
+    "LostRunError",
     "Result",
     "Run",
     "Settings",
