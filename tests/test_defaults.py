@@ -96,7 +96,7 @@ def test_replays(kind, dtype, device):
 
 def trained(algorithm, folder):
     """The metrics of a short training, byte for byte, all that its checkpoint holds, and what the policy then plays."""
-    emix.train(algorithm, "prey/macf", steps=500, seed=1, run_dir=folder, quiet=True)
+    emix.train(algorithm, "matrix/msteps-5", steps=600, seed=1, run_dir=folder, quiet=True)
     manifest = checkpoint.read_manifest(folder / "checkpoint")
     parts = {name: checkpoint.load(folder / "checkpoint", manifest, name) for name in manifest["parts"]}
     tensors = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.items()}
