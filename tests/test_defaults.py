@@ -13,17 +13,10 @@ from emix.playing import RandomActor, collect
 from emix.training import checkpoint
 
 # Tensors of the device "meta" have no values: whatever used one in place of a tensor on the CPU would raise.
-SETTINGS = [(torch.float64, "cpu"), (torch.float16, "cpu"), (torch.float32, "meta")]
+SETTINGS = [(torch.float64, "meta"), (torch.float16, "cpu")]
 ENVS = [
-    *(
-        "matrix/msteps-5",
-        "matrix/penalty-3x4",
-        "matrix/continuous",
-        "prey/stag-hunt",
-        "prey/macf",
-        "prey/heterogeneous",
-        "battle/2s3z",
-    ),
+    *("matrix/msteps-5", "matrix/penalty-3x4", "matrix/continuous", "prey/stag-hunt", "prey/macf", "battle/2s3z"),
+    *("prey/heterogeneous", "foraging/Foraging-8x8-2p-2f-v3", "foraging/Foraging-2s-8x8-2p-2f-v2"),
     "lbf/Foraging-5x5-2p-1f-v3",
 ]
 
@@ -103,7 +96,7 @@ def test_replays(kind, dtype, device):
 
 def trained(algorithm, folder):
     """The metrics of a short training, byte for byte, all that its checkpoint holds, and what the policy then plays."""
-    emix.train(algorithm, "prey/macf", steps=1200, seed=1, run_dir=folder, quiet=True)
+    emix.train(algorithm, "matrix/msteps-5", steps=600, seed=1, run_dir=folder, quiet=True)
     manifest = checkpoint.read_manifest(folder / "checkpoint")
     parts = {name: checkpoint.load(folder / "checkpoint", manifest, name) for name in manifest["parts"]}
     tensors = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.items()}
@@ -113,8 +106,8 @@ def trained(algorithm, folder):
     return (folder / "metrics.jsonl").read_bytes(), tensors | played
 
 
-@pytest.mark.parametrize("algorithm", ["smix", "qmix", "ensemble-mix", "dop"])
-@pytest.mark.parametrize(("dtype", "device"), SETTINGS[::2])
+@pytest.mark.parametrize("algorithm", ["smix", "ensemble-mix", "ader", "perla-mappo", "ippo"])
+@pytest.mark.parametrize(("dtype", "device"), SETTINGS[:1])
 def test_learners(algorithm, dtype, device, tmp_path):
     metrics, tensors = trained(algorithm, tmp_path / "usual")
     with settings(dtype, device):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -42,8 +42,7 @@ class Gaussian:
     """
 
     def __init__(self, config: AderConfig, spec: EnvSpec, precision: Precision) -> None:
-        assert isinstance(spec.action, Box)
-        self.config, self.spec, self.dim = config, spec, spec.action.dim
+        self.config, self.spec, self.dim = config, spec, cast("Box", spec.action).dim
         self.agent = BoxAgent(
             spec.obs_dim,
             self.dim,

@@ -130,7 +130,7 @@ class Gaussian(nn.Module):
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Standard normal numbers for the agents ``[..., n]``: ``[..., n, D]``."""
-        return torch.randn(*shape, self.outputs, generator=generator, device=generator.device)
+        return torch.randn(*shape, self.outputs, generator=generator, dtype=torch.float32, device=generator.device)
 
     def sample(self, outputs: Tensor, avail: Tensor | None, samples: int, generator: torch.Generator) -> Tensor:
         """K joint actions of every state, as the environment would take them: ``[K, ..., n, D]``."""

@@ -33,6 +33,7 @@ from emix.learners.ppo_actor import ActorNetworks, PPOActor
 from emix.learners.ppo_config import PPOConfig
 from emix.learners.ppo_critic import Critic, make_optimiser
 from emix.learners.ppo_loss import clipped_objective, normalised_advantage, value_loss
+from emix.learners.seeded import seeded
 from emix.ops.recurrent import Precision
 
 Rows = dict[str, Tensor]
@@ -76,8 +77,7 @@ class PPO:
             )
         self.config, self.spec, self.plan = config, spec, config.plan
         self.device = torch.device(device)
-        with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(seed)
+        with seeded(seed):
             self.networks = ActorNetworks(config, spec, precision).to(self.device)  # theta
             self.critic = Critic(config, spec, self.device, precision)
             acting, testing, learning = torch.randint(2**63 - 1, (3,)).tolist()
@@ -138,7 +138,7 @@ class PPO:
             reward = self.rewards.normalise(reward)
         make_rows = partial(self._rows, batch, reward, self._outputs(batch))
         rows = None if self.config.resample else make_rows()
-        totals = torch.zeros(len(_MEASURED), device=self.device)
+        totals = torch.zeros(len(_MEASURED), dtype=torch.float32, device=self.device)
 
         def epoch() -> None:
             for part in self._minibatches(rows or make_rows()):
@@ -200,7 +200,7 @@ class PPO:
         if "gru" not in (self.config.network, self.config.critic_network):
             rows = {name: value.flatten(0, 1).unsqueeze(1) for name, value in rows.items()}  # [B T, 1, ...]
         count = len(rows["valid"])
-        order = torch.rand(count, generator=self.generator, device=self.device).argsort()
+        order = torch.rand(count, generator=self.generator, dtype=torch.float32, device=self.device).argsort()
         for part in order.tensor_split(self.config.minibatches):
             yield {name: value.index_select(0, part) for name, value in rows.items()}
 

@@ -76,7 +76,7 @@ class PPOActor:
         """The GRU's state ``[E, n, H]``, zeros, at the start of an episode in each of E environments; else None."""
         if self.hidden_dim is None:
             return None
-        return torch.zeros(num_envs, self.spec.n_agents, self.hidden_dim, device=self.device)
+        return torch.zeros(num_envs, self.spec.n_agents, self.hidden_dim, dtype=torch.float32, device=self.device)
 
     @torch.no_grad()
     def act(self, step: Step, memory: Tensor | None, *, explore: bool) -> Acted:

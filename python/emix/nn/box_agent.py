@@ -1,5 +1,7 @@
 """The agent network for actions that are vectors: recurrent or not, one set of weights for all agents."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -73,9 +75,8 @@ class BoxAgent(nn.Module):
         if self.second is not None:
             no_memory = obs.new_zeros(obs.shape[0], obs.shape[2], 0)
             return self.head(self.second(x).relu()), no_memory
-        assert self.gru is not None
         rows = x.transpose(1, 2).flatten(0, 1)  # [B n, T, H]
         h0 = None if hidden is None else hidden.flatten(0, 1)
-        h = ops.gru_sequence(rows, h0, *self.gru.all_weights[0], precision=self.precision)
+        h = ops.gru_sequence(rows, h0, *cast("nn.GRU", self.gru).all_weights[0], precision=self.precision)
         h = h.unflatten(0, (obs.shape[0], self.n_agents))  # [B, n, T, H]
         return self.head(h.transpose(1, 2)), h[:, :, -1]

@@ -63,11 +63,11 @@ class TrainingStatistics:
     def state_dict(self) -> dict[str, Tensor]:
         """A flat dict of tensors, exact to the bit."""
         episodes = {
-            f"episodes.{name}": torch.tensor(values, dtype=torch.float64)
+            f"episodes.{name}": torch.tensor(values, dtype=torch.float64, device="cpu")
             for name, values in self.episodes.values.items()
         }
         updates = {f"updates.{name}": total.cpu() for name, total in self.updates.sums.items()}
-        return {**episodes, **updates, "update_count": torch.tensor(self.updates.count)}
+        return {**episodes, **updates, "update_count": torch.tensor(self.updates.count, device="cpu")}
 
     def load_state_dict(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         """Continue from a ``state_dict``; ``device`` is the learner's."""

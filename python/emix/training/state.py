@@ -77,7 +77,7 @@ class TrainingState:
         """Store a rollout; count its environment steps and episodes, and those of the group's other processes."""
         self.data.add(rollout.episodes, rollout.lengths)
         self.statistics.episodes.add(rollout)
-        played = torch.stack([rollout.lengths.sum(), torch.tensor(len(rollout.lengths))])
+        played = torch.stack([rollout.lengths.sum(), torch.tensor(len(rollout.lengths), device="cpu")])
         self.group.sum_([played])
         steps, episodes = played.tolist()
         self.counters.env_steps += steps
