@@ -33,6 +33,7 @@ from emix.learners.ppo_actor import ActorNetworks, PPOActor
 from emix.learners.ppo_config import PPOConfig
 from emix.learners.ppo_critic import Critic, make_optimiser
 from emix.learners.ppo_loss import clipped_objective, normalised_advantage, value_loss
+from emix.learners.seeded import seeded
 from emix.ops.recurrent import Precision
 
 Rows = dict[str, Tensor]
@@ -76,8 +77,7 @@ class PPO:
             )
         self.config, self.spec, self.plan = config, spec, config.plan
         self.device = torch.device(device)
-        with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(seed)
+        with seeded(seed):
             self.networks = ActorNetworks(config, spec, precision).to(self.device)  # theta
             self.critic = Critic(config, spec, self.device, precision)
             acting, testing, learning = torch.randint(2**63 - 1, (3,)).tolist()
