@@ -1,10 +1,10 @@
-"""SMIX's and QMIX's update on 32 episodes of full length beside plain PyTorch, all with the same allocator setting.
+"""Updates on episodes of full length, SMIX's and QMIX's on 32, MAPPO's on 10, beside plain PyTorch.
 
     pytest benchmarks/bench_update.py [-k 3m]
 
-Peers (``plain_qmix.py``): time unrolled in Python with ``nn.GRUCell``, as the public frameworks do; ``nn.GRU``;
-torch.compile of both. Each gives the loss of emix's learner, with its weights, before it is timed. The candidates take
-turns. On CUDA emix's update is a graph's replay, and so is that with ``nn.GRU``.
+Peers (``plain_qmix.py``, ``plain_mappo.py``): time unrolled in Python with ``nn.GRUCell``, as the public frameworks do;
+``nn.GRU``; torch.compile of both. Each gives the loss of emix's learner, with its weights, before it is timed. All have
+the same allocator setting, and take turns. On CUDA emix's update is a graph's replay, and so is that with ``nn.GRU``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import partial
 import pytest
 import torch
 from plain_ensemble_mix import PlainEnsembleMix
+from plain_mappo import PlainMappo
 from plain_qmix import PlainQmix
 
 from emix import _host, learners
@@ -81,3 +82,21 @@ def test_ensemble_mix_update(compare: Callable[..., None], map_name: str, thread
         "plain": partial(peer.update, batch),
     }
     compare(f"{device} {threads} ensemble-mix {map_name}", candidates, device)
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("map_name", ["3m", "2s3z", "MMM2"])
+def test_mappo_update(compare: Callable[..., None], map_name: str, threads: int, device: str) -> None:
+    """10 episodes, 4 epochs, EPyMARL's settings."""
+    spec = SPECS[map_name]
+    config = learners.make_config("mappo", learners.load_recipe("mappo@epymarl").learner)
+    learner = learners.get("mappo").learner(config, spec, device=device, seed=0)
+    batch = learner.draw(RandomEpisodes(spec, learner.actor.record, device=torch.device(device)))
+    peers = {"unrolled": PlainMappo(learner, "unrolled"), "nn.GRU": PlainMappo(learner, "gru")}
+    expected = learner.update(batch)["loss"]
+    update = CapturedUpdate(learner) if device == "cuda" else learner.update
+    candidates = {"emix": partial(update, batch)}
+    for name, peer in peers.items():
+        torch.testing.assert_close(peer.update(batch), expected, rtol=1e-3, atol=1e-4)
+        candidates[name] = partial(peer.update, batch)
+    compare(f"{device} {threads} mappo {map_name}", candidates, device)

@@ -186,6 +186,7 @@ def test_numbers_that_a_replay_would_not_change_are_named():
 
 
 SMALL = {"critic_dim": 16, "critic_second_dim": 16, "hidden_dim": 8, "second_dim": 8, "mixing_embed_dim": 4}
+SMALL |= {"epochs": 2, "minibatches": 2}
 SOON = {"target_update_interval": 10, "epsilon_anneal_time": 600, "target_update_episodes": 2}
 LEARNERS = {name: (name, {}) for name in list_algorithms()}  # an algorithm or recipe, and what differs from it
 LEARNERS |= {
@@ -197,7 +198,7 @@ LEARNERS |= {
     "adam": ("ensemble-mix", {"optimizer": "adam"}),
     # With the optimiser that the tape knows.
     "n-step ppo": ("mappo@epymarl", {"optimizer": "rmsprop", "value_norm": "cumulative", "target": "hard"}),
-    "gae ppo": ("ippo@on-policy", {"optimizer": "rmsprop", "minibatches": 2, "plan": {"batch_size": 2}}),
+    "gae ppo": ("ippo@on-policy", {"optimizer": "rmsprop"}),
     "perla": ("perla-mappo", {"optimizer": "rmsprop", "samples": 3, "resample": True, "fit": "executed"}),
     "perla of q": ("perla-ippo@smac", {"optimizer": "rmsprop", "samples": 3, "critic": "q", "minibatches": 3}),
     "single soft critic": ("ader", {"critics": "single", "average": "slopes"}),

@@ -69,6 +69,7 @@ def _as_on_a_gpu(monkeypatch):
 
 
 SMALL = {"critic_dim": 8, "critic_second_dim": 8, "hidden_dim": 8, "second_dim": 8}
+SMALL |= {"epochs": 2, "minibatches": 2}
 VECTORS = re.compile(r"facmac|ader@(matrix|mujoco|prey)")  # recipes for actions that are vectors
 CONFIGS = {name: (name, {}) for name in learners.list_algorithms()}
 CONFIGS |= {

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emix import ops
+from emix.nn.gru import GRU
 from emix.ops.recurrent import Precision
 
 
@@ -64,7 +65,6 @@ class FeedForward(nn.Module):
         precision: Precision = "float32",
     ) -> None:
         super().__init__()
-        self.precision = precision
 
         def norm(size: int) -> nn.Module:
             return nn.LayerNorm(size) if layer_norm else nn.Identity()
@@ -74,7 +74,7 @@ class FeedForward(nn.Module):
         self.body = nn.Sequential(
             nn.ReLU(), norm(hidden_dim), nn.Linear(hidden_dim, hidden_dim), nn.ReLU(), norm(hidden_dim)
         )
-        self.gru = nn.GRU(hidden_dim, hidden_dim) if recurrent else None
+        self.gru = GRU(hidden_dim, hidden_dim, precision=precision) if recurrent else None
         self.gru_norm = norm(hidden_dim) if recurrent else nn.Identity()
         self.head = nn.Linear(hidden_dim, outputs)
 
@@ -85,7 +85,7 @@ class FeedForward(nn.Module):
             b, _, n, _ = y.shape
             rows = y.transpose(1, 2).flatten(0, 1)  # [B n, T, H]
             start = None if hidden is None else hidden.flatten(0, 1)
-            rows = ops.gru_sequence(rows, start, *self.gru.all_weights[0], precision=self.precision)
+            rows = self.gru(rows, start)
             y, hidden = rows.unflatten(0, (b, n)).transpose(1, 2), rows[:, -1].unflatten(0, (b, n))
         return self.head(self.gru_norm(y)), hidden
 
@@ -107,15 +107,14 @@ class GruNetwork(nn.Module):
         super().__init__()
         self.n_agents, self.precision = n_agents, precision
         self.first = nn.Linear(inputs + n_agents, hidden_dim)
-        self.gru = nn.GRU(hidden_dim, hidden_dim)
+        self.gru = GRU(hidden_dim, hidden_dim)
         self.head = nn.Linear(hidden_dim, outputs)
 
     def forward(self, x: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See the module."""
         if x.dim() == 3:
             x = x.unsqueeze(2).expand(-1, -1, self.n_agents, -1)
-        w_ih, w_hh, b_ih, b_hh = self.gru.all_weights[0]
-        weights = self.first.weight, self.first.bias, w_ih, w_hh, b_ih, b_hh, self.head.weight, self.head.bias
+        weights = self.first.weight, self.first.bias, *self.gru.weights, self.head.weight, self.head.bias
         return ops.agent_sequence(x, None, hidden, *weights, precision=self.precision)
 
 
@@ -204,8 +203,8 @@ def orthogonal_(network: nn.Module, head_gain: float) -> None:
     """Orthogonal weights of gain sqrt 2, the last layer's of ``head_gain``, and biases of 0 (on-policy's)."""
     heads = {id(module.head) for module in network.modules() if hasattr(module, "head")}
     for module in network.modules():
-        if isinstance(module, nn.Linear | nn.GRU):
-            gain = head_gain if id(module) in heads else 1.0 if isinstance(module, nn.GRU) else math.sqrt(2)
+        if isinstance(module, nn.Linear | GRU):
+            gain = head_gain if id(module) in heads else 1.0 if isinstance(module, GRU) else math.sqrt(2)
             for name, parameter in module.named_parameters():
                 if "bias" in name:
                     nn.init.zeros_(parameter)
