@@ -17,7 +17,7 @@ one soft critic        ``critics`` single
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -105,8 +105,7 @@ class Ader:
         """Any of the replayed episodes or transitions, or the fresh episodes."""
         size = self.plan.batch_size
         if self.plan.source == "fresh":
-            assert not isinstance(data, TransitionReplay)
-            return data.take(size)
+            return cast("EpisodeData", data).take(size)
         return data.sample(size)
 
     def update(self, batch: Episodes) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -115,8 +115,7 @@ class Discrete:
 
     def active(self, batch: Episodes) -> Tensor:
         """Where an agent can choose, bool ``[B, T, n]``."""
-        assert batch.avail is not None
-        return batch.avail[:, :-1].sum(-1) > 1
+        return cast("Tensor", batch.avail)[:, :-1].sum(-1) > 1
 
     def improve(self, critics: Critics, batch: Episodes, policies: DiscretePolicies, alpha: Tensor) -> Improvement:
         """What eq. 12 maximises, ``min V^R_tot + sum_i alpha_i (min V^{H,i}_tot + H_i)``.
@@ -124,8 +123,7 @@ class Discrete:
         The team values' derivatives by pi_i(a) are U_i(a) = dV^R_tot/dV_i Q_i(a) + the same of the entropies. So the
         gradient is that of sum_i sum_a pi_i(a) U_i(a) with U held, and nothing is differentiated through the critics.
         """
-        assert batch.avail is not None
-        obs, state, avail = batch.obs[:, :-1], batch.state[:, :-1], batch.avail[:, :-1]
+        obs, state, avail = batch.obs[:, :-1], batch.state[:, :-1], cast("Tensor", batch.avail)[:, :-1]
         pi = policies.pi[:, :-1]
         with torch.no_grad():
             mixers = critics.reward.mixers
@@ -143,8 +141,7 @@ class Discrete:
                 u = u + (slopes.unsqueeze(-1) * q).sum(0)
                 value = value + (alpha * entropy_value).sum(-1)
         terms = ops.policy_terms(policies.logits[:, :-1], batch.actions[:, :-1], avail, u, floor=self.epsilon.tensor)
-        assert terms.expected_value is not None
-        gain = (terms.expected_value + alpha * terms.entropy).sum(-1)  # [B, T]
+        gain = (cast("Tensor", terms.expected_value) + alpha * terms.entropy).sum(-1)  # [B, T]
         return Improvement(gain, value + (alpha * policies.entropy[:, :-1]).sum(-1), slope)
 
 

@@ -6,7 +6,7 @@ paper's.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -114,8 +114,7 @@ class Facmac:
         """Any of the replayed transitions or episodes, or the fresh episodes."""
         size = self.plan.batch_size
         if self.plan.source == "fresh":
-            assert not isinstance(data, TransitionReplay)
-            return data.take(size)
+            return cast("EpisodeData", data).take(size)
         return data.sample(size)
 
     def update(self, batch: Episodes) -> dict[str, Tensor]:
