@@ -14,6 +14,7 @@ from functools import partial
 
 import pytest
 import torch
+from plain_ader import PlainAder
 from plain_ensemble_mix import PlainEnsembleMix
 from plain_mappo import PlainMappo
 from plain_qmix import PlainQmix
@@ -100,3 +101,19 @@ def test_mappo_update(compare: Callable[..., None], map_name: str, threads: int,
         torch.testing.assert_close(peer.update(batch), expected, rtol=1e-3, atol=1e-4)
         candidates[name] = partial(peer.update, batch)
     compare(f"{device} {threads} mappo {map_name}", candidates, device)
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("map_name", ["3m", "2s3z", "MMM2"])
+def test_ader_update(compare: Callable[..., None], map_name: str, threads: int, device: str) -> None:
+    """32 episodes: two critics of the reward, two of the entropies, policies, shares and temperatures."""
+    spec = SPECS[map_name]
+    learner = learners.get("ader").learner(learners.make_config("ader", {}), spec, device=device, seed=0)
+    peer = PlainAder(learner)
+    batch = RandomEpisodes(spec, device=torch.device(device)).sample(32)
+    metrics = learner.update(batch)
+    expected = tuple(metrics[name] for name in ("loss", "entropy_loss", "policy_loss"))
+    torch.testing.assert_close(peer.update(batch), expected, rtol=1e-3, atol=1e-4)
+    update = CapturedUpdate(learner) if device == "cuda" else learner.update
+    candidates = {"emix": partial(update, batch), "plain": partial(peer.update, batch)}
+    compare(f"{device} {threads} ader {map_name}", candidates, device)

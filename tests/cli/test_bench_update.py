@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from emix import learners
-from emix.bench.update import SPECS, RandomEpisodes, measure_update
+from emix.bench.update import SPECS, RandomEpisodes, algorithms, measure_update
 from emix.cli import main
 from emix.data import Discrete, EnvSpec
 
@@ -33,7 +33,7 @@ def small(monkeypatch, batches_of):
     batches_of(4)
 
 
-@pytest.mark.parametrize("algorithm", [name for name in learners.list_algorithms() if "@" not in name])
+@pytest.mark.parametrize("algorithm", algorithms())
 def test_every_algorithm_is_measured(small, algorithm):
     row = measure_update(algorithm, "small", torch.device("cpu"), rounds=1)
     assert row.seconds > 0

@@ -1,5 +1,6 @@
 """Algorithms and recipes by name."""
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -63,7 +64,11 @@ def test_smix_means_the_paper():
     ("name", "expected"),
     [
         ("smx", "did you mean smix"),
-        ("coma", "expected one of dop, ensemble-mix, ippo, iql, mappo, perla-ippo, perla-mappo, qmix, smix, vdn"),
+        (
+            "qtran",
+            "expected one of ader, dop, ensemble-mix, facmac, ippo, iql, mappo, perla-ippo, perla-mappo, "
+            "qmix, smix, vdn",
+        ),
         ("smix@forage", "did you mean smix@foraging"),
         ("smix@", "unknown recipe 'smix@'"),
         ("", "unknown algorithm ''"),
@@ -136,3 +141,25 @@ def test_continuous_actions_are_refused_by_learners_of_discrete_ones(name):
     spec = EnvSpec("mine", n_agents=2, action=Box(3), obs_dim=4, state_dim=5, episode_limit=6)
     with pytest.raises(UsageError, match=r"expects discrete actions, mine has Box\(dim=3"):
         learners.get(name).learner(learners.make_config(name, {}), spec, device="cpu", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "k_ratio", "ema", "power"),
+    [("paper", 0.1, 0.9, -2), ("3s5z", 0.05, 0.9, -3), ("3s_vs_3z", 0.1, 0.9, -3), ("5m_vs_6m", 0.15, 0.5, -3),
+     ("MMM2", 0.1, 0.9, -2.5)],
+)  # fmt: skip
+def test_aders_table_1(recipe, k_ratio, ema, power):
+    found = learners.load_recipe(f"ader@{recipe}")
+    config = learners.make_config("ader", found.learner)
+    assert (config.k_ratio, config.ema) == (k_ratio, ema)
+    assert config.alpha_init == pytest.approx(math.exp(power))
+    assert found.env_options("battle/3m") == {"reward": "sparse_deaths"}
+    assert config == learners.make_config("ader", {"k_ratio": k_ratio, "ema": ema, "alpha_init": config.alpha_init})
+
+
+def test_aders_budgets_of_vectors():
+    for recipe, agents, dim, budget in (("matrix", 2, 1, -2), ("prey", 3, 2, -6), ("mujoco", 6, 1, -6)):
+        config = learners.make_config("ader", learners.load_recipe(f"ader@{recipe}").learner)
+        spec = EnvSpec("test", n_agents=agents, action=Box(dim), obs_dim=3, state_dim=3, episode_limit=3)
+        config.check(spec)
+        assert config.entropy_budget(spec) == budget

@@ -102,3 +102,24 @@ def test_errors(runs, tmp_path):
         plot_runs([tmp_path / "nothing"], tmp_path / "x.png")
     with pytest.raises(UsageError, match=r"cannot write .*x\.png: .*; choose another file with --out"):
         plot_runs(runs, runs[0] / "config.yaml" / "x.png")
+
+
+def test_a_line_for_each_agent(tmp_path, monkeypatch):
+    """``target_entropy`` stands for target_entropy_0, target_entropy_1, ... of every configuration."""
+    labels = []
+    plotted = Axes.plot
+
+    def plot(self, *args, **kwargs):
+        labels.append(kwargs["label"])
+        return plotted(self, *args, **kwargs)
+
+    monkeypatch.setattr(Axes, "plot", plot)
+    made = [
+        {"env_steps": step, "target_entropy_0": -0.7, "target_entropy_1": -1.3, "alpha_0": 0.1} for step in (0, 100)
+    ]
+    folders = [make_run(tmp_path / name, "ader@matrix", made, env="matrix/continuous") for name in "ab"]
+    check_picture(plot_runs(folders, tmp_path / "curve.png", metric="target_entropy"))
+    assert labels == [f"ader@matrix, agent {k} (mean, 95 % interval of 2 seeds)" for k in range(2)]
+    labels.clear()
+    plot_runs(folders[:1], tmp_path / "curve.png", metric="target_entropy_1")
+    assert labels == ["ader@matrix (1 seed)"]

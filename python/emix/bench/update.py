@@ -60,6 +60,12 @@ class UpdateRow:
         }
 
 
+def algorithms() -> tuple[str, ...]:
+    """The algorithms for SMAC's actions, which are discrete."""
+    names = [name for name in learners.list_algorithms() if "@" not in name]
+    return tuple(name for name in names if not getattr(learners.get(name).learner, "vectors_only", False))
+
+
 class RandomEpisodes:
     """Stands for a learner's data: full length, random but available actions, and whatever its actor records.
 

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from emix import _host, learners
+from emix import _host
 from emix.bench.battle import NUM_ENVS, BattleRow, measure_battle
 from emix.bench.measure import CALLS
 from emix.bench.ops import Row, cases, measure
-from emix.bench.update import SPECS, UpdateRow, measure_update
+from emix.bench.update import SPECS, UpdateRow, algorithms, measure_update
 from emix.errors import UsageError
 from emix.ops.recurrent import Precision
 from emix.training.building import resolve_device
@@ -34,7 +34,7 @@ class Bench:
     """ops: only these."""
     map: tuple[str, ...] = tuple(NUM_ENVS["cpu"])
     """battle, update: these maps."""
-    algorithm: tuple[str, ...] = tuple(name for name in learners.list_algorithms() if "@" not in name)
+    algorithm: tuple[str, ...] = algorithms()
     """update: these algorithms, with their papers' recipes."""
     precision: Precision = "float32"
     """update: of the agent networks' products on a GPU."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from emix.data import Box, EnvSpec, Episodes
+from emix.data import EnvSpec, Episodes
 from emix.learners.ader_config import AderConfig
 from emix.learners.ader_critics import Critics, TwinCritic, reward_slopes
 from emix.learners.ader_policies import Improvement
@@ -42,7 +42,7 @@ class Gaussian:
     """
 
     def __init__(self, config: AderConfig, spec: EnvSpec, precision: Precision) -> None:
-        self.config, self.spec, self.dim = config, spec, cast("Box", spec.action).dim
+        self.config, self.spec, self.dim = config, spec, spec.action.encoding_dim
         self.agent = BoxAgent(
             spec.obs_dim,
             self.dim,

@@ -64,6 +64,7 @@ class Facmac:
     """
 
     capturable = True
+    vectors_only = True  # what measures learners at SMAC's sizes leaves it out
 
     def __init__(
         self,

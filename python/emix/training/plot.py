@@ -35,7 +35,8 @@ def plot_runs(folders: Sequence[Path], out: Path, *, metric: str | None = None) 
         folders: of runs.
         out: file to write.
         metric: a name of metrics.jsonl; by default ``test_battle_won_mean`` where every run has it, else
-            ``test_return_mean``.
+            ``test_return_mean``. What is logged of each agent, ``target_entropy_0`` and so on, is drawn of all of them
+            where it is named without the number: a line for each agent.
 
     Raises:
         UsageError: a folder holds no run, a run has no such metric, or ``out`` cannot be written.
@@ -48,7 +49,9 @@ def plot_runs(folders: Sequence[Path], out: Path, *, metric: str | None = None) 
     panels: dict[str, dict[str, list[np.ndarray]]] = {}
     for folder in folders:
         settings = read_settings(folder)
-        panels.setdefault(settings.env, {}).setdefault(settings.name, []).append(_curve(folder, rows[folder], metric))
+        lines = panels.setdefault(settings.env, {})
+        for ending, name in _agents(rows[folder], metric):
+            lines.setdefault(settings.name + ending, []).append(_curve(folder, rows[folder], name))
     return _draw(panels, LABELS.get(metric, metric.replace("_", " ")), out)
 
 
@@ -56,6 +59,15 @@ def _rows(folder: Path) -> list[dict[str, float]]:
     if not (folder / METRICS).exists():
         raise UsageError(f"{folder} holds no run: expected a folder with {METRICS}, as `emix train` makes it")
     return read_rows(folder)
+
+
+def _agents(rows: list[dict[str, float]], metric: str) -> list[tuple[str, str]]:
+    """How the labels of a metric's lines end, and the names they have in the rows."""
+    names = {name for row in rows for name in row}
+    numbers = [k for k in range(len(names)) if f"{metric}_{k}" in names]
+    if metric in names or not numbers:
+        return [("", metric)]
+    return [(f", agent {k}", f"{metric}_{k}") for k in numbers]
 
 
 def _curve(folder: Path, rows: list[dict[str, float]], metric: str) -> np.ndarray:
