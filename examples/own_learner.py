@@ -15,7 +15,7 @@ from emix import ops
 from emix.data import Discrete, EnvSpec, Episodes, Field, Step
 from emix.envs.random import shift_right, splitmix64
 from emix.envs.tensor import TensorEnv
-from emix.learners.learner import Acted, EpisodeData
+from emix.learners.learner import Acted, BaseActor, BaseLearner
 from emix.learners.parts import Optimiser, Parts
 from emix.learners.plan import Plan
 
@@ -59,16 +59,13 @@ class IPPOConfig:
     plan: Plan = Plan(source="fresh", batch_size=64)  # 64 new episodes, each used in one update
 
 
-class IPPOActor:
+class IPPOActor(BaseActor):
     """Draws from the policies; tests take the likeliest actions."""
 
     def __init__(self, net: nn.Module, generator: torch.Generator, spec: EnvSpec) -> None:
         self.net, self.generator = net, generator
         self.record = (Field("log_prob", (spec.n_agents,), "float32", "observation"),)
         self.parts = Parts(net=net, generator=generator)
-
-    def initial_memory(self, num_envs: int) -> None:
-        """Nothing is remembered."""
 
     @torch.no_grad()
     def act(self, step: Step, memory: None, *, explore: bool) -> Acted:
@@ -80,19 +77,9 @@ class IPPOActor:
             actions = logits.masked_fill(~step.avail, -torch.inf).argmax(-1)
         return Acted(actions, None, {"log_prob": ops.policy_terms(logits, actions, step.avail).log_prob})
 
-    def weights(self) -> Tensor:
-        """As bytes, for processes that only play."""
-        return self.parts.pack()
 
-    def load_weights(self, flat: Tensor, version: int) -> None:
-        """Play as another process' actor."""
-        self.parts.unpack(flat)
-
-
-class IPPO:
+class IPPO(BaseLearner):
     """Clipped policy gradients on each agent's own advantage."""
-
-    capturable = False  # random numbers come from the actor alone, but nothing was tried on a GPU
 
     def __init__(self, config: IPPOConfig, spec: EnvSpec, *, device: torch.device | str, seed: int) -> None:
         self.config, self.plan = config, config.plan
@@ -103,10 +90,6 @@ class IPPO:
         self.actor = IPPOActor(self.net, torch.Generator(device).manual_seed(seed), spec)
         self.optimiser = Optimiser(self.net, "adam", lr=config.lr, clip=0.5)
         self.parts = Parts(net=self.net, optimiser=self.optimiser, generator=self.actor.generator)
-
-    def draw(self, data: EpisodeData) -> Episodes:
-        """The next fresh episodes."""
-        return data.take(self.plan.batch_size)
 
     def update(self, batch: Episodes) -> dict[str, Tensor]:
         """``epochs`` steps on all of the batch."""
@@ -125,9 +108,6 @@ class IPPO:
             loss = self.optimiser.mean((out[..., 0] - returns).square() / 2 - gain, valid)
             norm = self.optimiser.descend(loss)
         return {"loss": loss.detach(), "grad_norm": norm, "entropy": terms.entropy.detach().mean()}
-
-    def advance(self, env_steps: int, episodes: int) -> None:
-        """Nothing follows a schedule."""
 
 
 emix.register_env("cues/<A>", Cues, description="name your cue: 2 agents, A cues, best return 5")

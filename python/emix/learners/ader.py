@@ -17,27 +17,26 @@ one soft critic        ``critics`` single
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from emix.data import Box, EnvSpec, Episodes
-from emix.data.transitions import TransitionReplay
 from emix.learners.ader_config import AderConfig
 from emix.learners.ader_critics import make_critics, targets
 from emix.learners.ader_discrete import Discrete
 from emix.learners.ader_gaussian import Gaussian
 from emix.learners.ader_policies import Policies
 from emix.learners.entropy_budget import EntropyBudget, Temperatures
-from emix.learners.learner import EpisodeData
+from emix.learners.learner import BaseLearner
 from emix.learners.parts import Optimiser, Parts, Schedule, Target
 from emix.learners.seeded import seeded
 from emix.learners.shared import masked_mean
 from emix.ops.recurrent import Precision
 
 
-class Ader:
+class Ader(BaseLearner):
     """Learns policies of discrete actions, or of vectors, with the reward's critics and one for each agent's entropy.
 
     ``update`` reads fixed-shape tensors and never waits for the device, nor does ``act``: CUDA graphs can capture both.
@@ -100,13 +99,6 @@ class Ader:
             generator=generator,
             **self.schedules,
         )
-
-    def draw(self, data: EpisodeData | TransitionReplay) -> Episodes:
-        """Any of the replayed episodes or transitions, or the fresh episodes."""
-        size = self.plan.batch_size
-        if self.plan.source == "fresh":
-            return cast("EpisodeData", data).take(size)
-        return data.sample(size)
 
     def update(self, batch: Episodes) -> dict[str, Tensor]:
         """One step of the critics (eq. 10), of the target entropies (14, 15), policies (12) and temperatures (13), in

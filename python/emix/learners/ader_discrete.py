@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from emix import ops
-from emix.data import EnvSpec, Episodes, Field, Step
+from emix.data import EnvSpec, Episodes, Step
 from emix.learners.ader_config import AderConfig
 from emix.learners.ader_critics import Critics, TwinCritic, entropy_slopes, reward_slopes
 from emix.learners.ader_policies import Improvement
-from emix.learners.learner import Acted
+from emix.learners.learner import Acted, BaseActor
 from emix.learners.parts import Parts, Schedule
 from emix.learners.shared import Memory, greedy, initial_memory, pick, previous_actions
 from emix.nn.agent import RecurrentAgent
@@ -20,7 +20,7 @@ from emix.nn.critic import EnsembleCritic
 from emix.ops.recurrent import Precision
 
 
-class DiscreteActor:
+class DiscreteActor(BaseActor):
     """Draws from the policies with their floor while exploring; in tests takes the likeliest actions.
 
     Args:
@@ -31,13 +31,11 @@ class DiscreteActor:
         hidden_dim: of the agents' memory.
     """
 
-    record: tuple[Field, ...] = ()
-
     def __init__(
         self, agent: nn.Module, epsilon: Schedule, generator: torch.Generator, spec: EnvSpec, hidden_dim: int
     ) -> None:
         self.agent, self.epsilon, self.generator = agent, epsilon, generator
-        self.spec, self.hidden_dim, self.version = spec, hidden_dim, 0
+        self.spec, self.hidden_dim = spec, hidden_dim
         self.parts = Parts(agent=agent, epsilon=epsilon, generator=generator)
 
     def initial_memory(self, num_envs: int) -> Memory:
@@ -54,15 +52,6 @@ class DiscreteActor:
         else:
             actions = greedy(logits, step.avail)
         return Acted(actions, Memory(hidden, actions))
-
-    def weights(self) -> Tensor:
-        """Policies, floor and generator as bytes."""
-        return self.parts.pack()
-
-    def load_weights(self, flat: Tensor, version: int) -> None:
-        """Play as the actor that ``flat`` comes from."""
-        self.parts.unpack(flat)
-        self.version = version
 
 
 class DiscretePolicies(NamedTuple):

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from emix.data import EnvSpec, Field, Step
-from emix.learners.learner import Acted
+from emix.data import EnvSpec, Step
+from emix.learners.learner import Acted, BaseActor
 from emix.learners.parts import Parts
 from emix.learners.shared import Memory, initial_memory, scaled
 from emix.nn.box_agent import BoxAgent
@@ -16,7 +16,7 @@ from emix.nn.box_agent import BoxAgent
 Choose = Callable[[Tensor, "torch.Generator | None"], Tensor]
 
 
-class BoxActor:
+class BoxActor(BaseActor):
     """Makes actions of what its agent says of them.
 
     Args:
@@ -27,10 +27,8 @@ class BoxActor:
         spec: sizes of the environment.
     """
 
-    record: tuple[Field, ...] = ()
-
     def __init__(self, agent: BoxAgent, choose: Choose, generator: torch.Generator, spec: EnvSpec) -> None:
-        self.agent, self.choose, self.generator, self.spec, self.version = agent, choose, generator, spec, 0
+        self.agent, self.choose, self.generator, self.spec = agent, choose, generator, spec
         self.parts = Parts(agent=agent, generator=generator)
 
     def initial_memory(self, num_envs: int) -> Memory:
@@ -43,15 +41,6 @@ class BoxActor:
         numbers, hidden = self.agent(step.obs.unsqueeze(1), memory.last_actions.unsqueeze(1), memory.hidden)
         actions = scaled(self.choose(numbers.squeeze(1), self.generator if explore else None), self.spec)
         return Acted(actions, Memory(hidden, actions))
-
-    def weights(self) -> Tensor:
-        """Policies and generator as bytes."""
-        return self.parts.pack()
-
-    def load_weights(self, flat: Tensor, version: int) -> None:
-        """Play as the actor that ``flat`` comes from."""
-        self.parts.unpack(flat)
-        self.version = version
 
 
 def normal(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -18,7 +18,7 @@ from emix.data.episodes import alike, joined
 from emix.learners.decomposed_critic import DecomposedCritic, make_optimiser
 from emix.learners.ensemble_mix_actor import EnsembleMixActor
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
-from emix.learners.learner import EpisodeData
+from emix.learners.learner import BaseLearner, EpisodeData
 from emix.learners.loop import Loop, run_loop
 from emix.learners.parts import Parts, Schedule
 from emix.learners.seeded import seeded
@@ -42,7 +42,7 @@ class ActorTerms(NamedTuple):
     entropy: Tensor
 
 
-class EnsembleMix:
+class EnsembleMix(BaseLearner):
     """Learns Q_tot = sum_i m_i(s) Q_i(s, o_i, a_i) by N critics, and one policy for all agents.
 
     ``update`` is a function of fixed-shape tensors and never waits for the device, nor does ``act``: CUDA graphs can

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from emix import ops
 from emix.data import EnvSpec, Field, Step
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
-from emix.learners.learner import Acted
+from emix.learners.learner import Acted, BaseActor
 from emix.learners.parts import Parts, Schedule
 from emix.learners.shared import Memory, greedy, initial_memory
 from emix.nn.critic import EnsembleCritic
 
 
-class EnsembleMixActor:
+class EnsembleMixActor(BaseActor):
     """Draws from the policies' softmax with the ensemble's bonus and the floor (algorithm 1).
 
     Args:
@@ -38,7 +38,7 @@ class EnsembleMixActor:
         seeds: tuple[int, int],
     ) -> None:
         self.agent, self.critic, self.epsilon, self.config, self.spec = agent, critic, epsilon, config, spec
-        self.device, self.version = epsilon.tensor.device, 0
+        self.device = epsilon.tensor.device
         # What the behaviour policy gave each action, for off-policy corrections.
         self.record = (Field("probability", (spec.n_agents,), "float32", "observation"),)
         self.generator, self.test_generator = (torch.Generator(self.device).manual_seed(seed) for seed in seeds)
@@ -80,15 +80,6 @@ class EnsembleMixActor:
         else:
             action = greedy(logits, cast("Tensor", step.avail))
         return Acted(action, Memory(hidden, action), {"probability": torch.zeros_like(action, dtype=torch.float32)})
-
-    def weights(self) -> Tensor:
-        """Policies, critics, floor and generators as bytes."""
-        return self.parts.pack()
-
-    def load_weights(self, flat: Tensor, version: int) -> None:
-        """Play as the actor that ``flat`` comes from."""
-        self.parts.unpack(flat)
-        self.version = version
 
     def _explore(self, step: Step, logits: Tensor) -> ops.ExploreActions:
         """Draw from the softmax with the bonus and the floor (algorithm 1; eq. 13 and 14): each result [E, n]."""

@@ -6,17 +6,16 @@ paper's.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from emix import ops
 from emix.data import EnvSpec, Episodes
-from emix.data.transitions import TransitionReplay
 from emix.learners.box_actor import BoxActor, normal
 from emix.learners.facmac_config import FacmacConfig
-from emix.learners.learner import EpisodeData
+from emix.learners.learner import BaseLearner
 from emix.learners.parts import Optimiser, Parts, Target
 from emix.learners.seeded import seeded
 from emix.learners.shared import frozen, masked_mean, previous_actions, unscaled
@@ -47,7 +46,7 @@ class FactoredCritic(nn.Module):
         return self.mixer(self.utilities(obs, unit).squeeze(0), state)
 
 
-class Facmac:
+class Facmac(BaseLearner):
     """Learns Q_tot from replayed steps or episodes, and one policy network for all agents from Q_tot.
 
     ``update`` reads fixed-shape tensors and never waits for the device, nor does ``act``: CUDA graphs can capture both.
@@ -110,13 +109,6 @@ class Facmac:
         unit = torch.tanh(numbers)
         return unit if generator is None else unit + self.config.action_noise * normal(unit, generator)
 
-    def draw(self, data: EpisodeData | TransitionReplay) -> Episodes:
-        """Any of the replayed transitions or episodes, or the fresh episodes."""
-        size = self.plan.batch_size
-        if self.plan.source == "fresh":
-            return cast("EpisodeData", data).take(size)
-        return data.sample(size)
-
     def update(self, batch: Episodes) -> dict[str, Tensor]:
         """One step of the critic toward the targets (eq. 4), and of the policies up Q_tot (eq. 6).
 
@@ -157,9 +149,6 @@ class Facmac:
         ended = batch.terminated if self.config.bootstrap_truncated else batch.terminated | batch.truncated
         gamma, truncated, valid = self.config.gamma, batch.truncated, batch.valid
         return ops.n_step_returns(batch.reward, ended, value, gamma=gamma, n=1, truncated=truncated, valid=valid)
-
-    def advance(self, env_steps: int, episodes: int) -> None:
-        """Nothing follows a schedule."""
 
 
 def _make_optimiser(config: FacmacConfig, module: nn.Module, lr: float) -> Optimiser:

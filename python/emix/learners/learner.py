@@ -1,4 +1,4 @@
-"""What playing needs of an actor and training of a learner, and nothing else."""
+"""What playing needs of an actor and training of a learner, and bases with what most of them have in common."""
 
 from __future__ import annotations
 
@@ -46,6 +46,25 @@ class Actor(Protocol):
         ...
 
 
+class BaseActor:
+    """An actor whose weights are its ``parts``, that remembers and records nothing unless it says so itself."""
+
+    record: tuple[Field, ...] = ()
+    parts: Parts
+
+    def initial_memory(self, num_envs: int) -> Any:
+        """Nothing."""
+        return None
+
+    def weights(self) -> Tensor:
+        """All parts as bytes."""
+        return self.parts.pack()
+
+    def load_weights(self, flat: Tensor, version: int) -> None:
+        """Play as the actor that ``flat`` comes from."""
+        self.parts.unpack(flat)
+
+
 class EpisodeData(Protocol):
     """Where learners draw their batches from: a replay."""
 
@@ -91,3 +110,18 @@ class Learner(Protocol):
     def advance(self, env_steps: int, episodes: int) -> None:
         """Count what was just played: schedules, target copies."""
         ...
+
+
+class BaseLearner:
+    """A learner that draws its batches as its plan says, and follows no schedule unless it says so itself."""
+
+    capturable = False
+    plan: Plan
+
+    def draw(self, data: Any) -> Any:
+        """``plan.batch_size`` fresh episodes, or any of the replayed episodes or transitions."""
+        size = self.plan.batch_size
+        return data.take(size) if self.plan.source == "fresh" else data.sample(size)
+
+    def advance(self, env_steps: int, episodes: int) -> None:
+        """Nothing follows the steps played."""

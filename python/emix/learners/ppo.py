@@ -25,7 +25,7 @@ from torch import Tensor
 from emix import ops
 from emix.data import Box, EnvSpec, Episodes
 from emix.errors import UsageError
-from emix.learners.learner import EpisodeData
+from emix.learners.learner import BaseLearner, EpisodeData
 from emix.learners.loop import Loop, run_loop
 from emix.learners.normalise import CumulativeNorm
 from emix.learners.parts import Part, Parts
@@ -43,7 +43,7 @@ _CRITIC = ("loss", "critic_grad_norm", "td_error_abs", "value_mean", "target_mea
 _MEASURED = (*_CRITIC, "actor_loss", "actor_grad_norm", "entropy", "clip_fraction", "kl")
 
 
-class PPO:
+class PPO(BaseLearner):
     """Clipped policy gradients by a critic of the state, or by PERLA's, averaged over what the others may do.
 
     ``update`` reads fixed-shape tensors and never waits for the device, nor does ``act``: CUDA graphs can capture both.
@@ -107,7 +107,7 @@ class PPO:
         Raises:
             UsageError: joint actions are to be sampled, and an agent has no available action.
         """
-        batch = data.take(self.plan.batch_size)
+        batch = super().draw(data)
         if self.config.samples and batch.avail is not None:
             lost = (~batch.avail[:, :-1].any(-1) & batch.valid.unsqueeze(-1)).nonzero()  # [.., 3]
             if len(lost):  # this waits for the device: here, not in what is captured
@@ -251,6 +251,3 @@ class PPO:
     def _raw(self, value: Tensor) -> Tensor:
         """A value of the critic's in the rewards' scale."""
         return value if self.critic.norm is None else self.critic.norm.denormalise(value)
-
-    def advance(self, env_steps: int, episodes: int) -> None:
-        """Nothing follows the steps played: the target counts updates."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from emix.data import Discrete, EnvSpec, Step
-from emix.learners.learner import Acted
+from emix.learners.learner import Acted, BaseActor
 from emix.learners.parts import Parts
 from emix.learners.policies import Categorical, Gaussian, Policy
 from emix.learners.ppo_config import Network, PPOConfig
@@ -46,7 +46,7 @@ def make_network(
     return make(n_agents) if config.share else PerAgent(partial(make, 1), n_agents)
 
 
-class PPOActor:
+class PPOActor(BaseActor):
     """Draws from the policies; tests do, too, or take the likeliest actions.
 
     Args:
@@ -65,7 +65,7 @@ class PPOActor:
         device: torch.device,
         seeds: tuple[int, int],
     ) -> None:
-        self.networks, self.spec, self.device, self.version = networks, spec, device, 0
+        self.networks, self.spec, self.device = networks, spec, device
         self.hidden_dim = config.hidden_dim if config.network == "gru" else None
         self.test_sample = config.test_sample
         self.record = networks.policy.record
@@ -95,15 +95,6 @@ class PPOActor:
         generator = self.generator if explore else self.test_generator if self.test_sample else None
         drawn = self.networks.policy.draw(outputs.squeeze(1), step.avail, generator)
         return Acted(drawn.actions, memory, drawn.record)
-
-    def weights(self) -> Tensor:
-        """Networks and generators as bytes."""
-        return self.parts.pack()
-
-    def load_weights(self, flat: Tensor, version: int) -> None:
-        """Play as the actor that ``flat`` comes from."""
-        self.parts.unpack(flat)
-        self.version = version
 
 
 def _make_policy(config: PPOConfig, spec: EnvSpec) -> Policy:

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from emix import ops
-from emix.data import EnvSpec, Episodes, Field, Step, require_discrete
-from emix.learners.learner import Acted, EpisodeData
+from emix.data import EnvSpec, Episodes, Step, require_discrete
+from emix.learners.learner import Acted, BaseActor, BaseLearner
 from emix.learners.parts import Optimiser, Parts, Schedule, Target
 from emix.learners.plan import Plan
 from emix.learners.seeded import seeded
@@ -93,7 +93,7 @@ class ValueConfig:
         check_fields(self, choices=_CHOICES, fractions=_FRACTIONS)
 
 
-class EpsilonGreedyActor:
+class EpsilonGreedyActor(BaseActor):
     """Each agent takes its likeliest action, or while exploring, with probability epsilon, any available one.
 
     Args:
@@ -104,13 +104,11 @@ class EpsilonGreedyActor:
         hidden_dim: of the agent's memory.
     """
 
-    record: tuple[Field, ...] = ()
-
     def __init__(
         self, agent: nn.Module, epsilon: Schedule, generator: torch.Generator, spec: EnvSpec, hidden_dim: int
     ) -> None:
         self.agent, self.epsilon, self.generator = agent, epsilon, generator
-        self.spec, self.hidden_dim, self.version = spec, hidden_dim, 0
+        self.spec, self.hidden_dim = spec, hidden_dim
         self.parts = Parts(agent=agent, epsilon=epsilon, generator=generator)
 
     def initial_memory(self, num_envs: int) -> Memory:
@@ -137,17 +135,8 @@ class EpsilonGreedyActor:
             actions = torch.where(coins < self.epsilon.tensor, random, actions)
         return Acted(actions, Memory(hidden, actions))
 
-    def weights(self) -> Tensor:
-        """Agent, epsilon and generator as bytes."""
-        return self.parts.pack()
 
-    def load_weights(self, flat: Tensor, version: int) -> None:
-        """Play as the actor that ``flat`` comes from."""
-        self.parts.unpack(flat)
-        self.version = version
-
-
-class ValueLearner:
+class ValueLearner(BaseLearner):
     """Learns Q_tot(s, a) from replayed episodes; each agent acts on its own Q_i (section IV).
 
     ``update`` reads fixed-shape tensors and never waits for the device, nor does ``act``: CUDA graphs can capture both.
@@ -201,11 +190,6 @@ class ValueLearner:
             epsilon=self.epsilon,
             generator=generator,
         )
-
-    def draw(self, data: EpisodeData) -> Episodes:
-        """Any of the replayed episodes, or the fresh ones."""
-        size = self.plan.batch_size
-        return data.take(size) if self.plan.source == "fresh" else data.sample(size)
 
     def update(self, batch: Episodes) -> dict[str, Tensor]:
         """One gradient step on B episodes (Algorithm 1, lines 13 and 14).
