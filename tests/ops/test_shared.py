@@ -104,6 +104,22 @@ def test_memory_that_runs_out_is_torchs_error() -> None:
         assert "tried to allocate" in str(ours.value)
 
 
+def test_memory_that_runs_out_going_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backward pass of a loss says so, too, where the compiled op alone only says that a call failed."""
+    q = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    variance = ops.ensemble_moments(q.expand(64, 3)).variance
+    huge = torch.zeros(1).expand(64, 2**40)
+    with pytest.raises(RuntimeError) as ours:
+        torch.ops.emix.ensemble_moments_backward.default(huge, None, None, None)
+    assert "API call failed" in str(ours.value)
+    fail = lambda *_: torch.ops.emix.ensemble_moments_backward.default(huge, None, None, None)  # noqa: E731
+    monkeypatch.setattr(variance.grad_fn.rule, "gradients", fail)
+    with pytest.raises(RuntimeError) as ours:
+        variance.sum().backward()
+    if torch.__version__ >= (2, 13):
+        assert "tried to allocate" in str(ours.value)
+
+
 @pytest.mark.cuda
 def test_memory_of_the_gpu_that_runs_out() -> None:
     with pytest.raises(torch.OutOfMemoryError if torch.__version__ >= (2, 13) else RuntimeError):

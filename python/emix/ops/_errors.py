@@ -52,7 +52,7 @@ def explained(
     if mistake:
         return ValueError(mistake)
     if _FAILED_INSIDE in text:
-        return _torchs_own(text)
+        return torchs_own(error)
     if _NO_KERNEL in text:
         return RuntimeError("this emix was built without CUDA: `emix doctor` says how to build it with CUDA")
     if _OURS not in text:
@@ -160,12 +160,14 @@ def _shown(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def _torchs_own(text: str) -> Exception:
-    """What torch said where the stable ABI only says that a call failed."""
+def torchs_own(error: Exception) -> Exception:
+    """What torch said where the stable ABI only says that a call failed, such as one for memory; else the error."""
+    if _FAILED_INSIDE not in str(error):
+        return error
     said = _last_words()
     if "out of memory" in said:
         return torch.OutOfMemoryError(said)
-    return RuntimeError(said or f"{text} (torch has written why on stderr)")
+    return RuntimeError(said or f"{error} (torch has written why on stderr)")
 
 
 def _last_words() -> str:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
+from emix.ops._errors import torchs_own
+
 Gradients = Sequence[Tensor | None]
 
 
@@ -74,7 +76,10 @@ class _Rule:
         """Run the compiled backward pass. tensors: the gradients of the results, then what was saved."""
         grads, saved = tensors[:results], tensors[results:]
         inputs = [each if other is None else other for each, other in zip(saved, others, strict=False)]
-        found = self.gradients(wanted, grads, *inputs, *saved[len(others) :])
+        try:
+            found = self.gradients(wanted, grads, *inputs, *saved[len(others) :])
+        except RuntimeError as error:
+            raise torchs_own(error) from None
         return tuple([each if is_wanted else None for each, is_wanted in zip(found, wanted, strict=False)])
 
     def refusal(self) -> NotImplementedError:
