@@ -45,7 +45,6 @@ bench: setup
 	$(BIN)/python -m pytest benchmarks
 
 # Random input for so long: tests/fuzz.
-SECONDS ?= 60
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from emix.envs.host import EnvWorkerError
 from emix.errors import UsageError
+from emix.training.listener import Listener
 from emix.training.loop import DivergenceError
 from emix.training.owner import LostRunError
-from emix.training.progress import Progress, print_line
+from emix.training.progress import Progress
 from emix.training.run import CHECKPOINT, Run, finished
 from emix.training.running import CURVE, result, run_to_end
 from emix.training.settings import CONFIG, Settings
@@ -56,10 +57,7 @@ def title(settings: Settings) -> str:
 
 def say(text: str, output: TextIO | None = None) -> None:
     """Print a line, to stdout unless told otherwise, where somebody listens: what is shown decides no exit code."""
-    output = output or sys.stdout
-    with suppress(OSError, ValueError):
-        if output is not None:
-            print_line(text, output)
+    Listener(output or sys.stdout).say(text)
 
 
 def _failed(code: int, *lines: str) -> int:

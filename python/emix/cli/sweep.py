@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -25,6 +25,7 @@ from emix.errors import UsageError
 from emix.reading import path_of
 from emix.training.building import check_settings
 from emix.training.files import make_folder
+from emix.training.listener import Listener
 from emix.training.settings import difference, run_folder
 from emix.training.sweep import LOG, Job, default_jobs, pass_on_signals, results, run_jobs, write_results
 
@@ -167,9 +168,9 @@ def _finish(root: Path, command: Sequence[str], jobs: Sequence[Job], stopped: in
     """Print and write what came out; return the exit code."""
     rows = results(jobs)
     write_results(root, command, jobs, rows)
-    with suppress(OSError, ValueError):  # nobody may be there any more who reads it
-        console = Console()
-        Console(width=console.width if console.is_terminal else 160).print(_table(rows))
+    output: Any = Listener(sys.stdout)
+    console = Console(file=output)
+    Console(file=output, width=console.width if console.is_terminal else 160).print(_table(rows))
     say(
         "the last test of each run; 95 %: half the width of the mean's interval (Student's t); "
         "std: of the sample (n - 1); IQM: without the n / 4 lowest and n / 4 highest"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -13,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from emix.playing.stopwatch import clock
-from emix.training.progress import is_terminal, print_line
+from emix.training.listener import Listener
 from emix.training.sweep import Job
 
 REFRESH_SECONDS = 1.0
@@ -29,11 +28,11 @@ class Display:
     """
 
     def __init__(self, jobs: Sequence[Job], *, output: TextIO | None = None) -> None:
-        self.jobs = jobs
-        self.output: TextIO | None = output or sys.stdout  # None: nobody watches
+        listener: Any = Listener(output or sys.stdout)
+        self.jobs, self.output = jobs, listener
         self.next = 0.0
         self.live: Live | None = None
-        if self.output is not None and is_terminal(self.output):
+        if self.output.isatty():
             self.live = Live(console=Console(file=self.output), auto_refresh=False, transient=True)
             self.live.start()
         else:
@@ -46,31 +45,20 @@ class Display:
         elif (now := time.monotonic()) >= self.next:
             self.next = now + (REFRESH_SECONDS if self.live else LINE_SECONDS)
             if self.live:
-                with self._watched():
-                    self.live.update(self._table(), refresh=True)
+                self.live.update(self._table(), refresh=True)
             else:
                 self._say(self._counts())
 
     def close(self) -> None:
         """Take the table away; the lines stay."""
         if self.live:
-            with self._watched():
-                self.live.stop()
+            self.live.stop()
 
     def _say(self, text: str) -> None:
-        with self._watched():
-            if self.live:
-                self.live.console.print(text, highlight=False, markup=False)
-            elif self.output is not None:
-                print_line(text, self.output)
-
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """What is shown decides nothing: see ``Progress``."""
-        try:
-            yield
-        except (OSError, ValueError):
-            self.live = self.output = None
+        if self.live:
+            self.live.console.print(text, highlight=False, markup=False)
+        else:
+            self.output.say(text)
 
     def _counts(self) -> str:
         states = [job.state for job in self.jobs]

@@ -29,7 +29,7 @@ class TrainingConfig:
     threads: int = 1
     """CPU threads of torch. One: 64 units gain little from more, and the numbers do not depend on the cores."""
     keep_memory: bool = True
-    """Let the C library keep freed memory for what is allocated next (glibc; for the whole process): an update on the
+    """Let the C library keep freed memory for what is allocated next (glibc; while it trains): an update on the
     CPU otherwise waits for the system to clear the same pages each time. Numbers do not depend on it."""
     precision: Precision = "float32"
     """What the matrix products of the agent networks are computed in, forward and backward, on a GPU from compute

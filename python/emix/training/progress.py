@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from time import perf_counter
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -15,6 +14,7 @@ from rich.progress import Progress as RichProgress
 from rich.text import Text
 
 from emix.playing.stopwatch import clock
+from emix.training.listener import Listener
 
 WINDOW = 30.0  # seconds over which the speed is measured; since the start, it would hide that a run became slower
 PHASES = ("env", "inference", "update", "test")
@@ -40,7 +40,7 @@ class Progress:
 
     def __init__(self, total: int, *, start: int = 0, output: TextIO | None = None) -> None:
         self.total = total
-        self.output: TextIO | None = output or sys.stdout  # None: nobody watches
+        self.output = Listener(output or sys.stdout)
         self.history: deque[tuple[float, int]] = deque([(perf_counter(), start)])
         self.latest: dict[str, float] = {}
         self.bar: Bar | None = None
@@ -51,7 +51,7 @@ class Progress:
         self.history = deque([(perf_counter(), env_steps)])
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=env_steps)
-        elif self.output is not None and is_terminal(self.output):
+        elif self.output.isatty():
             self.bar = _make_bar(self.output, self.total, env_steps)
 
     def advance(self, env_steps: int) -> None:
@@ -62,8 +62,7 @@ class Progress:
             self.history.popleft()
         if self.bar is not None:
             numbers, speed = self._numbers(), f"{self.speed():,.0f} steps/s"
-            with self._watched():
-                self.bar.update(self.bar.task_ids[0], completed=env_steps, numbers=numbers, speed=speed)
+            self.bar.update(self.bar.task_ids[0], completed=env_steps, numbers=numbers, speed=speed)
 
     def speed(self) -> float:
         """Environment steps per second over the last half minute; 0 before the first rollout."""
@@ -79,26 +78,15 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line of its own, above the bar."""
-        with self._watched():
-            if self.bar is not None:
-                self.bar.console.print(text, highlight=False, markup=False)
-            elif self.output is not None:
-                print_line(text, self.output)
+        if self.bar is not None:
+            self.bar.console.print(text, highlight=False, markup=False)
+        else:
+            self.output.say(text)
 
     def close(self) -> None:
         """Leave the bar as it is."""
         if self.bar is not None:
-            with self._watched():
-                self.bar.stop()
-
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """What is shown decides nothing: where it cannot be written, because the terminal or the reader of a pipe is
-        gone, nothing is shown any more."""
-        try:
-            yield
-        except (OSError, ValueError):  # ValueError: the file is closed
-            self.bar = self.output = None
+            self.bar.stop()
 
     def _numbers(self) -> str:
         """Win rate where the environment has one, else return, in training and in test; then the shares of the time."""
@@ -114,24 +102,7 @@ class Progress:
         return f"{clock(left / speed)} left" if speed and left > 0 else ""
 
 
-def print_line(text: str, output: TextIO) -> None:
-    """Print a line; letters that the output's encoding lacks become question marks."""
-    try:
-        print(text, file=output, flush=True)
-    except UnicodeEncodeError:
-        encoding = output.encoding or "ascii"
-        print(text.encode(encoding, "replace").decode(encoding), file=output, flush=True)
-
-
-def is_terminal(output: TextIO) -> bool:
-    """Whether somebody sees it move."""
-    try:
-        return output.isatty()
-    except ValueError:  # it is closed
-        return False
-
-
-def _make_bar(output: TextIO, total: int, start: int) -> Bar:
+def _make_bar(output: Any, total: int, start: int) -> Bar:
     bar = Bar(
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
