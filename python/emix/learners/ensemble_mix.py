@@ -135,7 +135,7 @@ class EnsembleMix(BaseLearner):
         metrics = self.critic.update(rows, count, off_pi, on_pi, loop)
         metrics |= self._update_actors(batch.actors, off, off_logits)
         explored, acted = self.actor.explored
-        return metrics | {"explore_fraction": explored / acted.clamp(min=1)}
+        return metrics | {"explore_fraction": explored.float() / acted.clamp(min=1).float()}
 
     def _update_actors(self, newest: Episodes, off: Episodes, off_logits: Tensor) -> dict[str, Tensor]:
         """One step up eq. 12, and up the entropy where that has a weight."""
