@@ -63,7 +63,7 @@ def test_smix_means_the_paper():
     ("name", "expected"),
     [
         ("smx", "did you mean smix"),
-        ("coma", "expected one of dop, ensemble-mix, ippo, iql, mappo, perla-ippo, perla-mappo, qmix, smix, vdn"),
+        ("zzz", "expected one of ader, "),
         ("smix@forage", "did you mean smix@foraging"),
         ("smix@", "unknown recipe 'smix@'"),
         ("", "unknown algorithm ''"),
