@@ -65,7 +65,7 @@ def test_smix_means_the_paper():
     [
         ("smx", "did you mean smix"),
         (
-            "qtran",
+            "zzz",
             "expected one of ader, dop, ensemble-mix, facmac, ippo, iql, mappo, perla-ippo, perla-mappo, "
             "qmix, smix, vdn",
         ),
