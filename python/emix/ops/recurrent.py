@@ -229,7 +229,7 @@ def _(grad, x, h0, w_ih, w_hh, b_ih, b_hh, out, saved, x_wanted, precision=0):  
 def _(obs, last_action, h0, w_encode, b_encode, w_ih, w_hh, b_ih, b_hh, w_head, b_head, save=False, precision=0):  # type: ignore[no-untyped-def]
     floats = {"obs": obs, "h0": h0, "w_encode": w_encode, "b_encode": b_encode, "w_ih": w_ih, "w_hh": w_hh}
     floats |= {"b_ih": b_ih, "b_hh": b_hh, "w_head": w_head, "b_head": b_head}
-    check_types(floats)
+    check_types(floats, integers={"last_action": last_action})
     require(obs.dim() == 4, "`obs` must have shape [B, T, n, O], got {}", list(obs.shape))
     episodes, steps, agents, features = obs.shape
     dtype = wide(*floats.values())
@@ -237,12 +237,7 @@ def _(obs, last_action, h0, w_encode, b_encode, w_ih, w_hh, b_ih, b_hh, w_head, 
     hidden = _check_gru(w_hh.shape[1], w_ih, w_hh, b_ih, b_hh, dtype, precision)
     require(w_head.dim() == 2, "`w_head` must have shape [A, H], got {}", list(w_head.shape))
     actions = w_head.shape[0]
-    if last_action is not None:
-        check_types({"obs": obs}, masks={"last_action": last_action})
-        require(
-            not last_action.is_floating_point(), "`last_action` must be an integer tensor, got {}", last_action.dtype
-        )
-        check_shape("last_action", last_action, (episodes, steps, agents))
+    check_shape("last_action", last_action, (episodes, steps, agents))
     sentence = (
         "`w_encode` must have shape [H, O + A + n], without A where there is no last_action, or without n, got {}"
     )
