@@ -1,4 +1,5 @@
-// The tensors of a call, checked, and what the call returns.
+// The tensors of a call, checked, and what the call returns. All are contiguous and of one dtype, for the state is changed
+// in place: there is nothing to convert (call_arguments.h).
 #pragma once
 #include <tuple>
 #include <vector>
@@ -42,6 +43,23 @@ struct Start {
   bool closed;
 };
 
+// What is changed in place must share no memory with anything else.
+struct Memory {
+  const char* name;
+  const char* begin;
+  int64_t bytes;
+
+  Memory(const char* name_, const Tensor& tensor)
+      : name(name_),
+        begin(static_cast<const char*>(tensor.const_data_ptr())),
+        bytes(tensor.numel() * tensor.element_size()) {}
+
+  void check_apart(const Memory& other) const {
+    if (begin < other.begin + other.bytes && other.begin < begin + bytes)
+      fail("`", other.name, "` must share no memory with `", name, "`, which is changed in place");
+  }
+};
+
 struct Call {
   Scenario scenario;
   int64_t battles = 0;
@@ -51,9 +69,9 @@ struct Call {
   Tensor obs, state, avail, reward, terminated, truncated, won, dead_allies, dead_enemies;
 
   Call(const Tensors& t, const std::vector<int64_t>& layout) {
-    if (layout.size() != 6) fail("`layout` must have 6 numbers, got ", layout.size());
     read_layout(layout);
     check_tensors(t);
+    check_apart(t);
     const int64_t B = battles, n = scenario.allies;
     obs = empty({B, n, scenario.obs_size}, ScalarType::Float, t.units);
     state = empty({B, scenario.state_size}, ScalarType::Float, t.units);
@@ -83,19 +101,18 @@ struct Call {
   }
 
   void read_layout(const std::vector<int64_t>& layout) {
-    const auto padded = [](int64_t units) { return static_cast<int>((units + kLanes - 1) / kLanes * kLanes); };
-    if (layout[0] < 1 || layout[1] < 1 || padded(layout[0]) + padded(layout[1]) > kMaxSlots)
+    if (layout.size() != 6) fail("`layout` must have 6 numbers, got ", layout.size());
+    if (std::min(layout[0], layout[1]) < 1 || std::max(layout[0], layout[1]) > kMaxSlots ||
+        slots_of(layout[0]) + slots_of(layout[1]) > kMaxSlots)
       fail("`layout` must name at least one ally and one enemy and no more than ", kMaxSlots, " slots, got ", layout[0],
            " and ", layout[1]);
-    Scenario& s = scenario;
-    s.allies = static_cast<int>(layout[0]), s.enemies = static_cast<int>(layout[1]);
-    s.ally_slots = padded(s.allies), s.slots = s.ally_slots + padded(s.enemies);
-    s.type_bits = static_cast<int>(layout[2]);
-    s.ally_shield = static_cast<int>(layout[3]), s.enemy_shield = static_cast<int>(layout[4]);
-    s.features = static_cast<int>(layout[5]);
-    s.actions = kTarget + s.enemies;
-    const Sizes sizes(s);
-    s.obs_size = sizes.observation(s), s.state_size = sizes.state(s);
+    const auto number = [&](size_t at, int most) {
+      if (layout[at] < 0 || layout[at] > most)
+        fail("`layout[", at, "]` must lie between 0 and ", most, ", got ", layout[at]);
+      return static_cast<int>(layout[at]);
+    };
+    scenario = scenario_of(static_cast<int>(layout[0]), static_cast<int>(layout[1]), number(2, kMaxSlots), number(3, 1),
+                           number(4, 1), number(5, kAllFeatures));
   }
 
   void check_tensors(const Tensors& t) {
@@ -120,15 +137,37 @@ struct Call {
     scenario.terrain = static_cast<const uint8_t*>(t.terrain.const_data_ptr());
     scenario.waypoints = open ? nullptr : static_cast<const int16_t*>(t.waypoints.const_data_ptr());
   }
+
+  static void check_apart(const Tensors& t) {
+    const Memory state[] = {{"units", t.units}, {"minds", t.minds}, {"clock", t.clock}};
+    const Memory tables[] = {{"stats", t.stats},
+                             {"traits", t.traits},
+                             {"rules", t.rules},
+                             {"terrain", t.terrain},
+                             {"waypoints", t.waypoints}};
+    for (const Memory& changed : state) {
+      for (const Memory& other : state)
+        if (other.name != changed.name) changed.check_apart(other);
+      for (const Memory& table : tables) changed.check_apart(table);
+    }
+  }
 };
 
-inline const int64_t* check_actions(const Tensor& actions, const Call& call, const Tensor& units) {
-  check_table("actions", actions, ScalarType::Long, "int64", {call.battles, call.scenario.allies}, units);
+inline void check_apart(const char* name, const Tensor& tensor, const Tensors& t) {
+  const Memory input(name, tensor);
+  for (const Memory& changed : {Memory("units", t.units), Memory("minds", t.minds), Memory("clock", t.clock)})
+    changed.check_apart(input);
+}
+
+inline const int64_t* check_actions(const Tensor& actions, const Call& call, const Tensors& t) {
+  check_table("actions", actions, ScalarType::Long, "int64", {call.battles, call.scenario.allies}, t.units);
+  check_apart("actions", actions, t);
   return static_cast<const int64_t*>(actions.const_data_ptr());
 }
 
-inline const bool* check_where(const Tensor& where, const Call& call, const Tensor& units) {
-  check_table("where", where, ScalarType::Bool, "bool", {call.battles}, units);
+inline const bool* check_where(const Tensor& where, const Call& call, const Tensors& t) {
+  check_table("where", where, ScalarType::Bool, "bool", {call.battles}, t.units);
+  check_apart("where", where, t);
   return static_cast<const bool*>(where.const_data_ptr());
 }
 

@@ -35,6 +35,8 @@ enum Row : int {
 
 EMIX_HD constexpr int bit(Tag tag) { return 1 << static_cast<int>(tag); }
 EMIX_HD constexpr int bit(Feature feature) { return 1 << static_cast<int>(feature); }
+inline constexpr int64_t slots_of(int64_t units) { return (units + kLanes - 1) / kLanes * kLanes; }  // of a side
+inline constexpr int kAllFeatures = (1 << static_cast<int>(Feature::count)) - 1;
 
 // What is the same for all battles of a call.
 struct Scenario {

@@ -1,6 +1,7 @@
 // battle on the CPU: threads over battles, a vector over neighbouring units.
 #include <algorithm>
 
+#include "battle/cpu_contents.h"
 #include "battle/ops.h"
 #include "instruction_sets.h"
 
@@ -66,9 +67,11 @@ struct Cpu {
   explicit Cpu(const Tensor&) {}
 
   void step(const Run& run, const int64_t* actions) const {
+    check_contents(run, nullptr);
     run_rows(run.battles, grain(run), [&](int64_t begin, int64_t end) { step_battles(run, actions, begin, end); });
   }
   void reset(const Run& run, const Start& start) const {
+    check_contents(run, start.where);
     run_rows(run.battles, grain(run), [&](int64_t begin, int64_t end) { reset_battles(run, start, begin, end); });
   }
 

@@ -79,6 +79,7 @@ __device__ __forceinline__ void run_battles(const Run& run, const Shape& shape, 
     copy(block, far.clock, b.clock, clock::rows);
     copy(block, far.units, b.units, unit::rows * s.slots);
     copy(block, far.minds, b.minds, mind::rows * s.slots);
+    block.each_one(s.slots, [&](int i) EMIX_INLINE { mend(b, i); });
     const double reward = f(block, b, index);
     observe(block, b, observed_at(run, index));
     block.once([&]() EMIX_INLINE { report(b, index, reward, run.outcome); });

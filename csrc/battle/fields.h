@@ -214,7 +214,7 @@ enum class Weapon : int { EMIX_BATTLE_WEAPON(EMIX_BATTLE_NAME) };
 enum class EnemyOrder : int { EMIX_BATTLE_ENEMY_ORDER(EMIX_BATTLE_NAME) };
 enum class Reward : int { EMIX_BATTLE_REWARD(EMIX_BATTLE_NAME) };
 enum class Tag : int { EMIX_BATTLE_TAG(EMIX_BATTLE_NAME) };
-enum class Feature : int { EMIX_BATTLE_FEATURE(EMIX_BATTLE_NAME) };
+enum class Feature : int { EMIX_BATTLE_FEATURE(EMIX_BATTLE_NAME) count };
 #undef EMIX_BATTLE_NAME
 
 }  // namespace emix::battle

@@ -33,6 +33,18 @@ struct Sizes {
   }
 };
 
+// From an op's layout to what is the same for all battles, but for the tables. Python asks for the sizes, too.
+inline Scenario scenario_of(int allies, int enemies, int type_bits, int ally_shield, int enemy_shield, int features) {
+  Scenario s;
+  s.allies = allies, s.enemies = enemies;
+  s.ally_slots = static_cast<int>(slots_of(allies)), s.slots = s.ally_slots + static_cast<int>(slots_of(enemies));
+  s.type_bits = type_bits, s.ally_shield = ally_shield, s.enemy_shield = enemy_shield, s.features = features;
+  s.actions = kTarget + enemies;
+  const Sizes sizes(s);
+  s.obs_size = sizes.observation(s), s.state_size = sizes.state(s);
+  return s;
+}
+
 // Writes numbers one after the other.
 struct Pen {
   float* next;

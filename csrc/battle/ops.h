@@ -24,8 +24,9 @@ Result battle_step(const Tensor& units, const Tensor& minds, const Tensor& clock
                    const Tensor& stats, const Tensor& traits, const Tensor& rules, const Tensor& terrain,
                    const Tensor& waypoints, const std::vector<int64_t>& layout) {
   const Device device(units);
-  Call call({units, minds, clock, stats, traits, rules, terrain, waypoints}, layout);
-  device.step(call.run(), check_actions(actions, call, units));
+  const Tensors tensors{units, minds, clock, stats, traits, rules, terrain, waypoints};
+  const Call call(tensors, layout);
+  device.step(call.run(), check_actions(actions, call, tensors));
   return call.result();
 }
 
@@ -35,9 +36,10 @@ Result battle_reset(const Tensor& units, const Tensor& minds, const Tensor& cloc
                     const Tensor& waypoints, const std::vector<int64_t>& layout, int64_t seed, int64_t first,
                     bool closed) {
   const Device device(units);
-  Call call({units, minds, clock, stats, traits, rules, terrain, waypoints}, layout);
+  const Tensors tensors{units, minds, clock, stats, traits, rules, terrain, waypoints};
+  const Call call(tensors, layout);
   check_first(first, call);
-  device.reset(call.run(), {check_where(where, call, units), seed, first, closed});
+  device.reset(call.run(), {check_where(where, call, tensors), seed, first, closed});
   return call.result();
 }
 

@@ -1,6 +1,6 @@
 // The start of an episode: the key of its random numbers, who stands where, and where the enemies go.
 #pragma once
-#include "battle/battle.h"
+#include "battle/guard.h"
 
 namespace emix::battle {
 
@@ -32,7 +32,10 @@ EMIX_HD int place_of(const Battle& b, int slot) {
   const auto order = static_cast<EnemyOrder>(static_cast<int>(b.scenario->rules[rule::enemy_order]));
   const Side enemies = b.enemies();
   if (b.ally(slot) || slot >= enemies.end || order == EnemyOrder::fixed) return slot;
-  if (order == EnemyOrder::sorted) return b.scenario->traits[trait::place * b.slots + slot];
+  if (order == EnemyOrder::sorted) {
+    const int place = b.scenario->traits[trait::place * b.slots + slot];
+    return names_slot(place, b.slots) ? place : slot;
+  }
   const uint32_t own = shuffle_key(b, slot);
   int rank = 0;
   for (int j = enemies.begin; j < enemies.end; ++j) {
@@ -61,7 +64,8 @@ EMIX_HD void place_unit(const Battle& b, int slot) {
   const float jitter = s.rule(rule::spawn_jitter), x = stat_of(stat::spawn_x, place), y = stat_of(stat::spawn_y, place);
   const float moved_x = x + between(-jitter, jitter, words.word[0]),
               moved_y = y + between(-jitter, jitter, words.word[1]);
-  const bool free = inside(moved_x, moved_y) && b.terrain()[cell_of(moved_x, moved_y)] == b.terrain()[cell_of(x, y)];
+  const bool free =
+      inside(x, y) && inside(moved_x, moved_y) && b.terrain()[cell_of(moved_x, moved_y)] == b.terrain()[cell_of(x, y)];
   const float along = uniform_float(random(b[clock::stream], Draw::kGoal, 0).word[0]);
   b[unit::x][slot] = free ? moved_x : x;
   b[unit::y][slot] = free ? moved_y : y;

@@ -1,7 +1,7 @@
 // emix._host: what needs neither torch nor a GPU. Never on an op's path.
 #include <pybind11/pybind11.h>
 
-#include "battle/fields.h"
+#include "battle/observe.h"
 #include "cuda_versions.h"
 
 #ifdef __GLIBC__
@@ -75,6 +75,12 @@ py::dict battle_constants() {
   return constants;
 }
 
+py::tuple battle_sizes(int allies, int enemies, int type_bits, int ally_shield, int enemy_shield, int features) {
+  const emix::battle::Scenario s =
+      emix::battle::scenario_of(allies, enemies, type_bits, ally_shield, enemy_shield, features);
+  return py::make_tuple(s.obs_size, s.state_size, s.actions);
+}
+
 // A large block is otherwise mapped anew each time and given back when freed, and the system zeroes its pages again.
 bool keep_freed_memory() {
 #ifdef __GLIBC__
@@ -98,6 +104,9 @@ PYBIND11_MODULE(_host, m) {
   m.def("driver_remedy", &emix::driver_remedy, py::arg("toolkit"), py::arg("driver"), "What to do about it.");
   m.def("battle_fields", &battle_fields, "The names of the rows of the battle's tensors, table by table.");
   m.def("battle_constants", &battle_constants, "The battle's sizes, and its enumerations by name.");
+  m.def("battle_sizes", &battle_sizes, py::arg("allies"), py::arg("enemies"), py::arg("type_bits"),
+        py::arg("ally_shield"), py::arg("enemy_shield"), py::arg("features"),
+        "Of a layout: how many numbers an observation and the state have, and how many actions there are.");
   m.def("keep_freed_memory", &keep_freed_memory,
         "Let the C library keep freed memory for the next allocation, for the rest of this process. Returns whether it "
         "is glibc, which can.");

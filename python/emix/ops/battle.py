@@ -38,7 +38,6 @@ _host: Any = import_module("emix._host")  # compiled
 
 _MAP, _LANES, _MAX_SLOTS = 32, 8, 128  # as in csrc/battle
 _LAYOUT_UP_TO = (128, 1, 1, 2**9 - 1)  # type bits, shields, features
-_FIRST_TARGET = 6  # actions before those that name a unit
 
 
 class BattleState(NamedTuple):
@@ -129,7 +128,6 @@ def _fake(state: BattleState, given: tuple[str, Tensor, torch.dtype], scenario: 
     """given: what the op is told of each battle or agent, its name and its type."""
     layout = scenario.layout
     require(len(layout) == 6, "`layout` must have 6 numbers, got {}", len(layout))
-    agents, enemies, types, ally_shield, enemy_shield, features = layout
     slots = sum(-(-count // _LANES) * _LANES for count in layout[:2])
     sentence = "`layout` must name at least one ally and one enemy and no more than {} slots, got {}"
     require(min(layout[:2]) >= 1 and slots <= _MAX_SLOTS, sentence, _MAX_SLOTS, layout)
@@ -149,13 +147,13 @@ def _fake(state: BattleState, given: tuple[str, Tensor, torch.dtype], scenario: 
     if scenario.waypoints.numel() > 0:
         _check("waypoints", scenario.waypoints, torch.int16, (2, _MAP**2, _MAP**2), units)
     name, orders, dtype = given
-    _check(name, orders, dtype, (battles, agents) if dtype == torch.int64 else (battles,), units)
-    obs_size, state_size = _sizes(agents, enemies, types, ally_shield, enemy_shield, features)
+    _check(name, orders, dtype, (battles, layout[0]) if dtype == torch.int64 else (battles,), units)
+    obs_size, state_size, actions = _host.battle_sizes(*layout)
     flag, count = (units.new_empty(battles, dtype=dtype) for dtype in (torch.bool, torch.int64))
     return (
-        units.new_empty(battles, agents, obs_size),
+        units.new_empty(battles, layout[0], obs_size),
         units.new_empty(battles, state_size),
-        units.new_empty(battles, agents, _FIRST_TARGET + enemies, dtype=torch.bool),
+        units.new_empty(battles, layout[0], actions, dtype=torch.bool),
         units.new_empty(battles),
         *(torch.empty_like(flag) for _ in range(3)),
         *(torch.empty_like(count) for _ in range(2)),
@@ -167,21 +165,6 @@ def _check(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]
     check_shape(name, tensor, shape)
     require(tensor.device == units.device, "`{}` must be on {}, got {}", name, units.device, tensor.device)
     require(tensor.is_contiguous(), "`{}` must be contiguous, got a strided view", name)
-
-
-def _sizes(n: int, enemies: int, types: int, ally_shield: int, enemy_shield: int, features: int) -> tuple[int, int]:
-    """Numbers in an observation and in the state: ``Sizes`` of csrc/battle/observe.h."""
-    all_health, own_health, obs_last, pathing, heights, obs_time, state_last, state_time, closed = (
-        features >> bit & 1 for bit in range(9)
-    )
-    actions = _FIRST_TARGET + enemies
-    moves = 4 + 8 * pathing + 9 * heights + closed
-    enemy = 4 + all_health * (1 + enemy_shield) + types
-    ally = 4 + all_health * (1 + ally_shield) + types + actions * obs_last
-    own = own_health * (1 + ally_shield) + types + obs_time
-    obs = moves + enemies * enemy + (n - 1) * ally + own
-    units = n * (4 + ally_shield + types) + enemies * (3 + enemy_shield + types)
-    return obs, units + n * actions * state_last + state_time
 
 
 @register_fake("battle_step")

@@ -31,3 +31,9 @@ WEAPON: dict[str, int] = _CONSTANTS["Weapon"]
 ENEMY_ORDER: dict[str, int] = _CONSTANTS["EnemyOrder"]
 REWARD: dict[str, int] = _CONSTANTS["Reward"]
 FEATURE: dict[str, int] = _CONSTANTS["Feature"]
+
+
+def sizes(layout: tuple[int, ...]) -> tuple[int, int, int]:
+    """Numbers in an observation and in the state, and actions; SMAC's: table A7 in docs/environments.md."""
+    observation, state, actions = _host.battle_sizes(*layout)
+    return observation, state, actions

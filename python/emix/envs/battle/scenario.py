@@ -18,7 +18,6 @@ from emix.envs.options import LEAST
 from emix.errors import UsageError
 
 SIGHT, SHOOT_RANGE = 9.0, 6.0  # SMAC's, of every unit
-_NO_ATTACK = 6  # actions before the first target: no-op, stop and four moves
 
 
 @dataclass(frozen=True)
@@ -74,14 +73,18 @@ def make_scenario(name: str, map_name: str, options: BattleOptions) -> Scenario:
         )
     shields = tuple(int(any(start.unit.stats["shield"] > 0 for start in side)) for side in (allies, enemies))
     limit = options.episode_limit or battle_map.limit
+    layout = (len(allies), len(enemies), len(types), *shields, options.features)
+    obs, state, actions = rows.sizes(layout)
+    if options.obs_instead_of_state:
+        state = len(allies) * obs
     return Scenario(
         map=battle_map,
         balance=balance,
         options=options,
         allies=tuple(allies),
         enemies=tuple(enemies),
-        spec=_sizes(name, len(allies), len(enemies), len(types), shields, limit, options),
-        layout=(len(allies), len(enemies), len(types), *shields, options.features),
+        spec=EnvSpec(name, len(allies), Discrete(actions), obs, state, limit),
+        layout=layout,
         max_reward=max_reward,
         stats=_stats(allies, enemies),
         traits=_traits(battle_map, allies, enemies),
@@ -107,23 +110,6 @@ def _refuse_too_many(battle_map: BattleMap) -> None:
 
 def _padded(units: int) -> int:
     return -(-units // rows.LANES) * rows.LANES
-
-
-def _sizes(
-    name: str, allies: int, enemies: int, types: int, shields: tuple[int, ...], limit: int, options: BattleOptions
-) -> EnvSpec:
-    """SMAC's sizes: see table A7's formulas in docs/environments.md."""
-    actions = _NO_ATTACK + enemies
-    health = [options.obs_all_health * (1 + shield) for shield in shields]
-    own_health = (options.obs_all_health or options.obs_own_health) * (1 + shields[0])
-    moves = 4 + 8 * options.obs_pathing_grid + 9 * options.obs_terrain_height + options.obs_closed
-    ally = 4 + health[0] + types + actions * options.obs_last_action
-    obs = moves + enemies * (4 + health[1] + types) + (allies - 1) * ally
-    obs += own_health + types + options.obs_timestep_number
-    state = allies * (4 + shields[0] + types) + enemies * (3 + shields[1] + types)
-    state += allies * actions * options.state_last_action + options.state_timestep_number
-    state_dim = allies * obs if options.obs_instead_of_state else state
-    return EnvSpec(name, allies, Discrete(actions), obs, state_dim, limit)
 
 
 def _stats(allies: list[Start], enemies: list[Start]) -> NDArray[np.float32]:
