@@ -98,7 +98,7 @@ class Optimiser:
             return self._rmsprop_step()
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.max_norm)
         # At the first step torch makes its state, with the process's defaults.
-        with nullcontext() if self.torch.state else plain_defaults():
+        with nullcontext() if any(self.torch.state.values()) else plain_defaults():
             self.torch.step()
         return norm
 
