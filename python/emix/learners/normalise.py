@@ -45,7 +45,7 @@ class DebiasedNorm(nn.Module):
         super().__init__()
         self.beta = beta
         for name in ("mean", "square", "weight"):
-            self.register_buffer(name, torch.zeros((), dtype=torch.float64))
+            self.register_buffer(name, torch.zeros((), dtype=torch.float64, device="cpu"))
 
     @torch.no_grad()
     def update(self, values: Tensor, mask: Tensor, group: Group) -> None:
@@ -86,7 +86,7 @@ class CumulativeNorm(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         for name, start in (("mean", 0.0), ("variance", 1.0), ("count", 1e-4)):
-            self.register_buffer(name, torch.tensor(start, dtype=torch.float64))
+            self.register_buffer(name, torch.tensor(start, dtype=torch.float64, device="cpu"))
 
     @torch.no_grad()
     def update(self, values: Tensor, mask: Tensor, group: Group) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any, TypeAlias
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from emix import ops
 from emix.distributed import Alone, Group
 from emix.errors import UsageError
+from emix.learners.seeded import plain_defaults
 
 _GENERATOR_BYTES = {16, 5056}  # of a state, on CUDA and on the CPU
 _KINDS: dict[str, Any] = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD}
@@ -95,7 +97,9 @@ class Optimiser:
         if self._fused:
             return self._rmsprop_step()
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.max_norm)
-        self.torch.step()
+        # At the first step torch makes its state, with the process's defaults.
+        with nullcontext() if any(self.torch.state.values()) else plain_defaults():
+            self.torch.step()
         return norm
 
     def everywhere(self, count: Tensor) -> Tensor:
