@@ -54,8 +54,8 @@ class GaussianSample(NamedTuple):
 def gaussian_terms(mean: Tensor, log_std: Tensor, action: Tensor) -> GaussianTerms:
     """Compute the log-density of an action and the entropy of a normal distribution.
 
-    Both are sums over the D numbers. Differentiable by all inputs, once. Source: PPO (Schulman et al. 2017), eq. 9, with
-    a policy of numbers.
+    Both are sums over the D numbers. Differentiable by all inputs, once. Source: PPO (Schulman et al. 2017), eq. 9,
+    with a policy of numbers.
 
     Args:
         mean: ``[..., D]``; float16, bfloat16, float32 or float64, as all inputs.
@@ -78,8 +78,8 @@ def gaussian_terms(mean: Tensor, log_std: Tensor, action: Tensor) -> GaussianTer
 def gaussian_sample(mean: Tensor, log_std: Tensor, *, generator: torch.Generator | None = None) -> GaussianSample:
     """Draw ``a = mean + exp(log_std) e`` and compute its log-density.
 
-    Reparameterised: the gradients of both results reach mean and log_std, once. Source: Kingma and Welling 2014, section
-    2.4; Box and Muller 1958 (the draws).
+    Reparameterised: the gradients of both results reach mean and log_std, once. Source: Kingma and Welling 2014,
+    section 2.4; Box and Muller 1958 (the draws).
 
     Args:
         mean: ``[..., D]``; float16, bfloat16, float32 or float64, as log_std.

@@ -103,8 +103,8 @@ def sampled_marginal_value(
 
     ``sample_actions(logits, avail, samples=K)`` and ``marginal_value`` of these, with the same draws under the same
     seed. The actions are handed out for further calls (PERLA's epochs share them) and are kept for the backward pass: a
-    byte each, 1/(4 H) of what the first layer would be. Differentiable by all inputs but the logits, once. Source: PERLA
-    (Mguni et al. 2023), algorithm 1.
+    byte each, 1/(4 H) of what the first layer would be. Differentiable by all inputs but the logits, once. Source:
+    PERLA (Mguni et al. 2023), algorithm 1.
 
     Args:
         first: as in ``marginal_value``, ``[..., n, H]``.
