@@ -53,4 +53,25 @@ EMIX_HD void copy(const F* from, int64_t rows, int64_t columns, int64_t from_str
   for (int64_t i = 0; i < rows; ++i) memcpy(to + i * to_stride, from + i * from_stride, columns * sizeof(F));
 }
 
+// A matrix [rows, columns] with its rows padded: the given one where they are so already, else a copy.
+template <class F>
+class PaddedMatrix {
+ public:
+  PaddedMatrix(const void* data, int64_t rows, int64_t columns)
+      : stride(padded(columns, kColumns)), data_(static_cast<const F*>(data)) {
+    if (stride == columns) return;
+    F* copied = nullptr;
+    memory_.allocate([&] { copied = memory_.take(rows * stride); });
+    copy(static_cast<const F*>(data), rows, columns, columns, copied, stride);
+    data_ = copied;
+  }
+
+  const F* row(int64_t i) const { return data_ + i * stride; }
+  const int64_t stride;
+
+ private:
+  const F* data_;
+  Memory<F> memory_;
+};
+
 }  // namespace emix

@@ -4,6 +4,8 @@
 #include "critic/ops.h"
 #include "diversity/ops.h"
 #include "ensemble/ops.h"
+#include "gaussian/ops.h"
+#include "marginal/ops.h"
 #include "mixing/ops.h"
 #include "policy/ops.h"
 #include "recurrent/ops.h"
@@ -20,8 +22,10 @@ STABLE_TORCH_LIBRARY(emix, m) {
   emix::mixing::define_ops(m);
   emix::sampling::define_ops(m);
   emix::policy::define_ops(m);
+  emix::gaussian::define_ops(m);
   emix::recurrent::define_ops(m);
   emix::critic::define_ops(m);
+  emix::marginal::define_ops(m);
   emix::rmsprop::define_ops(m);
   emix::battle::define_ops(m);
 }

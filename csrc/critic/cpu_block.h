@@ -16,27 +16,6 @@ inline int64_t block_steps(const Critic& p) {
 }
 inline int64_t blocks(const Critic& p) { return (p.steps + block_steps(p) - 1) / block_steps(p); }
 
-// A matrix [rows, columns] with its rows padded: the given one where they are so already, else a copy.
-template <class F>
-class PaddedMatrix {
- public:
-  PaddedMatrix(const void* data, int64_t rows, int64_t columns)
-      : stride(padded(columns, kColumns)), data_(static_cast<const F*>(data)) {
-    if (stride == columns) return;
-    F* copied = nullptr;
-    memory_.allocate([&] { copied = memory_.take(rows * stride); });
-    copy(static_cast<const F*>(data), rows, columns, columns, copied, stride);
-    data_ = copied;
-  }
-
-  const F* row(int64_t i) const { return data_ + i * stride; }
-  const int64_t stride;
-
- private:
-  const F* data_;
-  Memory<F> memory_;
-};
-
 template <class F>
 struct Weights {
   PaddedMatrix<F> in, b_in, hidden, b_hidden, head, b_head;

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from emix import ops
 
-SIZES = {"B": 3, "T": 4, "n": 2, "A": 5, "N": 7, "E": 6, "R": 3, "I": 3, "H": 4, "O": 3, "S": 2}
+SIZES = {"B": 3, "T": 4, "n": 2, "A": 5, "N": 7, "E": 6, "R": 3, "I": 3, "H": 4, "O": 3, "S": 2, "K": 4}
 
 
 class Input(NamedTuple):
@@ -23,7 +23,7 @@ class Input(NamedTuple):
     optional: bool
 
     def shape(self, sizes: dict[str, int]) -> tuple[int, ...]:
-        return tuple(eval(axis, {}, sizes) for axis in self.axes)  # of this file's own text
+        return tuple(eval(axis, {}, sizes) for axis in self.axes if axis)  # of this file's own text
 
 
 class Op(NamedTuple):
@@ -87,6 +87,10 @@ OPS: dict[str, Op] = {
     "ensemble_critic": op(
         "state=f[B,S] obs=f[B,n,O] w_encode=f[N,S+O+n,H] b_encode=f[N,H] w_hidden=f[N,H,H] b_hidden=f[N,H] "
         "w_head=f[N,H,A+1] b_head=f[N,A+1]"
+    ),
+    "gaussian_terms": op("mean=f[B,n,I] log_std=f[B,n,I] action=f[B,n,I]"),
+    "marginal_value": op(
+        "first=f[B,n,H] actions=a[K,B,n] w_action=f[n,A,H] w_hidden=f[H,E] b_hidden=f[E] w_head=f[E] b_head=f[]"
     ),
     "sample_actions": op("logits=f[B,n,A] avail=m[B,n,A]?", draws=True, gradient=False, samples=(None, 3)),
     "explore_actions": op("logits=f[B,A] q=f[N,B,A] avail=m[B,A]?", draws=True, gradient=False, floor=(0.0, 0.3)),

@@ -24,6 +24,8 @@ from tests.ops import (
     recurrent_cases,
     returns_cases,
     test_critic,
+    test_gaussian,
+    test_marginal,
     test_targets,
 )
 from tests.tape import Tape
@@ -147,6 +149,34 @@ def cases() -> Iterator[Case]:
     )
     yield critics
     yield critics._replace(id="of torch's products", call=lambda x, _: critic._products(**x))
+    normal = test_gaussian.make_inputs
+    wanted = ("mean", "log_std")
+    yield Case(
+        "gaussian_terms", "", lambda seed: floats(normal(seed)), lambda x, _: tuple(ops.gaussian_terms(**x)), wanted
+    )
+    for name in test_gaussian.SAMPLES:
+        yield Case(
+            name,
+            "",
+            lambda seed: {key: floats(normal(seed))[key] for key in wanted},
+            lambda x, g, name=name: tuple(getattr(ops, name)(**x, generator=g)),
+            wanted,
+        )
+    marginal = test_marginal.make_inputs
+    for numbers in (False, True):
+        yield Case(
+            "marginal_value",
+            "of numbers" if numbers else "",
+            lambda seed, numbers=numbers: floats(marginal(seed, (4, 9), K=20, A=9, H=64, H2=32, numbers=numbers)),
+            lambda x, _: ops.marginal_value(**x),
+            ("first", "w_action", "w_hidden", "b_hidden", "w_head", "b_head"),
+        )
+    yield Case(
+        "sampled_marginal_value",
+        "",
+        lambda seed: floats(test_marginal.sampled_inputs(seed)),
+        lambda x, g: tuple(ops.sampled_marginal_value(**x, samples=20, generator=g)),
+    )
     for detach in (True, False):
         yield Case(
             "bhattacharyya",

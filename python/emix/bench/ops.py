@@ -146,6 +146,17 @@ def cases(device: torch.device) -> Iterator[Case]:
     shape = f"N {N}, B 32, T {steps}, n 3, H {units}"
     yield Case("ensemble_critic", shape, critic, {}, differentiable=tuple(range(2, 8)))
 
+    def small(*shape: int) -> Tensor:
+        return 0.25 * normal(*shape)
+
+    joint_actions = torch.randint(A, (K, 180, n), generator=g).byte().to(device)
+    marginal = (small(180, n, H), joint_actions, small(n, A, H), small(H, H), small(H), small(H), small(1)[0])
+    shape = f"states 180, n {n}, A {A}, K {K}, H {H}-{H}"
+    yield Case("marginal_value", shape, marginal, {}, differentiable=(0, 2, 3, 4, 5, 6))
+    numbers = normal(4000, 2, 3), small(4000, 2, 3), normal(4000, 2, 3)
+    yield Case("gaussian_terms", "rows 8,000, D 3", numbers, {}, differentiable=(0, 1))
+    yield Case("tanh_gaussian_sample", "rows 8,000, D 3", numbers[:2], {}, differentiable=(0, 1), peer=_tanh_normal)
+
     if device.type == "cpu":
         values = [each.clone() for each in weights], weights, [each.square() for each in weights]
         yield Case(
@@ -158,6 +169,15 @@ def _multinomial(logits: Tensor, avail: Tensor | None = None, *, samples: int) -
     if avail is not None:
         logits = logits.masked_fill(~avail, -torch.inf)
     return torch.multinomial(logits.softmax(-1), samples, replacement=True)
+
+
+def _tanh_normal(mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
+    """What a user would write in place of ``tanh_gaussian_sample``."""
+    normal = torch.distributions.Normal(mean, log_std.exp(), validate_args=False)
+    transform = torch.distributions.TanhTransform(cache_size=1)
+    squashed = torch.distributions.TransformedDistribution(normal, transform, validate_args=False)
+    action = squashed.rsample()
+    return action, squashed.log_prob(action).sum(-1)
 
 
 def measure(case: Case, device: torch.device, *, backward: bool, compiled: bool) -> Row:

@@ -19,6 +19,14 @@ from emix.ops.ensemble import (  # noqa: E402
     explore_logits,
     uncertainty_weight,
 )
+from emix.ops.gaussian import (  # noqa: E402
+    GaussianSample,
+    GaussianTerms,
+    gaussian_sample,
+    gaussian_terms,
+    tanh_gaussian_sample,
+)
+from emix.ops.marginal import SampledValue, marginal_value, sampled_marginal_value  # noqa: E402
 from emix.ops.mixing import expected_linear_mix, linear_mix, monotonic_mix, monotonic_mix_grad  # noqa: E402
 from emix.ops.policy import PolicyTerms, masked_policy, policy_terms  # noqa: E402
 from emix.ops.recurrent import agent_sequence, gru_sequence  # noqa: E402
@@ -37,8 +45,11 @@ from emix.ops.targets import td_lambda_target, tree_backup_target  # noqa: E402
 
 __all__ = [
     "ExploreActions",
+    "GaussianSample",
+    "GaussianTerms",
     "Moments",
     "PolicyTerms",
+    "SampledValue",
     "agent_sequence",
     "bhattacharyya",
     "ensemble_critic",
@@ -47,9 +58,12 @@ __all__ = [
     "explore_actions",
     "explore_logits",
     "gae",
+    "gaussian_sample",
+    "gaussian_terms",
     "gru_sequence",
     "lambda_returns",
     "linear_mix",
+    "marginal_value",
     "masked_policy",
     "monotonic_mix",
     "monotonic_mix_grad",
@@ -60,6 +74,8 @@ __all__ = [
     "retrace_returns",
     "rmsprop_step",
     "sample_actions",
+    "sampled_marginal_value",
+    "tanh_gaussian_sample",
     "td_lambda_target",
     "trace_returns",
     "tree_backup_returns",

@@ -6,6 +6,8 @@ Differentiable by autograd, slow.
 from emix.ops.reference.critic import ensemble_critic
 from emix.ops.reference.diversity import bhattacharyya
 from emix.ops.reference.ensemble import ensemble_moments, explore_actions, explore_logits, uncertainty_weight
+from emix.ops.reference.gaussian import gaussian_sample, gaussian_terms, tanh_gaussian_sample
+from emix.ops.reference.marginal import marginal_value, sampled_marginal_value
 from emix.ops.reference.mixing import expected_linear_mix, linear_mix, monotonic_mix, monotonic_mix_grad
 from emix.ops.reference.policy import masked_policy, policy_terms
 from emix.ops.reference.recurrent import agent_sequence, gru_sequence
@@ -31,9 +33,12 @@ __all__ = [
     "explore_actions",
     "explore_logits",
     "gae",
+    "gaussian_sample",
+    "gaussian_terms",
     "gru_sequence",
     "lambda_returns",
     "linear_mix",
+    "marginal_value",
     "masked_policy",
     "monotonic_mix",
     "monotonic_mix_grad",
@@ -43,6 +48,8 @@ __all__ = [
     "retrace_returns",
     "rmsprop_step",
     "sample_actions",
+    "sampled_marginal_value",
+    "tanh_gaussian_sample",
     "td_lambda_target",
     "trace_returns",
     "tree_backup_returns",

@@ -1,0 +1,353 @@
+"""PERLA's marginalised critic against the naive one, finite differences, torch's machinery, and every wrong call."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from emix import ops
+from tests.ops.cases import Inputs, changed, converted, error, moved, strided
+
+
+def make_inputs(
+    seed: int,
+    leading: tuple[int, ...] = (3, 4),
+    *,
+    K: int = 5,
+    n: int = 3,
+    A: int = 4,
+    H: int = 6,
+    H2: int = 7,
+    numbers: bool = False,
+) -> Inputs:
+    g = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int, inputs: int = 1) -> Tensor:
+        return torch.randn(shape, generator=g, dtype=torch.float64) * inputs**-0.5
+
+    actions = torch.randint(A, (K, *leading, n), generator=g).byte()
+    return {
+        "first": normal(*leading, n, H),
+        "actions": normal(K, *leading, n, A) if numbers else actions,
+        "w_action": normal(n, A, H, inputs=max(n * A, 1) if numbers else max(n, 1)),
+        "w_hidden": normal(H, H2, inputs=H),
+        "b_hidden": normal(H2),
+        "w_head": normal(H2, inputs=H2),
+        "b_head": normal(),
+    }
+
+
+def sampled_inputs(seed: int) -> Inputs:
+    inputs = make_inputs(seed)
+    inputs["logits"] = torch.randn(3, 4, 3, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    inputs["avail"] = inputs["logits"] < 1
+    del inputs["actions"]
+    return inputs
+
+
+def run(inputs: Inputs) -> Tensor:
+    return ops.marginal_value(**inputs)
+
+
+def leaves(inputs: Inputs) -> list[Tensor]:
+    """The inputs that have a gradient, which from now on get one."""
+    return [x.requires_grad_() for name, x in inputs.items() if name != "actions"]
+
+
+def gradients(value: Tensor, inputs: Inputs, seed: int) -> tuple[Tensor, ...]:
+    upstream = torch.randn(value.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    wanted = [x for x in inputs.values() if x.requires_grad]
+    return torch.autograd.grad(value, wanted, upstream.to(value))
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    leading=st.sampled_from([(), (0,), (1,), (7,), (2, 5), (33,)]),
+    K=st.sampled_from([1, 3, 16, 67]),
+    n=st.sampled_from([0, 1, 2, 5, 9]),
+    A=st.sampled_from([1, 3, 8, 19]),
+    H=st.sampled_from([1, 5, 16, 40]),
+    H2=st.sampled_from([1, 8, 23, 72]),
+    numbers=st.booleans(),
+    layout=st.sampled_from(["contiguous", "strided", "expanded"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_equals_the_naive_one(
+    device: str,
+    seed: int,
+    leading: tuple[int, ...],
+    K: int,
+    n: int,
+    A: int,
+    H: int,
+    H2: int,
+    numbers: bool,
+    layout: str,
+) -> None:
+    """Values and all gradients in float64 and float32."""
+    inputs = make_inputs(seed, leading, K=K, n=n, A=A, H=H, H2=H2, numbers=numbers)
+    if layout == "strided":
+        inputs = changed(inputs, strided)
+    elif layout == "expanded" and leading:
+        one = make_inputs(seed, (1,) * len(leading), K=K, n=n, A=A, H=H, H2=H2, numbers=numbers)
+        inputs["first"] = one["first"].expand(*leading, n, H)
+        inputs["actions"] = one["actions"].expand(K, *leading, *one["actions"].shape[1 + len(leading) :])
+    inputs = changed(inputs, partial(moved, device=device))
+    narrow = converted({name: x.detach().clone() for name, x in inputs.items()}, torch.float32)
+    leaves(inputs), leaves(narrow)
+    expected = ops.reference.marginal_value(**inputs)
+    theirs = gradients(expected, inputs, seed)
+    for ours, its, tolerance in ((run(inputs), inputs, 1e-12), (run(narrow), narrow, 1e-5)):
+        assert ours.dtype == its["first"].dtype
+        assert error(ours, expected) < tolerance
+        for a, b in zip(gradients(ours, its, seed), theirs, strict=True):
+            assert error(a, b) < 10 * tolerance  # terms of both signs may leave little
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+@pytest.mark.parametrize(
+    "sizes", [{"K": 100, "n": 10, "A": 18, "H": 64, "H2": 64}, {"n": 27, "A": 36, "H": 128, "H2": 96}]
+)
+def test_equals_the_naive_one_at_smac_sizes(device: str, sizes: dict[str, int], numbers: bool, emulated: bool) -> None:
+    inputs = make_inputs(1, (2 if emulated else 6,), **sizes, numbers=numbers)
+    wide = converted(inputs, torch.float64, device)
+    narrow = converted(inputs, torch.float32, device)
+    leaves(wide), leaves(narrow)
+    expected, ours = ops.reference.marginal_value(**wide), run(narrow)
+    assert error(ours, expected) < 2e-6
+    for a, b in zip(gradients(ours, narrow, 1), gradients(expected, wide, 1), strict=True):
+        assert error(a, b) < 1e-5
+
+
+def test_equals_the_expectation_over_all_joint_actions(device: str) -> None:
+    """Every joint action of the others once: the mean is the exact expectation under uniform policies."""
+    n, A = 3, 3
+    inputs = converted(make_inputs(2, (4,), K=1, n=n, A=A), torch.float64, device)
+    joint = torch.tensor(list(product(range(A), repeat=n)), device=device)  # [A^n, n]
+    value = run({**inputs, "actions": joint.unsqueeze(1).expand(-1, 4, -1)})
+    for i in range(n):
+        total = 0
+        for others in product(range(A), repeat=n - 1):
+            actions = list(others)
+            actions.insert(i, 0)  # whichever: it is left out
+            actions = torch.tensor(actions, device=device).expand(1, 4, n)
+            total = total + run({**inputs, "actions": actions})[:, i]
+        torch.testing.assert_close(value[:, i], total / A ** (n - 1))
+
+
+def test_sampled_values_are_those_of_sample_actions(device: str) -> None:
+    inputs = converted(sampled_inputs(3), torch.float32, device)
+    first = leaves({"first": inputs["first"]})[0]
+    policy = {"logits": inputs.pop("logits").requires_grad_(), "avail": inputs.pop("avail")}
+    options = {"samples": 20, "floor": 0.1}
+    value, actions = ops.sampled_marginal_value(
+        **inputs, **policy, **options, generator=torch.Generator(device).manual_seed(4)
+    )
+    drawn = ops.sample_actions(**policy, **options, generator=torch.Generator(device).manual_seed(4))
+    assert torch.equal(actions, drawn)
+    assert torch.equal(value, run({**inputs, "actions": drawn}))
+    seed = torch.randint(2**63 - 1, (1,), generator=torch.Generator(device).manual_seed(4), device=device)
+    theirs = ops.reference.sampled_marginal_value(**inputs, **policy, **options, seed=seed)
+    assert torch.equal(actions, theirs[1])
+    torch.testing.assert_close(value, theirs[0])
+    assert torch.autograd.grad(value.sum(), [first, policy["logits"]], allow_unused=True)[1] is None
+
+
+def test_more_samples_have_less_variance(device: str) -> None:
+    """The variance over draws falls as 1 / K."""
+    inputs = converted(sampled_inputs(5), torch.float64, device)
+    generator = torch.Generator(device).manual_seed(0)
+    variance = {
+        samples: torch.stack(
+            [ops.sampled_marginal_value(**inputs, samples=samples, generator=generator).value for _ in range(200)]
+        ).var(0)
+        for samples in (5, 50)
+    }
+    assert 8 < variance[5].sum() / variance[50].sum() < 12.5
+
+
+def test_own_action_and_order_of_samples_count_for_nothing(device: str) -> None:
+    inputs = converted(make_inputs(3, (5,), K=70), torch.float64, device)
+    value = run(inputs)
+    torch.testing.assert_close(run({**inputs, "actions": inputs["actions"].flip(0)}), value)
+    changed_own = inputs["actions"].clone()
+    changed_own[..., 1] = (changed_own[..., 1] + 1) % 4
+    others = run({**inputs, "actions": changed_own})
+    torch.testing.assert_close(others[:, 1], value[:, 1])
+    assert (others[:, 0] != value[:, 0]).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+def test_indices_of_any_integer_type(device: str, dtype: torch.dtype) -> None:
+    inputs = converted(make_inputs(4), torch.float32, device)
+    assert torch.equal(run({**inputs, "actions": inputs["actions"].to(dtype)}), run(inputs))
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_inputs_are_computed_in_float32(device: str, dtype: torch.dtype, numbers: bool) -> None:
+    inputs = converted(make_inputs(5, numbers=numbers), dtype, device)
+    exact = converted(inputs, torch.float64)
+    leaves(inputs), leaves(exact)
+    ours, expected = run(inputs), ops.reference.marginal_value(**exact)
+    assert ours.dtype == torch.float32
+    assert error(ours, expected) < 1e-5
+    tolerance = {torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
+    for a, b, leaf in zip(gradients(ours, inputs, 5), gradients(expected, exact, 5), leaves(inputs), strict=True):
+        assert a.dtype == leaf.dtype
+        assert error(a, b) < tolerance
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+def test_gradcheck(device: str, numbers: bool) -> None:
+    inputs = changed(make_inputs(6, (2, 2), K=3, n=2, H=3, H2=4, numbers=numbers), lambda x: x.to(device))
+    leaves(inputs)
+    assert torch.autograd.gradcheck(ops.marginal_value, tuple(inputs.values()))
+
+
+def test_gradient_of_each_input_alone(device: str) -> None:
+    inputs = changed(make_inputs(7), lambda x: x.to(device))
+    everything = changed(inputs, Tensor.clone)
+    wanted = leaves(everything)
+    expected = torch.autograd.grad(run(everything).square().sum(), wanted)
+    for name, grad in zip([name for name in inputs if name != "actions"], expected, strict=True):
+        some = {**inputs, name: inputs[name].clone().requires_grad_()}
+        torch.testing.assert_close(torch.autograd.grad(run(some).square().sum(), some[name])[0], grad)
+
+
+def test_no_gradient_for_actions(device: str) -> None:
+    inputs = changed(make_inputs(8, numbers=True), lambda x: x.to(device))
+    inputs["actions"].requires_grad_()
+    leaves(inputs)
+    found = torch.autograd.grad(run(inputs).sum(), [inputs["first"], inputs["actions"]], allow_unused=True)
+    assert found[0] is not None
+    assert found[1] is None
+
+
+def test_a_nan_is_seen_in_its_row_alone(device: str) -> None:
+    inputs = changed(make_inputs(9), lambda x: x.to(device))
+    inputs["first"][1, 2, 1] = torch.nan
+    value = run(inputs)
+    assert value[1, 2, 1].isnan()
+    assert value.isnan().sum() == 1
+
+
+def test_a_state_does_not_depend_on_its_neighbours(device: str) -> None:
+    inputs = converted(make_inputs(10, (70,), K=9, H=33), torch.float32, device)
+    value = run(inputs)
+    for part in (slice(0, 1), slice(17, 60), slice(69, 70)):
+        some = {**inputs, "first": inputs["first"][part], "actions": inputs["actions"][:, part]}
+        torch.testing.assert_close(run(some), value[part], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+def test_repeats_bit_for_bit_with_any_number_of_threads(device: str, numbers: bool) -> None:
+    inputs = converted(make_inputs(11, (40,), K=30, H=24, numbers=numbers), torch.float32, device)
+    wanted = leaves(inputs)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            value = run(inputs)
+            found.append([value, *torch.autograd.grad(value.square().sum(), wanted)])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+def test_opcheck(numbers: bool) -> None:
+    inputs = converted(make_inputs(12, numbers=numbers), torch.float32)
+    value = run(inputs)
+    torch.library.opcheck(torch.ops.emix.marginal_value.default, tuple(inputs.values()))
+    for wanted in (False, True):
+        arguments = (value, *inputs.values(), wanted)
+        torch.library.opcheck(torch.ops.emix.marginal_value_backward.default, arguments)
+
+
+def test_compiles_without_a_graph_break(device: str) -> None:
+    inputs = converted(make_inputs(13), torch.float32, device)
+    wanted = leaves(inputs)
+
+    def loss() -> Tensor:
+        return run(inputs).square().sum()
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")()
+    for a, b in zip(torch.autograd.grad(compiled, wanted), torch.autograd.grad(loss(), wanted), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("actions", [4, 255, -1, 2**40])
+def test_indices_out_of_range(device: str, actions: int, emulated: bool) -> None:
+    """An error that names the argument where that waits for no device; elsewhere the state's values are NaN."""
+    inputs = converted(make_inputs(14), torch.float32, device)
+    dtype = torch.uint8 if actions == 255 else torch.int64
+    inputs["actions"] = inputs["actions"].to(dtype)
+    inputs["actions"][1, 2, 3, 0] = actions
+    if device == "cpu" and not emulated:
+        with pytest.raises(ValueError, match=rf"actions must lie in \[0, 4\), .*, got {actions}"):
+            run(inputs)
+        return
+    first_grad = leaves(inputs)[0]
+    value = run(inputs)
+    assert value[2, 3].isnan().all()
+    assert value.isnan().sum() == 3
+    grad = torch.autograd.grad(value.sum(), first_grad)[0]
+    assert grad.isnan().flatten(2).all(-1).sum() <= 1
+    assert not grad[0].isnan().any()
+
+
+WRONG = [
+    ({"first": torch.zeros(6)}, r"first must have shape \[..., n, H\]"),
+    ({"first": torch.zeros(3, 4, 3, 0)}, "H at least 1"),
+    ({"first": torch.zeros(3, 4, 3, 6).long()}, "first must be a float16"),
+    ({"actions": torch.zeros(5, 3, 4, 2).byte()}, r"actions must have shape \[5, 3, 4, 3\]"),
+    ({"actions": torch.zeros(0, 3, 4, 3).byte()}, "at least one joint action"),
+    ({"actions": torch.zeros(3, 4, 3).byte()}, "actions must have shape"),
+    ({"actions": torch.zeros(5, 3, 4, 3).bool()}, "actions must be an integer tensor"),
+    ({"actions": torch.zeros(5, 3, 4, 3)}, r"actions must have shape \[5, 3, 4, 3, 4\]"),
+    ({"actions": torch.zeros(5, 3, 4, 3, dtype=torch.complex64)}, "actions must be real"),
+    ({"actions": torch.zeros(())}, "actions must have shape"),
+    ({"w_action": torch.zeros(2, 4, 6)}, r"w_action must have shape \[3, 4, 6\]"),
+    ({"w_action": torch.zeros(3, 0, 6)}, "A at least 1"),
+    ({"w_action": torch.zeros(12, 6)}, r"w_action must have shape \[n, A, H\]"),
+    ({"w_hidden": torch.zeros(5, 7)}, r"w_hidden must have shape \[6, 7\]"),
+    ({"w_hidden": torch.zeros(6)}, r"w_hidden must have shape \[H, H2\]"),
+    ({"b_hidden": torch.zeros(1, 7)}, r"b_hidden must have shape \[7\]"),
+    ({"w_head": torch.zeros(7, 1)}, r"w_head must have shape \[7\]"),
+    ({"w_head": torch.zeros(7, dtype=torch.complex64)}, "w_head must be real"),
+    ({"b_head": torch.zeros(1)}, r"b_head must have shape \[\]"),
+    ({"w_hidden": None}, "w_hidden"),
+    ({"actions": None}, "actions"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG)
+def test_wrong_calls(device: str, change: Inputs, message: str) -> None:
+    inputs = {**converted(make_inputs(15), torch.float32, device), **changed(change, lambda x: x.to(device))}
+    with pytest.raises(ValueError, match=message):
+        run(inputs)
+
+
+SHAPES = st.lists(st.integers(0, 3), min_size=0, max_size=5).map(tuple)
+DTYPES = st.sampled_from([torch.float32, torch.float64, torch.float16, torch.int64, torch.bool, torch.complex64])
+
+
+@given(data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_random_calls_are_right_or_refused(device: str, data: st.DataObject) -> None:
+    """No crash, no wrong answer, no silent broadcast."""
+    inputs = converted(make_inputs(16, (2,), K=2, n=2, A=2, H=2, H2=3), torch.float32, device)
+    for key in data.draw(st.sets(st.sampled_from(list(inputs)), max_size=2)):
+        inputs[key] = torch.ones(data.draw(SHAPES)).to(device, data.draw(DTYPES))
+    try:
+        ours = run(inputs)
+    except ValueError:
+        return
+    assert error(ours, ops.reference.marginal_value(**converted(inputs, torch.float64, device))) < 1e-5
