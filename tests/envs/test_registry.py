@@ -37,7 +37,7 @@ def test_unknown_name_offers_the_closest(name, closest):
 def test_a_name_like_no_other_gets_the_list():
     names = (
         "matrix/msteps-<m>, matrix/penalty-<n>x<A>, matrix/continuous, battle/<map>, prey/stag-hunt, prey/macf, "
-        "prey/continuous-<n>a, prey/heterogeneous, foraging/<id>, lbf/<id>"
+        "prey/continuous-<predators>a, prey/heterogeneous, foraging/<id>, lbf/<id>"
     )
     with pytest.raises(UsageError, match=f"the names are {names}"):
         make("zzz")
@@ -93,7 +93,7 @@ def test_missing_package_says_how_to_install_it(monkeypatch):
 def test_everything_listed_can_be_made():
     rows = list_envs()
     assert all(row.installed and not row.install and row.description for row in rows)
-    examples = {"map": "3m", "m": "3", "n": "2", "A": "3", "id": "Foraging-2s-5x5-2p-1f-coop-v3"}
+    examples = {"map": "3m", "predators": "3", "m": "3", "n": "2", "A": "3", "id": "Foraging-2s-5x5-2p-1f-coop-v3"}
     for row in rows:
         name = row.name
         for key, value in examples.items():

@@ -117,7 +117,7 @@ def built_in() -> tuple[Family, ...]:
             _late("emix.envs.macf", "make_car_following"),
         ),
         Family(
-            "prey/continuous-<n>a",
+            "prey/continuous-<predators>a",
             "predator-prey with continuous actions (FACMAC): 3, 6 or 9 predators, a prey for three of them",
             _late("emix.envs.continuous_prey", "make_continuous_prey"),
             examples=_all("prey/continuous-{}a", ((n,) for n in (3, 6, 9))),
