@@ -190,6 +190,11 @@ def test_bad_hyperparameters_are_refused(values, message):
         (BOX, {"allocation": "fixed", "shares": (0.2, 0.3, 0.5)}, "shares: expected one for each of 2 agents of test"),
         (BOX, {"metric": "entropy"}, "metric entropy is of discrete actions, test has Box(dim=2"),
         (BOX, {"plan": Plan(unit="transition")}, "plan.unit transition: expected policies without a memory"),
+        (
+            BOX,
+            {"plan": Plan(unit="transition"), "recurrent": False},
+            "plan.unit transition: a single step does not know",
+        ),
         (DISCRETE, {"plan": Plan(unit="transition")}, "plan.unit transition: expected policies without a memory"),
         (DISCRETE, {"recurrent": False}, "recurrent False: policies of discrete actions are recurrent"),
         (DISCRETE, {"critic_second_dim": 32}, "critic_second_dim: expected critic_dim (64) for discrete actions"),

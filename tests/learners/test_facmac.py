@@ -115,6 +115,7 @@ def test_discrete_actions_are_refused():
     ("values", "message"),
     [
         ({"recurrent": True}, "recurrent: policies with a memory learn from episodes"),
+        ({"last_action": True}, "last_action: a single step does not know the action before"),
         ({"action_noise": -0.1}, "action_noise: expected 0 or a number above it, got -0.1"),
         ({"optimizer": "sgd"}, "optimizer: expected one of adam, rmsprop, got 'sgd'"),
     ],

@@ -174,6 +174,10 @@ class AderConfig:
                 "plan.unit transition: expected policies without a memory, which have actions that are vectors and "
                 "recurrent False; take unit episode"
             )
+        if single_steps and self.last_action:
+            raise UsageError(
+                "plan.unit transition: a single step does not know the action before: set last_action False"
+            )
         if box and self.metric == "entropy":
             raise UsageError(f"metric entropy is of discrete actions, {spec.name} has {spec.action}: take metric value")
         if not box and not self.recurrent:

@@ -80,6 +80,9 @@ class FacmacConfig:
         if self.recurrent and self.plan.unit == "transition":
             raise UsageError("recurrent: policies with a memory learn from episodes: take plan.unit episode")
 
+        if self.last_action and self.plan.unit == "transition":
+            raise UsageError("last_action: a single step does not know the action before: take plan.unit episode")
+
     def check(self, spec: EnvSpec) -> None:
         """Raise UsageError where it does not go with the environment."""
         require_box(spec, "FACMAC")
