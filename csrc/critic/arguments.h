@@ -6,7 +6,7 @@
 namespace emix::critic {
 
 struct Parameters {
-  const Tensor &w_in, &b_in, &w_hidden, &b_hidden, &w_head, &b_head;
+  const Tensor &w_encode, &b_encode, &w_hidden, &b_hidden, &w_head, &b_head;
 };
 
 class Call {
@@ -15,9 +15,14 @@ class Call {
   Critic p;
 
   Call(const Tensor& state, const Tensor& obs, const Parameters& w)
-      : arguments{{"obs", obs},         {"state", state},         {"w_in", w.w_in},
-                  {"b_in", w.b_in},     {"w_hidden", w.w_hidden}, {"b_hidden", w.b_hidden},
-                  {"w_head", w.w_head}, {"b_head", w.b_head}} {
+      : arguments{{"obs", obs},
+                  {"state", state},
+                  {"w_encode", w.w_encode},
+                  {"b_encode", w.b_encode},
+                  {"w_hidden", w.w_hidden},
+                  {"b_hidden", w.b_hidden},
+                  {"w_head", w.w_head},
+                  {"b_head", w.b_head}} {
     arguments.widen();
     read_inputs(state, obs);
     read_weights(w);
@@ -63,8 +68,8 @@ class Call {
     if (head.size() != 3 || head[2] < 1) fail("`w_head` must have shape [N, H, A + 1], got ", shape_of(head));
     const int64_t N = p.members = hidden[0], H = p.hidden = hidden[1];
     p.actions = head[2] - 1;
-    p.w_in = read("w_in", w.w_in, {N, p.inputs(), H});
-    p.b_in = read("b_in", w.b_in, {N, H});
+    p.w_encode = read("w_encode", w.w_encode, {N, p.inputs(), H});
+    p.b_encode = read("b_encode", w.b_encode, {N, H});
     p.w_hidden = read("w_hidden", w.w_hidden, {N, H, H});
     p.b_hidden = read("b_hidden", w.b_hidden, {N, H});
     p.w_head = read("w_head", w.w_head, {N, H, p.outputs()});

@@ -29,13 +29,13 @@ struct Sums {
   void write(const Critic& p, int64_t member, const Gradients& g) const {
     const Sizes size(p);
     const int64_t H = p.hidden, Hp = size.hidden, S = p.states, O = p.features, outputs = p.outputs();
-    F* w_in = static_cast<F*>(g.w_in) + member * p.inputs() * H;
-    copy(state, S, H, Hp, w_in, H), copy(obs, O, H, Hp, w_in + S * H, H),
-        copy(id, p.agents, H, Hp, w_in + (S + O) * H, H);
-    F* b_in = static_cast<F*>(g.b_in) + member * H;
-    std::fill(b_in, b_in + H, F(0));
+    F* w_encode = static_cast<F*>(g.w_encode) + member * p.inputs() * H;
+    copy(state, S, H, Hp, w_encode, H), copy(obs, O, H, Hp, w_encode + S * H, H),
+        copy(id, p.agents, H, Hp, w_encode + (S + O) * H, H);
+    F* b_encode = static_cast<F*>(g.b_encode) + member * H;
+    std::fill(b_encode, b_encode + H, F(0));
     for (int64_t i = 0; i < p.agents; ++i)
-      for (int64_t j = 0; j < H; ++j) b_in[j] += id[i * Hp + j];
+      for (int64_t j = 0; j < H; ++j) b_encode[j] += id[i * Hp + j];
     copy(hidden, H, H, Hp, static_cast<F*>(g.w_hidden) + member * H * H, H);
     copy(b_hidden, 1, H, Hp, static_cast<F*>(g.b_hidden) + member * H, H);
     copy(head, H, outputs, size.outputs, static_cast<F*>(g.w_head) + member * H * outputs, outputs);
@@ -59,11 +59,11 @@ struct Transposed {
   EMIX_HD void fill(const Critic& p, const Weights<F>& w, int64_t member) const {
     const Sizes size(p);
     const int64_t H = p.hidden, Hp = size.hidden;
-    const F* w_in = w.in.row(member * p.inputs());
+    const F* w_encode = w.in.row(member * p.inputs());
     transpose(w.hidden.row(member * H), H, H, Hp, hidden, Hp);
     transpose(w.head.row(member * H), H, p.outputs(), size.outputs, head, Hp);
-    if (state) transpose(w_in, p.states, H, Hp, state, size.states);
-    if (obs) transpose(w_in + p.states * Hp, p.features, H, Hp, obs, size.features);
+    if (state) transpose(w_encode, p.states, H, Hp, state, size.states);
+    if (obs) transpose(w_encode + p.states * Hp, p.features, H, Hp, obs, size.features);
   }
 };
 

@@ -18,11 +18,11 @@ inline int64_t blocks(const Critic& p) { return (p.steps + block_steps(p) - 1) /
 
 template <class F>
 struct Weights {
-  PaddedMatrix<F> in, b_in, hidden, b_hidden, head, b_head;
+  PaddedMatrix<F> in, b_encode, hidden, b_hidden, head, b_head;
 
   explicit Weights(const Critic& p)
-      : in(p.w_in, p.members * p.inputs(), p.hidden),
-        b_in(p.b_in, p.members, p.hidden),
+      : in(p.w_encode, p.members * p.inputs(), p.hidden),
+        b_encode(p.b_encode, p.members, p.hidden),
         hidden(p.w_hidden, p.members * p.hidden, p.hidden),
         b_hidden(p.b_hidden, p.members, p.hidden),
         head(p.w_head, p.members * p.hidden, p.outputs()),
@@ -70,15 +70,15 @@ class FirstLayer {
     first = block * block_steps(p), steps = std::min(block_steps(p), p.steps - first), rows = steps * p.agents;
     load();
     const int64_t Hp = size.hidden;
-    const F* w_in = w.in.row(member * p.inputs());
-    product<kBytes, F>({state, size.states, 1}, {w_in, Hp}, {w.b_in.row(member), 0}, {from_state, Hp}, tiled_steps(),
-                       p.states, Hp);
+    const F* w_encode = w.in.row(member * p.inputs());
+    product<kBytes, F>({state, size.states, 1}, {w_encode, Hp}, {w.b_encode.row(member), 0}, {from_state, Hp},
+                       tiled_steps(), p.states, Hp);
     for (int64_t r = 0; r < tiled_rows(); ++r) {
-      const F *shared = from_state + r / p.agents * Hp, *id = w_in + (p.states + p.features + r % p.agents) * Hp;
+      const F *shared = from_state + r / p.agents * Hp, *id = w_encode + (p.states + p.features + r % p.agents) * Hp;
       for (int64_t j = 0; j < Hp; ++j) x[r * Hp + j] = shared[j] + id[j];
     }
-    product<kBytes, F>({obs, size.features, 1}, {w_in + p.states * Hp, Hp}, {x, Hp}, {x, Hp}, tiled_rows(), p.features,
-                       Hp);
+    product<kBytes, F>({obs, size.features, 1}, {w_encode + p.states * Hp, Hp}, {x, Hp}, {x, Hp}, tiled_rows(),
+                       p.features, Hp);
     relu(x, tiled_rows() * Hp);
   }
 

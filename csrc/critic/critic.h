@@ -1,7 +1,7 @@
 // N critics of one shape, an ensemble, over [state s, observation o_i, one-hot agent id]. All agents share a member's
 // weights. For each of R steps and n agents, with W_in's rows in the order state, observation, id:
 //
-//   x = ReLU(W_in' [s, o_i, one-hot i] + b_in)        [H]
+//   x = ReLU(W_in' [s, o_i, one-hot i] + b_encode)        [H]
 //   y = ReLU(W_hidden' x + b_hidden)                  [H]
 //   (a, v) = W_head' y + b_head                       [A + 1]
 //   q = a + v                                         [A]
@@ -18,7 +18,7 @@ struct Critic {
   int64_t states = 0, features = 0, hidden = 0, actions = 0;  // S, O, H, A
   View<2> state;                                              // [R, S], the elements of a row side by side
   View<3> obs;                                                // [R, n, O], likewise
-  const void *w_in = nullptr, *b_in = nullptr;                // [N, S + O + n, H], [N, H]
+  const void *w_encode = nullptr, *b_encode = nullptr;        // [N, S + O + n, H], [N, H]
   const void *w_hidden = nullptr, *b_hidden = nullptr;        // [N, H, H], [N, H]
   const void *w_head = nullptr, *b_head = nullptr;            // [N, H, A + 1], [N, A + 1]
 
@@ -38,7 +38,8 @@ struct Gradients {
   const void *q = nullptr, *saved = nullptr;
   void *state_parts = nullptr, *obs_parts = nullptr;  // of each member, [N, R, S] and [N, R, n, O]; null: not wanted
   void *state = nullptr, *obs = nullptr;              // their sums over the members
-  void *w_in = nullptr, *b_in = nullptr, *w_hidden = nullptr, *b_hidden = nullptr, *w_head = nullptr, *b_head = nullptr;
+  void *w_encode = nullptr, *b_encode = nullptr, *w_hidden = nullptr, *b_hidden = nullptr, *w_head = nullptr,
+       *b_head = nullptr;
 };
 
 }  // namespace emix::critic

@@ -10,10 +10,12 @@ namespace emix::critic {
 // N members over state [..., S] and obs [..., n, O] -> q [N, ..., n, A], and what the backward pass reads (save).
 inline void define_ops(Library& m) {
   m.def(
-      "ensemble_critic(Tensor state, Tensor obs, Tensor w_in, Tensor b_in, Tensor w_hidden, Tensor b_hidden, Tensor "
+      "ensemble_critic(Tensor state, Tensor obs, Tensor w_encode, Tensor b_encode, Tensor w_hidden, Tensor b_hidden, "
+      "Tensor "
       "w_head, Tensor b_head, bool save=False) -> (Tensor, Tensor)");
   m.def(
-      "ensemble_critic_backward(Tensor grad, Tensor state, Tensor obs, Tensor w_in, Tensor b_in, Tensor w_hidden, "
+      "ensemble_critic_backward(Tensor grad, Tensor state, Tensor obs, Tensor w_encode, Tensor b_encode, Tensor "
+      "w_hidden, "
       "Tensor b_hidden, Tensor w_head, Tensor b_head, Tensor saved, bool state_wanted, bool obs_wanted) -> (Tensor, "
       "Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
@@ -24,10 +26,10 @@ inline Tensor result(const Call& call, const std::vector<int64_t>& shape, void*&
 }
 
 template <class Device>
-std::tuple<Tensor, Tensor> ensemble_critic(const Tensor& state, const Tensor& obs, const Tensor& w_in,
-                                           const Tensor& b_in, const Tensor& w_hidden, const Tensor& b_hidden,
+std::tuple<Tensor, Tensor> ensemble_critic(const Tensor& state, const Tensor& obs, const Tensor& w_encode,
+                                           const Tensor& b_encode, const Tensor& w_hidden, const Tensor& b_hidden,
                                            const Tensor& w_head, const Tensor& b_head, bool save) {
-  const Call call(state, obs, {w_in, b_in, w_hidden, b_hidden, w_head, b_head});
+  const Call call(state, obs, {w_encode, b_encode, w_hidden, b_hidden, w_head, b_head});
   const Critic& p = call.p;
   Results r;
   const Tensor q = result(call, call.member_shape({p.agents, p.actions}), r.q);
@@ -39,10 +41,10 @@ std::tuple<Tensor, Tensor> ensemble_critic(const Tensor& state, const Tensor& ob
 
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> ensemble_critic_backward(
-    const Tensor& grad, const Tensor& state, const Tensor& obs, const Tensor& w_in, const Tensor& b_in,
+    const Tensor& grad, const Tensor& state, const Tensor& obs, const Tensor& w_encode, const Tensor& b_encode,
     const Tensor& w_hidden, const Tensor& b_hidden, const Tensor& w_head, const Tensor& b_head, const Tensor& saved,
     bool state_wanted, bool obs_wanted) {
-  Call call(state, obs, {w_in, b_in, w_hidden, b_hidden, w_head, b_head});
+  Call call(state, obs, {w_encode, b_encode, w_hidden, b_hidden, w_head, b_head});
   const Critic& p = call.p;
   const int64_t N = p.members, H = p.hidden, n = p.agents, S = p.states, O = p.features;
   Gradients g;
@@ -52,12 +54,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> ensem
   const Tensor obs_parts = result(call, {N, p.rows(), O}, g.obs_parts, obs_wanted);
   const Tensor state_grad = result(call, call.shape({S}), g.state, state_wanted);
   const Tensor obs_grad = result(call, call.shape({n, O}), g.obs, obs_wanted);
-  const Tensor w_in_grad = result(call, {N, p.inputs(), H}, g.w_in), b_in_grad = result(call, {N, H}, g.b_in);
+  const Tensor w_encode_grad = result(call, {N, p.inputs(), H}, g.w_encode),
+               b_encode_grad = result(call, {N, H}, g.b_encode);
   const Tensor w_hidden_grad = result(call, {N, H, H}, g.w_hidden), b_hidden_grad = result(call, {N, H}, g.b_hidden);
   const Tensor w_head_grad = result(call, {N, H, p.outputs()}, g.w_head),
                b_head_grad = result(call, {N, p.outputs()}, g.b_head);
   dispatch_wide(call.arguments.wide, [&](auto type) { Device(obs).template backward<decltype(type)>(p, g); });
-  return {state_grad, obs_grad, w_in_grad, b_in_grad, w_hidden_grad, b_hidden_grad, w_head_grad, b_head_grad};
+  return {state_grad, obs_grad, w_encode_grad, b_encode_grad, w_hidden_grad, b_hidden_grad, w_head_grad, b_head_grad};
 }
 
 template <class Device>

@@ -12,7 +12,7 @@ struct GruWeights {
 
 // And of the layers before and after.
 struct LayerWeights {
-  const Tensor &w_in, &b_in, &w_out, &b_out;
+  const Tensor &w_encode, &b_encode, &w_head, &b_head;
 };
 
 inline int64_t hidden_of(const Tensor& w_hh) {
@@ -48,10 +48,10 @@ class Call {
                   {"w_hh", gru.w_hh},
                   {"b_ih", gru.b_ih},
                   {"b_hh", gru.b_hh},
-                  {"w_in", layers.w_in},
-                  {"b_in", layers.b_in},
-                  {"w_out", layers.w_out},
-                  {"b_out", layers.b_out}},
+                  {"w_encode", layers.w_encode},
+                  {"b_encode", layers.b_encode},
+                  {"w_head", layers.w_head},
+                  {"b_head", layers.b_head}},
         name_("obs") {
     const auto sizes = obs.sizes();
     if (sizes.size() != 4) fail("`obs` must have shape [B, T, n, O], got ", shape_of(sizes));
@@ -59,14 +59,14 @@ class Call {
     p.is_agent = true;
     read_gru(gru, precision);
     p.x = arguments.dense_view<4>(arguments.floating("obs", obs, sizes));
-    if (layers.w_out.dim() != 2) fail("`w_out` must have shape [A, H], got ", shape_of(layers.w_out.sizes()));
-    p.actions = layers.w_out.sizes()[0];
+    if (layers.w_head.dim() != 2) fail("`w_head` must have shape [A, H], got ", shape_of(layers.w_head.sizes()));
+    p.actions = layers.w_head.sizes()[0];
     p.action_columns = last_action ? p.actions : 0;
-    p.id_columns = columns_left(layers.w_in, last_action.has_value());
-    p.w_in = read("w_in", layers.w_in, {p.hidden, p.in_columns()});
-    p.b_in = read("b_in", layers.b_in, {p.hidden});
-    p.w_out = read("w_out", layers.w_out, {p.actions, p.hidden});
-    p.b_out = read("b_out", layers.b_out, {p.actions});
+    p.id_columns = columns_left(layers.w_encode, last_action.has_value());
+    p.w_encode = read("w_encode", layers.w_encode, {p.hidden, p.in_columns()});
+    p.b_encode = read("b_encode", layers.b_encode, {p.hidden});
+    p.w_head = read("w_head", layers.w_head, {p.actions, p.hidden});
+    p.b_head = read("b_head", layers.b_head, {p.actions});
     p.h0 = read("h0", h0, {p.batch, p.agents, p.hidden});
     const std::vector<int64_t> rows{p.batch, p.time, p.agents};
     p.last_action = arguments.contiguous_integers(
@@ -110,11 +110,11 @@ class Call {
   }
 
   // Those of the agents' ids: n, or none.
-  int64_t columns_left(const Tensor& w_in, bool has_actions) const {
-    const auto sizes = w_in.sizes();
+  int64_t columns_left(const Tensor& w_encode, bool has_actions) const {
+    const auto sizes = w_encode.sizes();
     const int64_t used = p.inputs + p.action_columns, columns = sizes.size() == 2 ? sizes[1] : -1;
     if (columns != used && columns != used + p.agents)
-      fail("`w_in` must have shape [H, O", has_actions ? " + A" : "", " + n] or [H, O", has_actions ? " + A" : "",
+      fail("`w_encode` must have shape [H, O", has_actions ? " + A" : "", " + n] or [H, O", has_actions ? " + A" : "",
            "] with O = ", p.inputs, ", A = ", p.actions, ", n = ", p.agents, ", got ", shape_of(sizes));
     return columns - used;
   }

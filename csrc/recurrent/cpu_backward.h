@@ -162,7 +162,7 @@ class BackwardWalk {
     if (!p.is_agent) return;
     add_product(c, x, size.inputs, p.inputs, e_grad, Hp, sums.in, Hp);
     add_product(c, h + c.stride * Hp, Hp, H, q_grad, size.actions, sums.out, size.actions);
-    add_rows(c, q_grad, size.actions, sums.b_out);
+    add_rows(c, q_grad, size.actions, sums.b_head);
     c.for_each(
         p, [&](int64_t at, int64_t b, int64_t t, int64_t i) __attribute__((always_inline)) {
           const int64_t action = p.action_columns ? p.last_action[(b * p.time + t) * p.agents + i] : -1;

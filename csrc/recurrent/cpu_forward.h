@@ -74,7 +74,7 @@ class ForwardWalk {
   // What a bias and the one-hot inputs add: columns of the weights.
   EMIX_HD void first_layer_columns(F* row, int64_t b, int64_t t, int64_t i) const {
     const int64_t Hp = size.hidden;
-    for (int64_t j = 0; j < Hp; ++j) row[j] = w.b_in[j];
+    for (int64_t j = 0; j < Hp; ++j) row[j] = w.b_encode[j];
     const int64_t action = p.action_columns ? p.last_action[(b * p.time + t) * p.agents + i] : -1;
     if (action >= 0 && action < p.action_columns) add(row, w.in + (p.inputs + action) * Hp);
     if (p.id_columns) add(row, w.in + (p.inputs + p.action_columns + i) * Hp);
@@ -98,7 +98,7 @@ class ForwardWalk {
     const int64_t H = p.hidden, Hp = size.hidden, O = p.outputs();
     const F* after = h + c.stride * Hp;
     if (p.is_agent)
-      product<kBytes, F>({after, Hp, 1}, {w.out, size.actions}, {w.b_out, 0}, {q, size.actions}, c.size(), H,
+      product<kBytes, F>({after, Hp, 1}, {w.out, size.actions}, {w.b_head, 0}, {q, size.actions}, c.size(), H,
                          size.actions);
     c.for_each(
         p, [&](int64_t at, int64_t b, int64_t t, int64_t i) __attribute__((always_inline)) {

@@ -24,18 +24,18 @@ inline constexpr int kHiddenGate[3] = {0, 1, 2};  // r, z, m
 template <class F>
 struct ForwardWeights {
   Memory<F> memory;
-  F *in = nullptr, *b_in = nullptr;    // [O + A + n, H], [H]
-  F *ih = nullptr, *hh = nullptr;      // [E, 3 H] to n, r, z; [H, 3 H] to r, z, m
-  F* bias = nullptr;                   // [4 H]
-  F *out = nullptr, *b_out = nullptr;  // [H, A], [A]
+  F *in = nullptr, *b_encode = nullptr;  // [O + A + n, H], [H]
+  F *ih = nullptr, *hh = nullptr;        // [E, 3 H] to n, r, z; [H, 3 H] to r, z, m
+  F* bias = nullptr;                     // [4 H]
+  F *out = nullptr, *b_head = nullptr;   // [H, A], [A]
 
   explicit ForwardWeights(const Sequence& p) {
     const Sizes size(p);
     const int64_t H = p.hidden, E = p.encoded(), Hp = size.hidden;
     memory.allocate([&] {
       if (p.is_agent) {
-        in = memory.take(p.in_columns() * Hp), b_in = memory.take(Hp);
-        out = memory.take(H * size.actions), b_out = memory.take(size.actions);
+        in = memory.take(p.in_columns() * Hp), b_encode = memory.take(Hp);
+        out = memory.take(H * size.actions), b_head = memory.take(size.actions);
       }
       ih = memory.take(E * 3 * Hp), hh = memory.take(H * 3 * Hp), bias = memory.take(kGates * Hp);
     });
@@ -50,10 +50,10 @@ struct ForwardWeights {
       for (int gate = 0; gate < 2; ++gate) bias[(1 + gate) * Hp + j] = b_ih[gate * H + j] + b_hh[gate * H + j];
     }
     if (!p.is_agent) return;
-    transpose(static_cast<const F*>(p.w_in), H, p.in_columns(), p.in_columns(), in, Hp);
-    transpose(static_cast<const F*>(p.w_out), p.actions, H, H, out, size.actions);
-    copy(static_cast<const F*>(p.b_in), 1, H, H, b_in, Hp);
-    copy(static_cast<const F*>(p.b_out), 1, p.actions, p.actions, b_out, size.actions);
+    transpose(static_cast<const F*>(p.w_encode), H, p.in_columns(), p.in_columns(), in, Hp);
+    transpose(static_cast<const F*>(p.w_head), p.actions, H, H, out, size.actions);
+    copy(static_cast<const F*>(p.b_encode), 1, H, H, b_encode, Hp);
+    copy(static_cast<const F*>(p.b_head), 1, p.actions, p.actions, b_head, size.actions);
   }
 };
 
@@ -77,15 +77,15 @@ struct BackwardWeights {
       copy(w_ih + kInputGate[gate] * H * E, H, E, E, ih + gate * Hp * size.encoded, size.encoded);
       copy(w_hh + kHiddenGate[gate] * H * H, H, H, H, hh + gate * Hp * Hp, Hp);
     }
-    if (out) copy(static_cast<const F*>(p.w_out), p.actions, H, H, out, Hp);
-    if (in) copy(static_cast<const F*>(p.w_in), H, p.inputs, p.in_columns(), in, size.inputs);
+    if (out) copy(static_cast<const F*>(p.w_head), p.actions, H, H, out, Hp);
+    if (in) copy(static_cast<const F*>(p.w_encode), H, p.inputs, p.in_columns(), in, size.inputs);
   }
 };
 
 // Where sums of weight gradients lie in one array, transposed like ForwardWeights.
 template <class F>
 struct WeightGradients {
-  F *ih, *hh, *bias, *in, *action, *id, *out, *b_out;
+  F *ih, *hh, *bias, *in, *action, *id, *out, *b_head;
   int64_t elements;
 
   WeightGradients(const Sequence& p, F* data) {
@@ -96,8 +96,8 @@ struct WeightGradients {
     bias = take(kGates * size.hidden);
     in = take(p.is_agent ? size.inputs * size.hidden : 0);
     action = take(p.action_columns * size.hidden);
-    id = take(p.is_agent ? p.agents * size.hidden : 0);  // also where W_in has no such columns: their sum is b_in's
-    out = take(size.hidden * size.actions), b_out = take(size.actions);
+    id = take(p.is_agent ? p.agents * size.hidden : 0);  // also where W_in has no such columns: their sum is b_encode's
+    out = take(size.hidden * size.actions), b_head = take(size.actions);
     elements = end - data;
   }
 
@@ -111,15 +111,15 @@ struct WeightGradients {
       copy(bias + (1 + gate) * Hp, 1, H, H, static_cast<F*>(g.b_hh) + kHiddenGate[gate] * H, H);
     }
     if (!p.is_agent) return;
-    F *w_in = static_cast<F*>(g.w_in), *b_in = static_cast<F*>(g.b_in);
-    transpose(in, p.inputs, H, Hp, w_in, columns);
-    transpose(action, p.action_columns, H, Hp, w_in + p.inputs, columns);
-    transpose(id, p.id_columns, H, Hp, w_in + p.inputs + p.action_columns, columns);
-    for (int64_t j = 0; j < H; ++j) b_in[j] = 0;
+    F *w_encode = static_cast<F*>(g.w_encode), *b_encode = static_cast<F*>(g.b_encode);
+    transpose(in, p.inputs, H, Hp, w_encode, columns);
+    transpose(action, p.action_columns, H, Hp, w_encode + p.inputs, columns);
+    transpose(id, p.id_columns, H, Hp, w_encode + p.inputs + p.action_columns, columns);
+    for (int64_t j = 0; j < H; ++j) b_encode[j] = 0;
     for (int64_t i = 0; i < p.agents; ++i)
-      for (int64_t j = 0; j < H; ++j) b_in[j] += id[i * Hp + j];
-    transpose(out, H, p.actions, size.actions, static_cast<F*>(g.w_out), H);
-    copy(b_out, 1, p.actions, p.actions, static_cast<F*>(g.b_out), p.actions);
+      for (int64_t j = 0; j < H; ++j) b_encode[j] += id[i * Hp + j];
+    transpose(out, H, p.actions, size.actions, static_cast<F*>(g.w_head), H);
+    copy(b_head, 1, p.actions, p.actions, static_cast<F*>(g.b_head), p.actions);
   }
 };
 

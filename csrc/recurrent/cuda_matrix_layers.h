@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     matrix_before_walk(const __grid_constant__ Sequence p, const __grid_constant__ Results out) {
   const Places<Type> at(p);
   const int64_t H = p.hidden, C = p.in_columns(), E = p.encoded(), width = p.saved();
-  const float *w_in = static_cast<const float*>(p.w_in), *b_in = static_cast<const float*>(p.b_in),
+  const float *w_encode = static_cast<const float*>(p.w_encode), *b_encode = static_cast<const float*>(p.b_encode),
               *w_ih = static_cast<const float*>(p.w_ih), *b_ih = static_cast<const float*>(p.b_ih),
               *b_hh = static_cast<const float*>(p.b_hh), *data = static_cast<const float*>(p.x.data);
   float* saved = static_cast<float*>(out.saved) + at.first * width;
@@ -148,12 +148,12 @@ __global__ void __launch_bounds__(kThreads, 2)
   };
   if (!p.is_agent) return matrix_product<true>(at, E, 3 * H, x, gate_weight, keep_sum);
   block_barrier();
-  const auto weight = [&](int64_t k, int64_t j) { return w_in[j * C + k]; };
+  const auto weight = [&](int64_t k, int64_t j) { return w_encode[j * C + k]; };
   matrix_product<true>(at, p.inputs, H, x, weight, [&](int m, int64_t j, float sum) {
-    sum += b_in[j];
+    sum += b_encode[j];
     const int64_t action = p.action_columns ? p.last_action[at.cell[m]] : -1;
-    if (action >= 0 && action < p.action_columns) sum += rounded<Type>(w_in[j * C + p.inputs + action]);
-    if (p.id_columns) sum += rounded<Type>(w_in[j * C + p.inputs + p.action_columns + at.agent[m]]);
+    if (action >= 0 && action < p.action_columns) sum += rounded<Type>(w_encode[j * C + p.inputs + action]);
+    if (p.id_columns) sum += rounded<Type>(w_encode[j * C + p.inputs + p.action_columns + at.agent[m]]);
     saved[m * width + 4 * H + j] = sum < 0 ? 0.f : sum;  // a NaN stays one
   });
   matrix_product<true>(at, H, 3 * H, e, gate_weight, keep_sum);
@@ -165,12 +165,12 @@ __global__ void __launch_bounds__(kThreads, 2)
     matrix_after_walk(const __grid_constant__ Sequence p, const __grid_constant__ Results out) {
   const Places<Type> at(p);
   const int64_t H = p.hidden, width = p.saved();
-  const float *w_out = static_cast<const float*>(p.w_out), *b_out = static_cast<const float*>(p.b_out),
+  const float *w_head = static_cast<const float*>(p.w_head), *b_head = static_cast<const float*>(p.b_head),
               *saved = static_cast<const float*>(out.saved) + at.first * width;
   matrix_product<true>(
       at, H, p.actions, [&](int64_t k, int m) { return saved[m * width + 5 * H + k]; },
-      [&](int64_t k, int64_t a) { return w_out[a * H + k]; },
-      [&](int m, int64_t a, float sum) { static_cast<float*>(out.out)[at.cell[m] * p.actions + a] = sum + b_out[a]; });
+      [&](int64_t k, int64_t a) { return w_head[a * H + k]; },
+      [&](int m, int64_t a, float sum) { static_cast<float*>(out.out)[at.cell[m] * p.actions + a] = sum + b_head[a]; });
 }
 
 // The agent's dL/dh from dL/dq.
@@ -180,11 +180,11 @@ __global__ void __launch_bounds__(kThreads, 2)
                             const __grid_constant__ Work<float> work) {
   const Places<Type> at(p);
   const int64_t H = p.hidden;
-  const float *above = static_cast<const float*>(g.out), *w_out = static_cast<const float*>(p.w_out);
+  const float *above = static_cast<const float*>(g.out), *w_head = static_cast<const float*>(p.w_head);
   block_barrier();
   const auto q_grad = [&](int64_t a, int m) { return above ? above[at.cell[m] * p.actions + a] : 0.f; };
   matrix_product<false>(
-      at, p.actions, H, q_grad, [&](int64_t a, int64_t j) { return w_out[a * H + j]; },
+      at, p.actions, H, q_grad, [&](int64_t a, int64_t j) { return w_head[a * H + j]; },
       [&](int m, int64_t j, float sum) { work.h[(at.first + m) * H + j] = sum; });
   if (static_cast<int>(threadIdx.x) >= at.count) return;
   bool asked = false;
@@ -199,7 +199,7 @@ __global__ void __launch_bounds__(kThreads, 2)
                            const __grid_constant__ Work<float> work) {
   const Places<Type> at(p);
   const int64_t H = p.hidden, E = p.encoded(), C = p.in_columns();
-  const float *w_ih = static_cast<const float*>(p.w_ih), *w_in = static_cast<const float*>(p.w_in);
+  const float *w_ih = static_cast<const float*>(p.w_ih), *w_encode = static_cast<const float*>(p.w_encode);
   const auto gate_grad = [&](int64_t k, int m) { return work.gate[(at.first + m) * 4 * H + k]; };  // n, r, z
   const auto gate_weight = [&](int64_t k, int64_t j) { return w_ih[torch_gate(k, H) * E + j]; };
   const auto x_out = [&](int m, int64_t j, float sum) { static_cast<float*>(g.x)[at.cell[m] * p.inputs + j] = sum; };
@@ -211,7 +211,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (!g.x) return;
   matrix_product<false>(
       at, H, p.inputs, [&](int64_t k, int m) { return work.e[(at.first + m) * H + k]; },
-      [&](int64_t k, int64_t j) { return w_in[k * C + j]; }, x_out);
+      [&](int64_t k, int64_t j) { return w_encode[k * C + j]; }, x_out);
 }
 
 }  // namespace emix::recurrent

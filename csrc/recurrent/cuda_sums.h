@@ -31,8 +31,8 @@ struct Jobs {
     add(kInputGates, p.encoded(), 3 * p.hidden, g.w_ih, g.b_ih);
     add(kHiddenGates, p.hidden, 3 * p.hidden, g.w_hh, g.b_hh);
     if (p.is_agent) {
-      add(kLast, p.hidden, p.actions, g.w_out, g.b_out);
-      add(kFirst, p.in_columns(), p.hidden, g.w_in, g.b_in);
+      add(kLast, p.hidden, p.actions, g.w_head, g.b_head);
+      add(kFirst, p.in_columns(), p.hidden, g.w_encode, g.b_encode);
     }
     const int64_t depth = p.time * p.rows();
     slice = (depth + kMaxSlices - 1) / kMaxSlices;

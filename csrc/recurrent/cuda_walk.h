@@ -26,8 +26,8 @@ __global__ void __launch_bounds__(kThreads) transpose_weights(const __grid_const
   turn(p.w_ih, E, 3 * H, to.ih, [&](int row) { return row < H ? row + 2 * H : row - H; });  // n, r, z
   turn(p.w_hh, H, 3 * H, to.hh, same);
   if (!p.is_agent) return;
-  turn(p.w_in, C, H, to.in, same);
-  turn(p.w_out, H, static_cast<int>(p.actions), to.out, same);
+  turn(p.w_encode, C, H, to.in, same);
+  turn(p.w_head, H, static_cast<int>(p.actions), to.out, same);
 }
 
 // Blocks on a multiprocessor at once, which caps the registers: in float32 the weights leave shared memory for two at
@@ -42,9 +42,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<F, kShared>)
   const int64_t H = p.hidden, width = p.saved();
   Place<F> at(p, kShared);
   if (kShared) at.keep_weights(w.hh, H);
-  const F *h0 = static_cast<const F*>(p.h0), *b_in = static_cast<const F*>(p.b_in),
+  const F *h0 = static_cast<const F*>(p.h0), *b_encode = static_cast<const F*>(p.b_encode),
           *b_ih = static_cast<const F*>(p.b_ih), *b_hh = static_cast<const F*>(p.b_hh),
-          *b_out = static_cast<const F*>(p.b_out);
+          *b_head = static_cast<const F*>(p.b_head);
   F *saved = static_cast<F*>(out.saved), *result = static_cast<F*>(out.out);
   for (int k = threadIdx.x; k < H * kRows; k += kThreads)
     at.state[k % H].row[k / H] = h0 && k / H < at.rows ? h0[(at.first + k / H) * H + k % H] : F(0);
@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<F, kShared>)
     };
     if (p.is_agent) {
       product(at, p.inputs, w.in, H, H, x, [&](int64_t j, int s, int r, F sum) {
-        sum += b_in[j];
+        sum += b_encode[j];
         const int64_t action = p.action_columns ? p.last_action[at.cell_at(p, s, r)] : -1;
         if (action >= 0 && action < p.action_columns) sum += w.in[(p.inputs + action) * H + j];
         if (p.id_columns) sum += w.in[(p.inputs + p.action_columns + (at.first + r) % p.agents) * H + j];
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<F, kShared>)
     }
     if (p.is_agent)
       product(at, H, w.out, p.actions, p.actions, h,
-              [&](int64_t a, int s, int r, F sum) { result[at.cell_at(p, s, r) * p.actions + a] = sum + b_out[a]; });
+              [&](int64_t a, int s, int r, F sum) { result[at.cell_at(p, s, r) * p.actions + a] = sum + b_head[a]; });
   }
   if (!out.last) return;
   for (int k = threadIdx.x; k < H * at.rows; k += kThreads)
@@ -188,7 +188,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<F, kShared>)
       return q_grads ? q_grads[at.cell_at(p, s, r) * p.actions + a] : F(0);
     };
     if (p.is_agent)
-      product(at, p.actions, static_cast<const F*>(p.w_out), H, H, q_grad,
+      product(at, p.actions, static_cast<const F*>(p.w_head), H, H, q_grad,
               [&](int64_t j, int s, int r, F sum) { work.h[at.saved_at(p, s, r) * H + j] = sum; });
     fetch(at.start + at.steps == 1);
     if (p.is_agent && static_cast<int>(threadIdx.x) < at.steps * at.rows) {
@@ -235,7 +235,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<F, kShared>)
       work.e[here * H + j] = static_cast<const F*>(g.saved)[here * width + 4 * H + j] > 0 ? sum : F(0);
     });
     const auto e_grad = [&](int64_t k, int s, int r) { return work.e[at.saved_at(p, s, r) * H + k]; };
-    if (g.x) product(at, H, static_cast<const F*>(p.w_in), p.in_columns(), p.inputs, e_grad, x_out);
+    if (g.x) product(at, H, static_cast<const F*>(p.w_encode), p.in_columns(), p.inputs, e_grad, x_out);
   }
   if (!g.h0) return;
   at.each_unit(H, [&](int i, int j, int) { static_cast<F*>(g.h0)[mine.row * H + j] = carry[i]; });

@@ -18,12 +18,14 @@ inline void define_ops(Library& m) {
       "gru_sequence_backward(Tensor grad, Tensor x, Tensor? h0, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, "
       "Tensor out, Tensor saved, bool x_wanted, int precision=0) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def(
-      "agent_sequence(Tensor obs, Tensor? last_action, Tensor? h0, Tensor w_in, Tensor b_in, Tensor w_ih, Tensor w_hh, "
-      "Tensor b_ih, Tensor b_hh, Tensor w_out, Tensor b_out, bool save=False, int precision=0) -> (Tensor, Tensor, "
+      "agent_sequence(Tensor obs, Tensor? last_action, Tensor? h0, Tensor w_encode, Tensor b_encode, Tensor w_ih, "
+      "Tensor w_hh, "
+      "Tensor b_ih, Tensor b_hh, Tensor w_head, Tensor b_head, bool save=False, int precision=0) -> (Tensor, Tensor, "
       "Tensor)");
   m.def(
       "agent_sequence_backward(Tensor? q_grad, Tensor? hidden_grad, Tensor obs, Tensor? last_action, Tensor? h0, "
-      "Tensor w_in, Tensor b_in, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, Tensor w_out, Tensor b_out, "
+      "Tensor w_encode, Tensor b_encode, Tensor w_ih, Tensor w_hh, Tensor b_ih, Tensor b_hh, Tensor w_head, Tensor "
+      "b_head, "
       "Tensor saved, bool obs_wanted, int precision=0) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, "
       "Tensor, Tensor, Tensor)");
 }
@@ -82,11 +84,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> gru_sequence_backward
 
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor> agent_sequence(const Tensor& obs, const OptionalTensor& last_action,
-                                                  const OptionalTensor& h0, const Tensor& w_in, const Tensor& b_in,
-                                                  const Tensor& w_ih, const Tensor& w_hh, const Tensor& b_ih,
-                                                  const Tensor& b_hh, const Tensor& w_out, const Tensor& b_out,
-                                                  bool save, int64_t precision) {
-  const Call call(obs, last_action, h0, {w_ih, w_hh, b_ih, b_hh}, {w_in, b_in, w_out, b_out}, precision);
+                                                  const OptionalTensor& h0, const Tensor& w_encode,
+                                                  const Tensor& b_encode, const Tensor& w_ih, const Tensor& w_hh,
+                                                  const Tensor& b_ih, const Tensor& b_hh, const Tensor& w_head,
+                                                  const Tensor& b_head, bool save, int64_t precision) {
+  const Call call(obs, last_action, h0, {w_ih, w_hh, b_ih, b_hh}, {w_encode, b_encode, w_head, b_head}, precision);
   Results r;
   const Tensor q = result(call, call.out_shape(), r.out);
   const Tensor hidden = result(call, call.hidden_shape(), r.last);
@@ -98,10 +100,10 @@ std::tuple<Tensor, Tensor, Tensor> agent_sequence(const Tensor& obs, const Optio
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> agent_sequence_backward(
     const OptionalTensor& q_grad, const OptionalTensor& hidden_grad, const Tensor& obs,
-    const OptionalTensor& last_action, const OptionalTensor& h0, const Tensor& w_in, const Tensor& b_in,
-    const Tensor& w_ih, const Tensor& w_hh, const Tensor& b_ih, const Tensor& b_hh, const Tensor& w_out,
-    const Tensor& b_out, const Tensor& saved, bool obs_wanted, int64_t precision) {
-  Call call(obs, last_action, h0, {w_ih, w_hh, b_ih, b_hh}, {w_in, b_in, w_out, b_out}, precision);
+    const OptionalTensor& last_action, const OptionalTensor& h0, const Tensor& w_encode, const Tensor& b_encode,
+    const Tensor& w_ih, const Tensor& w_hh, const Tensor& b_ih, const Tensor& b_hh, const Tensor& w_head,
+    const Tensor& b_head, const Tensor& saved, bool obs_wanted, int64_t precision) {
+  Call call(obs, last_action, h0, {w_ih, w_hh, b_ih, b_hh}, {w_encode, b_encode, w_head, b_head}, precision);
   const Sequence& p = call.p;
   const int64_t H = p.hidden, A = p.actions;
   Gradients g;
@@ -114,12 +116,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
          {p.agents * p.saved(), p.rows() * p.saved(), p.saved(), 1}};
   const Tensor obs_grad = result(call, {p.batch, p.time, p.agents, p.inputs}, g.x, obs_wanted);
   const Tensor h0_grad = result(call, call.hidden_shape(), g.h0, h0.has_value());
-  const Tensor w_in_grad = result(call, {H, p.in_columns()}, g.w_in), b_in_grad = result(call, {H}, g.b_in);
+  const Tensor w_encode_grad = result(call, {H, p.in_columns()}, g.w_encode),
+               b_encode_grad = result(call, {H}, g.b_encode);
   const Tensor w_ih_grad = result(call, {3 * H, H}, g.w_ih), w_hh_grad = result(call, {3 * H, H}, g.w_hh);
   const Tensor b_ih_grad = result(call, {3 * H}, g.b_ih), b_hh_grad = result(call, {3 * H}, g.b_hh);
-  const Tensor w_out_grad = result(call, {A, H}, g.w_out), b_out_grad = result(call, {A}, g.b_out);
+  const Tensor w_head_grad = result(call, {A, H}, g.w_head), b_head_grad = result(call, {A}, g.b_head);
   run_backward<Device>(call, g);
-  return {obs_grad, h0_grad, w_in_grad, b_in_grad, w_ih_grad, w_hh_grad, b_ih_grad, b_hh_grad, w_out_grad, b_out_grad};
+  return {obs_grad,  h0_grad,   w_encode_grad, b_encode_grad, w_ih_grad,
+          w_hh_grad, b_ih_grad, b_hh_grad,     w_head_grad,   b_head_grad};
 }
 
 template <class Device>

@@ -1,13 +1,13 @@
 // A GRU over whole sequences, alone or inside the agent of the PyMARL family. With W's rows in the order r, z, n
 // (torch):
 //
-//   e_t = ReLU(W_in [x_t, one-hot last action, one-hot agent id] + b_in)      the agent's; a plain GRU has e_t = x_t
+//   e_t = ReLU(W_in [x_t, one-hot last action, one-hot agent id] + b_encode)      the agent's; a plain GRU has e_t = x_t
 //   r_t = sigmoid(W_ir e_t + b_ir + W_hr h_{t-1} + b_hr)
 //   z_t = sigmoid(W_iz e_t + b_iz + W_hz h_{t-1} + b_hz)
 //   m_t = W_hn h_{t-1} + b_hn
-//   n_t = tanh(W_in e_t + b_in + r_t m_t)
+//   n_t = tanh(W_in e_t + b_encode + r_t m_t)
 //   h_t = (1 - z_t) n_t + z_t h_{t-1}
-//   q_t = W_out h_t + b_out                                                   the agent's; a plain GRU gives h_t
+//   q_t = W_out h_t + b_head                                                   the agent's; a plain GRU gives h_t
 //
 // Gates lie in the order n, r, z, m: what e_t takes part in is one range of columns, what h_{t-1} does another.
 #pragma once
@@ -34,8 +34,8 @@ struct Sequence {
   View<4> x;                                   // [B, T, n, I], the elements of a row side by side
   const int64_t* last_action = nullptr;        // [B, T, n]; outside 0 .. A - 1: none
   const void* h0 = nullptr;                    // [B, n, H]; nullptr: zeros
-  const void *w_in = nullptr, *b_in = nullptr, *w_ih = nullptr, *w_hh = nullptr, *b_ih = nullptr, *b_hh = nullptr,
-             *w_out = nullptr, *b_out = nullptr;
+  const void *w_encode = nullptr, *b_encode = nullptr, *w_ih = nullptr, *w_hh = nullptr, *b_ih = nullptr,
+             *b_hh = nullptr, *w_head = nullptr, *b_head = nullptr;
 
   EMIX_HD int64_t rows() const { return batch * agents; }
   EMIX_HD int64_t encoded() const { return is_agent ? hidden : inputs; }      // length of e
@@ -57,8 +57,8 @@ struct Gradients {
   const void* saved = nullptr;
   View<4> h;  // h_t [B, T, n, H]
   void *x = nullptr, *h0 = nullptr;
-  void *w_in = nullptr, *b_in = nullptr, *w_ih = nullptr, *w_hh = nullptr, *b_ih = nullptr, *b_hh = nullptr,
-       *w_out = nullptr, *b_out = nullptr;
+  void *w_encode = nullptr, *b_encode = nullptr, *w_ih = nullptr, *w_hh = nullptr, *b_ih = nullptr, *b_hh = nullptr,
+       *w_head = nullptr, *b_head = nullptr;
 };
 
 template <class F>

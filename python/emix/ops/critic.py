@@ -33,10 +33,8 @@ from emix.ops._gradient import Gradients, differentiable
 _critic = compiled("ensemble_critic")
 _critic_backward = compiled("ensemble_critic_backward")
 
-_LAYERS = {"w_in": "w_encode", "b_in": "b_encode"}
 
-
-@public(_LAYERS)
+@public()
 def ensemble_critic(
     state: Tensor,
     obs: Tensor,

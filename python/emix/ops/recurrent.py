@@ -45,8 +45,6 @@ _agent_backward = compiled("agent_sequence_backward")
 Precision = Literal["float32", "tf32", "bf16"]
 _PRECISIONS: tuple[Precision, ...] = get_args(Precision)  # the library takes the index
 
-_LAYERS = {"w_in": "w_encode", "b_in": "b_encode", "w_out": "w_head", "b_out": "b_head"}
-
 
 @public()
 def gru_sequence(
@@ -97,7 +95,7 @@ def gru_sequence(
     return _gru_sequence(x, h0, w_ih, w_hh, b_ih, b_hh, _PRECISIONS.index(precision))[0]
 
 
-@public(_LAYERS)
+@public()
 def agent_sequence(
     obs: Tensor,
     last_action: Tensor | None,
