@@ -1,5 +1,6 @@
 """``emix sweep``: runs in processes of their own, skipped, resumed, failed and interrupted."""
 
+import fcntl
 import io
 import json
 import os
@@ -15,6 +16,7 @@ from emix.cli import main
 from emix.cli.sweep import _combinations
 from emix.cli.sweep_display import Display
 from emix.training import make_settings
+from emix.training.files import open_own
 from emix.training.sweep import Job
 
 ENV = "matrix/penalty-2x3"
@@ -52,6 +54,12 @@ def sweep(folder: Path, *options: str, algorithms: str = "vdn,iql", env: str = E
             "runs that differ in training.log_interval alone would share",
         ),
         (["sweep", "smix", ENV, "--device", "cuda:99"], "device 'cuda:99' is not there"),
+        (
+            ["sweep", "smix,vdn", ENV, "--plan.batch-size", "2", "--plan.buffer-size", "8,3"],
+            "plan.buffer_size expects room for a rollout, 4 episodes of 4 environments, got 3",
+        ),
+        (["sweep", "smix", ENV, "--precision", "bf16"], "precision bf16 needs a GPU"),
+        (["sweep", "smix", ENV, "--runs", "/dev/null/runs"], "cannot write the folder /dev/null/runs: Not a directory"),
         (["sweep", "smix", "prey/stag-hunt", "--env-option", "punish=1"], "unknown option 'punish', the only one is"),
     ],
 )
@@ -160,6 +168,26 @@ def test_a_failed_run_does_not_stop_the_others(tmp_path, capsys):
     assert "1 of 2" in captured.out
     runs = json.loads((tmp_path / "sweep.json").read_text())["runs"]
     assert [(run["state"], run["summary"] is None) for run in runs] == [("failed", True), ("done", False)]
+
+
+def test_a_run_of_another_sweep_is_left_alone(tmp_path):
+    """Whose log it is, and whose lines are told."""
+    options = ["--steps", "20", *QUICK]
+    settings = make_settings("vdn", ENV, training={"seed": 1, "steps": 20})
+    first, second = (Job(settings, tmp_path / "run", options) for _ in range(2))
+    first.folder.mkdir()
+    (first.folder / "log.txt").write_text("emix: a line of last week's\n")
+    log = open_own(first.folder / "log.txt", os.O_WRONLY | os.O_APPEND)
+    fcntl.flock(log, fcntl.LOCK_EX)
+    second.start()
+    assert second.state == "failed"
+    assert second.last_words() == f"{tmp_path / 'run'} is in use by another sweep: wait for it"
+    os.close(log)
+    first.start()
+    assert first.process is not None
+    first.process.wait()
+    assert first.poll(stopping=False)
+    assert "last week" not in first.last_words()
 
 
 def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(tmp_path, capsys):

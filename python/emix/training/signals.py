@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -66,7 +67,9 @@ def handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 
 
 def end_at_once(number: int) -> None:
-    """End this process as the signal would, without waiting for anything."""
+    """End this process as the signal would, and its environments' workers, without waiting for anything."""
     with suppress(OSError):
         os.write(2, b"emix: ended on the spot\n")
+    for child in multiprocessing.active_children():
+        child.kill()  # one that hangs would not notice that it is alone
     os._exit(128 + number)

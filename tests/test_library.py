@@ -1,0 +1,16 @@
+"""An editable install whose library and sources do not fit together."""
+
+import pytest
+
+from emix import _library
+
+
+def test_a_library_older_than_its_sources_says_so(monkeypatch):
+    _library.load()  # as they are, they fit
+    monkeypatch.setattr(
+        _library, "_declared", lambda text: ["new_op(Tensor q) -> Tensor", "uncertainty_weight(Tensor q) -> Tensor"]
+    )
+    with pytest.raises(
+        ImportError, match=r"was built from older sources .*new_op, uncertainty_weight differ.*make setup"
+    ):
+        _library.load()
