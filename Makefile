@@ -9,7 +9,7 @@ SOURCES := $(shell find csrc cmake CMakeLists.txt pyproject.toml -type f 2>/dev/
 TASK := lbf/Foraging-5x5-2p-1f-v3
 RUNS ?= runs/$(shell date +%Y-%m-%d_%H-%M-%S)
 
-.PHONY: setup train test test-emulated bench fuzz gpu-check gpu-wheels kill-test lint format clean
+.PHONY: setup train test test-emulated sanitize bench fuzz gpu-check gpu-wheels kill-test lint format clean
 setup: $(INSTALLED)
 
 $(INSTALLED): $(SOURCES)
@@ -40,6 +40,21 @@ test-emulated: setup
 SECONDS ?= 60
 kill-test: setup
 	$(BIN)/python -m tests.fuzz.kills --seconds $(SECONDS)
+
+# The CPU kernels with the address and undefined-behaviour sanitizers, once for each level of instructions that this machine has, under the ops' own tests.
+# What they find ends the run. Leaks are not looked for: Python and torch keep what they have until the end.
+SANITIZE_TESTS := tests/ops tests/envs/battle
+SANITIZE_FLAGS := -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined -DEMIX_ONE_LEVEL
+LEVELS ?= $(if $(shell grep -m1 -ow avx512vl /proc/cpuinfo),x86-64-v4) $(if $(shell grep -m1 -ow avx2 /proc/cpuinfo),x86-64-v3) x86-64
+sanitize: setup
+	@for level in $(LEVELS); do \
+	  echo "sanitize: $$level"; \
+	  $(BIN)/cmake -S . -B build/sanitize-$$level -G Ninja -DEMIX_CUDA=OFF -DCMAKE_CXX_FLAGS="$(SANITIZE_FLAGS) -march=$$level" -DCMAKE_CXX_FLAGS_RELEASE=-O1 \
+	    -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python > /dev/null && \
+	  $(BIN)/cmake --build build/sanitize-$$level && \
+	  EMIX_LIBRARY=build/sanitize-$$level/libemix.so LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/python -m pytest -n 2 -p no:cacheprovider $(SANITIZE_TESTS) || exit 1; \
+	done
 
 bench: setup
 	$(BIN)/python -m pytest benchmarks

@@ -4,7 +4,7 @@
 
 namespace emix::critic {
 
-// Where one member's sums lie in one array, as its weights do but padded.
+// Where one member's sums lie in one array, as its weights do but padded; without data, how many elements that takes.
 template <class F>
 struct Sums {
   F *state, *obs, *id;   // [S, H], [O, H], [n, H]: of W_in
@@ -14,16 +14,15 @@ struct Sums {
 
   EMIX_HD Sums(const Critic& p, F* data) {
     const Sizes size(p);
-    F* end = data;
+    elements = 0;
     const auto take = [&](int64_t rows, int64_t columns) __attribute__((always_inline)) {
-      F* begin = end;
-      end += padded(rows, kPadRows) * columns;
+      F* begin = data ? data + elements : nullptr;
+      elements += padded(rows, kPadRows) * columns;
       return begin;
     };
     state = take(p.states, size.hidden), obs = take(p.features, size.hidden), id = take(p.agents, size.hidden);
     hidden = take(p.hidden, size.hidden), b_hidden = take(1, size.hidden);
     head = take(p.hidden, size.outputs), b_head = take(1, size.outputs);
-    elements = end - data;
   }
 
   void write(const Critic& p, int64_t member, const Gradients& g) const {

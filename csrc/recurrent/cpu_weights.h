@@ -82,7 +82,8 @@ struct BackwardWeights {
   }
 };
 
-// Where sums of weight gradients lie in one array, transposed like ForwardWeights.
+// Where sums of weight gradients lie in one array, transposed like ForwardWeights; without data, how many elements that
+// takes.
 template <class F>
 struct WeightGradients {
   F *ih, *hh, *bias, *in, *action, *id, *out, *b_head;
@@ -90,15 +91,18 @@ struct WeightGradients {
 
   WeightGradients(const Sequence& p, F* data) {
     const Sizes size(p);
-    F* end = data;
-    const auto take = [&](int64_t count) { return (end += count) - count; };
+    elements = 0;
+    const auto take = [&](int64_t count) {
+      F* begin = data ? data + elements : nullptr;
+      elements += count;
+      return begin;
+    };
     ih = take(size.encoded * 3 * size.hidden), hh = take(size.hidden * 3 * size.hidden);
     bias = take(kGates * size.hidden);
     in = take(p.is_agent ? size.inputs * size.hidden : 0);
     action = take(p.action_columns * size.hidden);
     id = take(p.is_agent ? p.agents * size.hidden : 0);  // also where W_in has no such columns: their sum is b_encode's
     out = take(size.hidden * size.actions), b_head = take(size.actions);
-    elements = end - data;
   }
 
   void write(const Sequence& p, const Gradients& g) const {
