@@ -36,7 +36,8 @@ class InputLayer(nn.Module):
         """``[B, T, n, I]``, or ``[B, T, I]``, which is multiplied once for all agents -> ``[B, T, n, H]``."""
         w_x, w_id = self.linear.weight.split([self.inputs, self.n_agents], dim=1)
         first = functional.linear(x, w_x, self.linear.bias)
-        return (first.unsqueeze(-2) if x.dim() == 3 else first) + w_id.t()
+        # Row by row, as the sum then is, too: torch multiplies others state by state.
+        return (first.unsqueeze(-2) if x.dim() == 3 else first) + w_id.t().contiguous()
 
 
 class FeedForward(nn.Module):
