@@ -197,7 +197,7 @@ class ActionCritic(nn.Module):
 
     def _marginal(self, first: Tensor, actions: Tensor, w_action: Tensor) -> Tensor:
         weights = self.hidden.weight.t(), self.hidden.bias, self.head.weight[0], self.head.bias[0]
-        return _marginal_value(first, actions, w_action, *weights)
+        return ops.marginal_value(first, actions, w_action, *weights)
 
 
 def orthogonal_(network: nn.Module, head_gain: float) -> None:
@@ -219,30 +219,3 @@ def _selected(w_action: Tensor, actions: Tensor) -> Tensor:
     offsets = a * torch.arange(n, device=actions.device)
     # An embedding's gradient is deterministic on a GPU, an index's would be sorted there.
     return functional.embedding(actions.long() + offsets, w_action.reshape(n * a, -1))
-
-
-_CHUNK = 1 << 16  # rows of H numbers that are held at a time
-
-
-def _marginal_value(
-    first: Tensor,
-    actions: Tensor,
-    w_action: Tensor,
-    w_hidden: Tensor,
-    b_hidden: Tensor,
-    w_head: Tensor,
-    b_head: Tensor,
-) -> Tensor:
-    """PERLA's critic averaged over K joint actions, a few of them at a time; ``ops.marginal_value``'s arguments."""
-
-    def total(part: Tensor) -> Tensor:
-        if part.is_floating_point():
-            columns = torch.einsum("...jd,jdh->...jh", part, w_action)  # [k, ..., n, H]
-        else:
-            columns = _selected(w_action, part)
-        x = (first + columns.sum(-2, keepdim=True) - columns).relu()
-        return (x @ w_hidden + b_hidden).relu().sum(0)  # [..., n, H2]
-
-    count = max(1, _CHUNK // max(1, first.shape[:-1].numel()))
-    parts = [total(part) for part in actions.split(count)]
-    return torch.stack(parts).sum(0) / len(actions) @ w_head + b_head
