@@ -113,6 +113,10 @@ def test_learners_use_none_of_it(name):
     assert not storing.found & RAISE
 
 
+def first(avail):
+    return avail.int().argmax(-1)
+
+
 @pytest.mark.parametrize(
     "name", ["matrix/msteps-5", "matrix/penalty-2x3", "prey/stag-hunt", "prey/macf", "prey/heterogeneous"]
 )
@@ -121,7 +125,8 @@ def test_games_on_tensors_use_none_of_it(name):
     with Names() as names:
         step = env.reset()
         for _ in range(env.spec.episode_limit):
-            step = env.step(step.avail.int().argmax(-1))
+            vectors = step.avail is None
+            step = env.step(env.spec.action.none((3, env.spec.n_agents), env.device) if vectors else first(step.avail))
         env.reset(step.done)
     assert not names.found & RAISE
 
