@@ -140,9 +140,9 @@ def parse_yaml(text: str, source: str) -> Any:
         finally:
             loader.dispose()
     except RecursionError as error:
-        raise UsageError(f"{source} is not a YAML file of emix's: it is nested too deeply") from error
+        raise UsageError(f"{source} is not YAML that emix reads: it is nested too deeply") from error
     except Exception as error:  # PyYAML lets through whatever int(), float(), datetime() and its own lookups raise
-        raise UsageError(f"{source} is not a YAML file: {_clipped(error)}") from error
+        raise UsageError(f"{source} is not YAML: {_clipped(error)}") from error
 
 
 def expect_keys(values: object, kinds: Mapping[str, type | tuple[type, ...]], problem: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 MASKS = (torch.bool, torch.uint8, torch.int64, torch.float32, torch.float64)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 ODD_DTYPES = (torch.complex64, torch.complex128, torch.int32, torch.bool, torch.uint16, torch.float8_e4m3fn)
-AT_LEAST_ONE = set("NHAI")  # sizes that some op refuses to be 0
+AT_LEAST_ONE = set("NHAIK")  # sizes that some op refuses to be 0
 NAMES = (*OPS, "rmsprop_step", "battle_step", "battle_reset")
 
 
@@ -54,7 +54,7 @@ def draw_arguments(name: str, r: random.Random, g: torch.Generator) -> dict[str,
     if name.startswith("battle"):
         return battle_arguments(name, r)
     row, mixed, dtype = OPS[name], r.random() < 0.2, r.choice(FLOATS)
-    sizes = {size: r.choice((1, 1, 2, 3, 5) if size in AT_LEAST_ONE else (0, 1, 2, 3, 5)) for size in "BTnANERIHOS"}
+    sizes = {size: r.choice((1, 1, 2, 3, 5) if size in AT_LEAST_ONE else (0, 1, 2, 3, 5)) for size in "BTnANERIHOSK"}
     with_gradient = row.gradient and r.random() < 0.4
     arguments: dict[str, Any] = {}
     for key, given in row.inputs.items():

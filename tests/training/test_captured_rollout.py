@@ -17,10 +17,10 @@ from emix.learners.learner import Acted
 from emix.learners.value import EpsilonGreedyActor
 from emix.playing import CapturedRollout, Stopwatch, collect, evaluate
 from emix.training import CapturedUpdate
-from tests.training.test_captured import LEARNERS, make_learner
+from tests.training.test_captured import LEARNERS, VECTORS, make_learner
 
 CASES = [(name, limit) for name in ("smix", "ensemble-mix") for limit in (5, 16, 20, 60)]  # multiples of 8, and not
-CASES += [(name, 20) for name in LEARNERS if name not in ("smix", "ensemble-mix")]
+CASES += [(name, 20) for name in LEARNERS if name not in ("smix", "ensemble-mix") and not VECTORS.match(name)]
 
 
 @pytest.fixture(autouse=True)

@@ -197,8 +197,8 @@ def test_only_the_first_of_a_group_writes(fake, run, tmp_path):
 
 
 def test_a_group_stops_together(fake, run, tmp_path):
-    """Each rollout agrees on the number of updates, and on whether to stop."""
+    """The start agrees on whether to stop; each rollout on the number of updates, and on whether to stop."""
     settings = fake.settings({"batch_size": 4, "buffer_size": 100}, steps=2400, log_interval=10_000)
-    state = run(tmp_path, settings, group=Twins(first=True, stops_at=6))
+    state = run(tmp_path, settings, group=Twins(first=True, stops_at=7))
     assert len(fake.learners[0].advanced) == 3
     assert state.counters.env_steps < 2400

@@ -193,8 +193,9 @@ def test_reflection(name):
     """A battle whose south and north are swapped takes the swapped course."""
     first, second = (emix.make(f"battle/{name}", seed=3) for _ in range(2))
     step, _ = first.reset(), second.reset()
+    there = first.units[:, UNIT["health"]] > 0  # and not the places of units that a map lacks, which lie at (0, 0)
     for row in ("y", "goal_y", "aim_y"):
-        second.units[:, UNIT[row]] = 32 - second.units[:, UNIT[row]]
+        second.units[:, UNIT[row]] = torch.where(there, 32 - second.units[:, UNIT[row]], second.units[:, UNIT[row]])
     other = second.reset(torch.zeros(1, dtype=torch.bool))
     swap = torch.arange(first.spec.n_actions)
     swap[2], swap[3] = 3, 2
