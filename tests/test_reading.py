@@ -33,14 +33,14 @@ def bomb(levels: int, width: int = 9) -> str:
         ("{" * 5000, "nested too deeply"),
         ("- " * 5000, "nested too deeply"),
         ("x: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
-        ("x: !!int ''", "is not a YAML file"),
-        ("x: !!timestamp x", "is not a YAML file"),
-        ("x: !!bool x", "is not a YAML file"),
-        ("x: 2024-99-99", "is not a YAML file"),
-        ("{[a]: b}", "is not a YAML file"),
-        (f"x: {'9' * 5000}", "is not a YAML file"),
-        ("a: b: c", "is not a YAML file"),
-        ("\x00", "is not a YAML file"),
+        ("x: !!int ''", "is not YAML"),
+        ("x: !!timestamp x", "is not YAML"),
+        ("x: !!bool x", "is not YAML"),
+        ("x: 2024-99-99", "is not YAML"),
+        ("{[a]: b}", "is not YAML"),
+        (f"x: {'9' * 5000}", "is not YAML"),
+        ("a: b: c", "is not YAML"),
+        ("\x00", "is not YAML"),
         ("x" * (reading.MOST_YAML + 1), "is too large: expected at most 262,144 bytes"),
     ],
 )
@@ -90,7 +90,7 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
     assert len(files) == 8
     for path in files.values():
         for read in (reading.read_yaml, lambda path: reading.read_json(path, "x"), lambda path: load_map(str(path))):
-            with pytest.raises(UsageError, match="cannot be read|is not x") as info:
+            with pytest.raises(UsageError, match=r"cannot be read|is not x") as info:
                 read(path)
             assert "\n" not in str(info.value)
 

@@ -30,7 +30,7 @@ def test_unknown_op_is_refused(capsys):
 def test_every_public_op_is_measured():
     measured = {case.op for case in cases(torch.device("cpu"))}
     functions = {name for name in ops.__all__ if name.islower() and name != "reference"}
-    # The acting op draws its own numbers; the returns and gaussian_sample are a measured op's kernel with other arguments;
+    # The acting op draws its own numbers; the returns and gaussian_sample are a measured kernel with other arguments;
     # sampled_marginal_value is two measured ops.
     others = {"explore_actions", "trace_returns", "n_step_returns", "q_lambda_returns"}
     assert functions - measured == others | {"gaussian_sample", "sampled_marginal_value"}

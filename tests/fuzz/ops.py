@@ -91,9 +91,12 @@ def has_no_reference(call: Call) -> bool:
     if "floor" in tensors and not 0 <= tensors["floor"] <= 1:
         return True
     kinds = {key: OPS[call.name].inputs[key].kind for key in tensors if key in OPS[call.name].inputs}
-    numbers = tensors.get("logits", tensors.get("q"))
+    if "w_action" in tensors:
+        choices = tensors["w_action"].shape[-2]
+    else:
+        choices = tensors.get("logits", tensors.get("q", torch.empty(0))).shape[-1]
     return any(
-        kind == "a" and each.numel() and not 0 <= each.min() <= each.max() < numbers.shape[-1]
+        kind == "a" and each.numel() and not 0 <= each.min() <= each.max() < choices
         for key, kind in kinds.items()
         for each in [tensors[key]]
     )

@@ -323,7 +323,7 @@ def test_files_that_cannot_be_read(tmp_path):
         load_map(str(tmp_path / "nowhere.yaml"))
     broken = tmp_path / "broken.yaml"
     broken.write_text("limit: [")
-    with pytest.raises(UsageError, match=r"broken\.yaml is not a YAML file: while parsing"):
+    with pytest.raises(UsageError, match=r"broken\.yaml is not YAML: while parsing"):
         load_map(str(broken))
     with pytest.raises(UsageError, match="there is no such user"):
         load_map("~nobody-of-this-name/mine.yaml")
