@@ -196,7 +196,8 @@ def test_ctrl_c_saves_every_run_and_the_same_command_goes_on(tmp_path, capsys):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     folders = [tmp_path / f"iql,{NAME}" / ENV / str(seed) for seed in (1, 2, 3)]
     deadline = time.monotonic() + 120
-    while not all((folder / "metrics.jsonl").exists() for folder in folders[:2]):
+    files = [folder / "metrics.jsonl" for folder in folders[:2]]
+    while not all(file.exists() and file.stat().st_size for file in files):  # training, and no longer being made
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
