@@ -23,17 +23,20 @@ $(INSTALLED): $(SOURCES)
 train: setup
 	$(BIN)/emix train smix@foraging $(TASK) --seed 1 --runs "$(RUNS)"
 
+# In so many processes; a test that trains, kills or compiles takes seconds of waiting.
+TEST_JOBS ?= 2
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
 
-# The CUDA kernels on the CPU, each thread a fiber (tests/emulator), under the ops' own tests; then in another thread order, and looking for data races, which
-# takes several times as long: every op once, forward and backward, and those that pass memory between lanes.
+# The CUDA kernels on the CPU, each thread a fiber (tests/emulator), under the ops' own tests, without those of what is Python alone; then in another thread
+# order, and looking for data races, which takes several times as long: every op once, forward and backward, and those that pass memory between lanes.
 KERNEL_TESTS := tests/ops tests/envs/battle/test_devices.py
+PYTHON_TESTS := tests/ops/test_transforms.py tests/ops/test_shared.py tests/ops/test_compile.py
 RACE_TESTS := tests/ops/test_graph_capture.py tests/ops/test_returns.py tests/ops/test_mixing.py tests/ops/test_battle.py
 test-emulated: setup
 	@$(BIN)/cmake -S . -B build/emulated -G Ninja -DEMIX_CUDA=EMULATED -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" > build-emulated.log || (cat build-emulated.log; false)
 	@$(BIN)/cmake --build build/emulated && rm build-emulated.log
-	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_RACES=off $(BIN)/python -m pytest -n 2 $(KERNEL_TESTS)
+	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_RACES=off $(BIN)/python -m pytest -n 2 $(KERNEL_TESTS) $(PYTHON_TESTS:%=--ignore %)
 	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_ORDER=shuffled:1 $(BIN)/python -m pytest -n 2 $(RACE_TESTS)
 
 # Trainings that are killed by kill -9 at random moments, and at each write, fsync, rename and deletion in turn, and resumed: the same bytes.

@@ -5,6 +5,8 @@ import torch
 
 torch.set_num_threads(2)
 
+EMULATED = "emulated" in os.environ.get("EMIX_LIBRARY", "")
+
 
 def pytest_report_header() -> list[str]:
     from emix import _library
@@ -33,4 +35,4 @@ def device(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def emulated() -> bool:
     """Whether the CPU's kernels are the emulated CUDA kernels."""
-    return "emulated" in os.environ.get("EMIX_LIBRARY", "")
+    return EMULATED

@@ -167,7 +167,7 @@ def cases() -> Iterator[Case]:
         yield Case(
             "marginal_value",
             "of numbers" if numbers else "",
-            lambda seed, numbers=numbers: floats(marginal(seed, (4, 9), K=20, A=9, H=64, H2=32, numbers=numbers)),
+            lambda seed, numbers=numbers: floats(marginal(seed, (2, 3), K=6, A=9, H=64, H2=32, numbers=numbers)),
             lambda x, _: ops.marginal_value(**x),
             ("first", "w_action", "w_hidden", "b_hidden", "w_head", "b_head"),
         )

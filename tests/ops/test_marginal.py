@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from emix import ops
+from tests.conftest import EMULATED
 from tests.ops.cases import Inputs, changed, converted, error, moved, strided
 
 
@@ -77,7 +78,7 @@ def gradients(value: Tensor, inputs: Inputs, seed: int) -> tuple[Tensor, ...]:
     numbers=st.booleans(),
     layout=st.sampled_from(["contiguous", "strided", "expanded"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=15 if EMULATED else 60, deadline=None)
 def test_equals_the_naive_one(
     device: str,
     seed: int,
@@ -159,6 +160,7 @@ def test_sampled_values_are_those_of_sample_actions(device: str) -> None:
     assert torch.autograd.grad(value.sum(), [first, policy["logits"]], allow_unused=True)[1] is None
 
 
+@pytest.mark.skipif(EMULATED, reason="statistics of draws that are the same in every library")
 def test_more_samples_have_less_variance(device: str) -> None:
     """The variance over draws falls as 1 / K."""
     inputs = converted(sampled_inputs(5), torch.float64, device)
