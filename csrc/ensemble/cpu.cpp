@@ -123,7 +123,7 @@ void for_each_tile(const View<2>& values, const F& f) {
 // The kurtoses of rows first .. first + rows - 1, [rows, A]: all their places at once where they lie in one line.
 template <class T>
 void take_kurtoses(const Exploration& e, int64_t first, int rows, Wide<T>* kurtosis) {
-  const auto [member_stride, row_stride, stride] = e.q.stride;
+  const int64_t member_stride = e.q.stride[0], row_stride = e.q.stride[1], stride = e.q.stride[2];
   const bool line = row_stride == e.actions * stride;
   const int64_t places = line ? int64_t(rows) * e.actions : e.actions;
   TileMoments<Wide<T>> tile;
