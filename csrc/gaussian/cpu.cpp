@@ -40,10 +40,10 @@ struct Tile {
   }
 
   EMIX_HD void draw(int64_t seed, int64_t first, int64_t rows) const {
-    for (int block = 0; block * kWords < numbers; ++block) {
+    for (int64_t block = 0; block * kWords < numbers; ++block) {
       for (int64_t r = 0; r < rows; ++r) {
         float x[kWords];
-        normal_numbers(seed, first + r, block, x);
+        normal_numbers(seed, first + r, static_cast<int>(block), x);
         for (int w = 0; w < kWords; ++w) word[w][r] = x[w];
       }
       for (int w = 0; w < kWords && block * kWords + w < numbers; ++w)
