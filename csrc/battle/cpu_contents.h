@@ -40,13 +40,13 @@ inline void check_places(const Battle& b, int64_t index) {
 }
 
 inline void check_tables(const Scenario& s) {
-  const auto row = [&](trait::Row name) { return s.traits + name * s.slots; };
+  const auto row = [&](trait::Row name) { return s.traits + int64_t(name) * s.slots; };
   if (const int* wrong = find(row(trait::place), s.slots, [&](int place) { return !names_slot(place, s.slots); }))
     fail("`traits` must hold slots from 0 to ", s.slots - 1, " in its row `place`, got ", *wrong);
   constexpr int kLayers = static_cast<int>(Layer::air) + 1;
   if (const int* wrong = find(row(trait::layer), s.slots, [&](int layer) { return !names_slot(layer, kLayers); }))
     fail("`traits` must hold layers from 0 to ", kLayers - 1, " in its row `layer`, got ", *wrong);
-  const float *x = s.stats + stat::spawn_x * s.slots, *y = s.stats + stat::spawn_y * s.slots;
+  const float *x = s.stats + int64_t(stat::spawn_x) * s.slots, *y = s.stats + int64_t(stat::spawn_y) * s.slots;
   for (int i = 0; i < s.slots; ++i)
     if (row(trait::type)[i] != 0 && !inside(x[i], y[i]))
       fail("`stats` must place units on the map, `spawn_x` and `spawn_y` from 0 to ", kMap, ", got ", x[i], " and ",

@@ -68,7 +68,7 @@ struct Cpu {
     check_indices(p);
     const Weights<F> weights(p);
     const Units units(p);
-    const int64_t elements = Sums<F>(p, nullptr).elements;
+    const int64_t elements = std::max<int64_t>(1, Sums<F>(p, nullptr).elements);
     const int64_t groups = std::max<int64_t>(1, std::min({kGroups, kGroupElements / elements, units.count(p)}));
     const std::unique_ptr<F[]> sums(new F[groups * elements]);
     run_rows(groups, grain(p, groups), [&](int64_t begin, int64_t end) {

@@ -13,15 +13,14 @@ struct Sums {
   EMIX_HD Sums(const Problem& p, F* data) {
     const Sizes size(p);
     rows_of_agent = padded(p.choices, kPadRows);
-    F* end = data;
+    elements = 0;
     const auto take = [&](int64_t rows, int64_t columns) __attribute__((always_inline)) {
-      F* begin = end;
-      end += rows * columns;
+      F* begin = data ? data + elements : nullptr;
+      elements += rows * columns;
       return begin;
     };
     action = take(p.agents * rows_of_agent, size.hidden), hidden = take(padded(p.hidden, kPadRows), size.outputs);
     b_hidden = take(1, size.outputs), head = take(1, size.outputs), b_head = take(1, kColumns);
-    elements = end - data;
   }
 
   void write(const Problem& p, const Gradients& g) const {
