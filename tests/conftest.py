@@ -1,9 +1,12 @@
 import os
+import signal
 
 import pytest
 import torch
 
 torch.set_num_threads(2)
+# A shell's background jobs ignore Ctrl-C, and so would the processes that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 EMULATED = "emulated" in os.environ.get("EMIX_LIBRARY", "")
 
