@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from emix import ops
 from emix.data import Box, Discrete, EnvSpec, Episodes
 from emix.learners.ader import Ader
 from emix.learners.ader_config import AderConfig
@@ -88,7 +89,8 @@ def views_of(learner, kind, batch, agent):
     noise = None
     if kind != "discrete":
         generator = learner.parts.parts["generator"].clone_state()
-        noise = torch.randn(batch.actions.shape, generator=generator, dtype=torch.float64)
+        zeros = torch.zeros(batch.actions.shape, dtype=torch.float64)
+        noise = ops.gaussian_sample(zeros, zeros, generator=generator).action  # mean 0, deviation 1
     views = []
     for b, (episode, length) in enumerate(zip(batch, batch.lengths.tolist(), strict=True)):
         if kind == "discrete":

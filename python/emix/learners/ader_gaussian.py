@@ -7,17 +7,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from emix import ops
 from emix.data import EnvSpec, Episodes
 from emix.learners.ader_config import AderConfig
 from emix.learners.ader_critics import Critics, TwinCritic, reward_slopes
 from emix.learners.ader_policies import Improvement
-from emix.learners.box_actor import BoxActor, normal
+from emix.learners.box_actor import BoxActor
 from emix.learners.parts import Schedule
 from emix.learners.shared import frozen, previous_actions, unscaled
 from emix.nn.box_agent import BoxAgent
 from emix.nn.critic import ActionCritic
-from emix.nn.tanh_gaussian import tanh_gaussian
 from emix.ops.recurrent import Precision
+
+_LOG_STD_RANGE = (-20.0, 2.0)  # SAC's
 
 
 class Draws(NamedTuple):
@@ -70,8 +72,7 @@ class Gaussian:
     def policies(self, batch: Episodes) -> Draws:
         """A draw at every observation."""
         numbers, _ = self.agent(batch.obs, previous_actions(batch.actions, self.spec))
-        mean, log_std = numbers.chunk(2, dim=-1)  # [B, T+1, n, D]
-        return Draws(*tanh_gaussian(mean, log_std, normal(mean, self.generator)))
+        return Draws(*_sample(numbers, self.generator))
 
     def expected(self, critic: TwinCritic, batch: Episodes, policies: Draws) -> Tensor:
         """Q_i of the draw, ``[2, B, T+1, n]``."""
@@ -101,5 +102,9 @@ class Gaussian:
 
 
 def _choose(numbers: Tensor, generator: torch.Generator | None) -> Tensor:
-    mean, log_std = numbers.chunk(2, dim=-1)
-    return torch.tanh(mean) if generator is None else tanh_gaussian(mean, log_std, normal(mean, generator))[0]
+    return torch.tanh(numbers.chunk(2, dim=-1)[0]) if generator is None else _sample(numbers, generator).action
+
+
+def _sample(numbers: Tensor, generator: torch.Generator) -> ops.GaussianSample:
+    mean, log_std = numbers.chunk(2, dim=-1)  # [..., n, D]
+    return ops.tanh_gaussian_sample(mean, log_std.clamp(*_LOG_STD_RANGE), generator=generator)

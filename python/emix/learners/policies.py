@@ -114,19 +114,17 @@ class Gaussian(nn.Module):
 
     def log_prob(self, outputs: Tensor, latent: Tensor) -> Tensor:
         """log N(u; outputs, deviation), less log |d action / d u| where u is squashed: ``[..., n]``."""
-        z = (latent - outputs) * (-self.log_std).exp()
-        density = -(z.square() / 2 + self.log_std + math.log(2 * math.pi) / 2)
-        return (density - self._log_slope(latent)).sum(-1) if self.squash else density.sum(-1)
+        density = self._normal(outputs, latent).log_prob
+        return density - self._log_slope(latent).sum(-1) if self.squash else density
 
     def terms(
         self, outputs: Tensor, actions: Tensor, avail: Tensor | None, record: Mapping[str, Tensor], noise: Tensor | None
     ) -> Terms:
         """Of the recorded u. The entropy is exact, or where u is squashed estimated by one reparameterised draw."""
-        log_prob = self.log_prob(outputs, record["latent"])
         if self.squash:
-            return Terms(log_prob, -self.log_prob(outputs, self.latent(outputs, noise)))
-        entropy = (self.log_std + (1 + math.log(2 * math.pi)) / 2).expand_as(outputs).sum(-1)
-        return Terms(log_prob, entropy)
+            entropy = -self.log_prob(outputs, self.latent(outputs, noise))
+            return Terms(self.log_prob(outputs, record["latent"]), entropy)
+        return Terms(*self._normal(outputs, record["latent"]))
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Standard normal numbers for the agents ``[..., n]``: ``[..., n, D]``."""
@@ -136,6 +134,9 @@ class Gaussian(nn.Module):
         """K joint actions of every state, as the environment would take them: ``[K, ..., n, D]``."""
         noise = self.noise((samples, *outputs.shape[:-1]), generator)
         return self.to_action(self.latent(outputs, noise))
+
+    def _normal(self, outputs: Tensor, latent: Tensor) -> ops.GaussianTerms:
+        return ops.gaussian_terms(outputs, self.log_std.expand_as(outputs), latent)
 
     def _log_slope(self, latent: Tensor) -> Tensor:
         """log d(action)/du = log((high - low) / 2 (1 - tanh(u)^2)), which does not run out of numbers for large u."""

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from emix.ops._call import compiled, public
-from emix.ops._fake import MAX_AXES, check_shape, check_types, require, wide
+from emix.ops._fake import MAX_AXES, check_shape, check_types, register_fake, require, wide
 from emix.ops._gradient import Gradients, differentiable
 from emix.ops._seed import new_seed
 
@@ -139,27 +139,27 @@ _gaussian_sample = differentiable("gaussian_sample", _sample, _sample_gradients,
 _tanh_gaussian_sample = differentiable("tanh_gaussian_sample", _sample, _sample_gradients, places=(0, 1))
 
 
-@torch.library.register_fake("emix::gaussian_terms")
+@register_fake("gaussian_terms")
 def _(mean, log_std, action):  # type: ignore[no-untyped-def]
     _check(mean, log_std, action)
     dtype = wide(mean, log_std, action)
     return mean.new_empty(mean.shape[:-1], dtype=dtype), mean.new_empty(mean.shape[:-1], dtype=dtype)
 
 
-@torch.library.register_fake("emix::gaussian_terms_backward")
+@register_fake("gaussian_terms_backward")
 def _(log_prob_grad, entropy_grad, mean, log_std, action):  # type: ignore[no-untyped-def]
     dtype = wide(mean, log_std, action)
     return mean.new_empty(mean.shape, dtype=dtype), mean.new_empty(mean.shape, dtype=dtype)
 
 
-@torch.library.register_fake("emix::gaussian_sample")
+@register_fake("gaussian_sample")
 def _(mean, log_std, seed, squash):  # type: ignore[no-untyped-def]
     _check(mean, log_std, None)
     dtype = wide(mean, log_std)
     return mean.new_empty(mean.shape, dtype=dtype), mean.new_empty(mean.shape[:-1], dtype=dtype)
 
 
-@torch.library.register_fake("emix::gaussian_sample_backward")
+@register_fake("gaussian_sample_backward")
 def _(action_grad, log_prob_grad, mean, log_std, seed, squash):  # type: ignore[no-untyped-def]
     dtype = wide(mean, log_std)
     return mean.new_empty(mean.shape, dtype=dtype), mean.new_empty(mean.shape, dtype=dtype)

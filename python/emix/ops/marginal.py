@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from emix.ops._call import compiled, public
-from emix.ops._fake import MAX_AXES, check_shape, check_types, empty_if, require, wide
+from emix.ops._fake import MAX_AXES, check_shape, check_types, empty_if, register_fake, require, wide
 from emix.ops._gradient import Gradients, differentiable
 from emix.ops.sampling import sample_actions
 
@@ -145,13 +145,13 @@ def _gradients(wanted: Sequence[bool], grads: Gradients, *inputs: Tensor) -> Gra
 _marginal_value = differentiable("marginal_value", _marginal, _gradients, places=(0, 2, 3, 4, 5, 6))
 
 
-@torch.library.register_fake("emix::marginal_value")
+@register_fake("marginal_value")
 def _(first, actions, w_action, w_hidden, b_hidden, w_head, b_head):  # type: ignore[no-untyped-def]
     _check(first, actions, w_action, w_hidden, b_hidden, w_head, b_head)
     return first.new_empty(first.shape[:-1], dtype=wide(first, actions, w_action, w_hidden, b_hidden, w_head, b_head))
 
 
-@torch.library.register_fake("emix::marginal_value_backward")
+@register_fake("marginal_value_backward")
 def _(grad, first, actions, w_action, w_hidden, b_hidden, w_head, b_head, first_wanted):  # type: ignore[no-untyped-def]
     dtype = wide(first, actions, w_action, w_hidden, b_hidden, w_head, b_head)
     weights = [each.new_empty(each.shape, dtype=dtype) for each in (w_action, w_hidden, b_hidden, w_head, b_head)]
