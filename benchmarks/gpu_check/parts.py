@@ -112,7 +112,7 @@ def _module(name: str) -> Callable[[Setting], list[str]]:
 def _tests(setting: Setting) -> list[str]:
     if setting.device == "emulated":
         return [*PYTEST, "tests/ops", "tests/envs/battle", "-m", "not cuda", "-k", SMALL]
-    return [*PYTEST, "-n", str(min(12, os.cpu_count() or 1)), "tests", "-m", "cuda"]
+    return [*PYTEST, "-n", str(min(16, os.cpu_count() or 1)), "--dist", "worksteal", "tests", "-m", "cuda"]
 
 
 def _bench(what: str, *, cuda: str = "", emulated: str) -> Callable[[Setting], list[str]]:
@@ -127,10 +127,10 @@ def _bench(what: str, *, cuda: str = "", emulated: str) -> Callable[[Setting], l
 TOTAL = 470  # seconds for all parts on a GPU, of eight minutes: what comes late gets what the parts before it left
 PARTS = {
     "build": Part(130, _module("build")),
-    "tests": Part(90, _tests),
+    "tests": Part(110, _tests),
     "train": Part(70, _module("train")),
-    "ops": Part(75, _bench("ops", emulated="--op gae lambda_returns")),
-    "battle": Part(25, _bench("battle", emulated="--map 3m --num-envs 8")),
-    "update": Part(60, _bench("update", cuda="--algorithm smix ensemble-mix", emulated="--algorithm smix --map 3m")),
+    "ops": Part(100, _bench("ops", emulated="--op gae lambda_returns")),
+    "battle": Part(50, _bench("battle", emulated="--map 3m --num-envs 8")),
+    "update": Part(80, _bench("update", cuda="--algorithm smix ensemble-mix", emulated="--algorithm smix --map 3m")),
     "sanitizer": Part(120, _module("sanitizer")),
 }

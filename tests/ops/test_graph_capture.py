@@ -235,6 +235,7 @@ class Cuda:
         self.graph.register_generator_state(self.generator)
         with torch.cuda.graph(self.graph):
             results = call()
+        torch.cuda.synchronize()  # a capture sets the generator's place on its own stream
 
         def replay() -> list[Tensor]:
             self.graph.replay()

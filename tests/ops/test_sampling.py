@@ -168,6 +168,7 @@ def test_cuda_graph_replays_draw_anew() -> None:
     ops.sample_actions(logits)
     with torch.cuda.graph(graph):
         actions = ops.sample_actions(logits, samples=4)
+    torch.cuda.synchronize()  # a capture sets the generator's place on its own stream
     draws = []
     for _ in range(3):
         graph.replay()

@@ -56,7 +56,8 @@ def main(arguments: Sequence[str]) -> int:
     chosen = tyro.cli(Bench, args=list(arguments), prog="emix bench")
     device = resolve_device(chosen.device, chosen.precision)
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # what measures uses the current one
+        # What measures uses the current one. torch before 2.12 takes no device without a number there.
+        torch.cuda.set_device(device.index or 0)
     torch.set_num_threads(chosen.threads)
     table, failed = {"ops": _bench_ops, "battle": _bench_battle, "update": _bench_update}[chosen.what](chosen, device)
     console = Console()

@@ -39,7 +39,10 @@ def register_fake(name: str) -> Callable[[Callable[..., Any]], None]:
 
 def require(condition: Any, sentence: str, *shown: object) -> None:
     """Refuse the call unless that holds, by a sentence like the compiled ops', argument names in backticks."""
-    torch._check(condition, lambda: "emix: " + sentence.format(*shown))
+    if torch.compiler.is_dynamo_compiling():
+        torch._check(condition)  # Dynamo of torch 2.11 takes no message that reads variables
+    else:
+        torch._check(condition, lambda: "emix: " + sentence.format(*shown))
 
 
 def check_types(floats: Tensors, masks: Tensors = _NONE, integers: Tensors = _NONE) -> None:

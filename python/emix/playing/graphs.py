@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -59,13 +60,16 @@ class CudaGraphs:
         """The call as graphs that follow each other: a loop's body is one, and what lies before and after it."""
         recording = _Recording(self)
         # The stream is set here, too: a capture that fails does not set back the one before it.
-        with torch.cuda.device(self.device), torch.cuda.stream(self.stream), recording:
+        with torch.cuda.device(self.device), torch.cuda.stream(self.stream), _no_garbage(), recording:
             recording.begin(times=1)
             self.recording = recording
             try:
                 results = call()
             finally:
                 self.recording = None
+        with torch.cuda.device(self.device):
+            # On its stream a capture puts zero where graphs read how far the generators are; replays run on this one.
+            torch.cuda.current_stream().wait_stream(self.stream)
 
         def replay() -> Mapping[str, Tensor]:
             with torch.cuda.device(self.device):
@@ -104,6 +108,18 @@ class _Recording(ExitStack):
             graph.register_generator_state(generator)
         self.graphs.append((graph, times))
         self.enter_context(torch.cuda.graph(graph, pool=self.owner.pool, stream=self.owner.stream))
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """No collection of garbage meanwhile: it may find another learner's graphs, and freeing one ends a capture."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def values_within(owner: Any, kind: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 
 from emix.errors import UsageError
 
-# torch looks at it once, at the process's first product on a GPU, which may come before a training.
+# torch looks at it once, at a process's first product on a GPU or at the first deterministic one: before a training.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 _guard = threading.Lock()
