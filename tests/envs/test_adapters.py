@@ -172,7 +172,9 @@ def test_infos_come_through(name):
 def test_torchrl_reads_the_vector_env(name):
     """TorchRL's GymWrapper plays the environment's own episodes, and resets those that have ended alone."""
     gym = pytest.importorskip("torchrl.envs.libs.gym")  # not on every machine with a GPU
-    env = gym.GymWrapper(vector_env(name, num_envs=3, seed=2, autoreset_mode="Disabled"), categorical_action_encoding=True)
+    env = gym.GymWrapper(
+        vector_env(name, num_envs=3, seed=2, autoreset_mode="Disabled"), categorical_action_encoding=True
+    )
     peer = make(name, num_envs=3, seed=2)
     seen, step = env.reset(), peer.reset()
     generator = torch.Generator().manual_seed(0)

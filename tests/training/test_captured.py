@@ -1,5 +1,6 @@
 """Captured updates, with recorders that stand for CUDA graphs: they run what was recorded on the recorded tensors."""
 
+import gc
 import re
 from dataclasses import fields, replace
 from functools import partial
@@ -16,6 +17,7 @@ from emix.learners import get, list_algorithms, load_recipe, make_config, merged
 from emix.learners.ensemble_mix import Batch, EnsembleMix
 from emix.learners.loop import run_loop
 from emix.learners.value import ValueConfig, ValueLearner
+from emix.playing.graphs import no_garbage
 from emix.training.building import LENGTHS
 from emix.training.captured import CapturedUpdate
 
@@ -269,6 +271,38 @@ def test_a_recorded_update_goes_on_as_the_learner_does(name, device, tape):
 def test_on_a_gpu_that_is_not_the_current_one(name):
     found = train(name, "cuda:1", partial(CapturedUpdate, longest=8))
     assert_same(found, train(name, "cuda:1", lambda one: one.update))
+
+
+def test_garbage_waits_for_the_end_of_a_recording():
+    assert gc.isenabled()
+    with no_garbage():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with no_garbage():
+            pass
+        assert not gc.isenabled()  # as the caller has it
+    finally:
+        gc.enable()
+
+
+@pytest.mark.cuda
+def test_graphs_that_are_garbage_while_others_are_recorded():
+    """To free a graph breaks the capture that is under way, and a learner that is gone leaves its graphs to gc."""
+    for _ in range(2):
+        update = CapturedUpdate(make_learner("smix", SPEC, "cuda"), longest=8)
+        for seed in (1, 2):
+            update(batch(4, seed).to("cuda"))
+        ring: list[object] = [update]
+        ring.append(ring)  # which only gc finds
+        del update, ring
+    before = gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        train("qmix", "cuda", partial(CapturedUpdate, longest=8))
+    finally:
+        gc.set_threshold(*before)
 
 
 @pytest.mark.parametrize("name", ["ensemble-mix", "dop", "retrace"])

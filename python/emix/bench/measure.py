@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from emix.playing.graphs import no_garbage
+
 Call = Callable[[], Any]
 CALLS = 20  # of a CUDA graph: launching it takes microseconds, as long as a small op
 _LONG = 1e-3  # seconds of a call that hides the launch of a graph of its own
@@ -71,7 +73,7 @@ def graphed(call: Call, calls: int) -> Call:
             call()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with no_garbage(), torch.cuda.graph(graph, stream=side):
         for _ in range(calls):
             call()
     return graph.replay

@@ -194,6 +194,7 @@ def measure(case: Case, device: torch.device, *, backward: bool, compiled: bool)
     moved = size_in_bytes(case.tensors) + size_in_bytes(found)
     if backward:  # the gradients that come in, and the inputs once more
         moved += size_in_bytes(case.tensors) + size_in_bytes(found[: -len(case.differentiable)])
+    del found, expected  # their graphs would hold what torch adds gradients up with to a stream that is not captured
     on_device = device_times(candidates | {"copy": copy_of(moved, device)}, device)
     return Row(
         case.op,

@@ -60,7 +60,7 @@ class CudaGraphs:
         """The call as graphs that follow each other: a loop's body is one, and what lies before and after it."""
         recording = _Recording(self)
         # The stream is set here, too: a capture that fails does not set back the one before it.
-        with torch.cuda.device(self.device), torch.cuda.stream(self.stream), _no_garbage(), recording:
+        with torch.cuda.device(self.device), torch.cuda.stream(self.stream), no_garbage(), recording:
             recording.begin(times=1)
             self.recording = recording
             try:
@@ -111,8 +111,8 @@ class _Recording(ExitStack):
 
 
 @contextmanager
-def _no_garbage() -> Iterator[None]:
-    """No collection of garbage meanwhile: it may find another learner's graphs, and freeing one ends a capture."""
+def no_garbage() -> Iterator[None]:
+    """No collection of garbage meanwhile: it may find another learner's graphs, and to free one breaks a capture."""
     enabled = gc.isenabled()
     gc.disable()
     try:

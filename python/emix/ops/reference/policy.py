@@ -28,7 +28,7 @@ def policy_terms(
     positive = pi > 0
     log_pi = torch.where(pi == 0, 1.0, pi).log()
     possible = positive | pi.isnan() if avail is None else (positive | pi.isnan()) & avail.bool()
-    taken = torch.where(possible, log_pi, torch.tensor(1e-10, dtype=pi.dtype, device=pi.device).log())
+    taken = torch.where(possible, log_pi, torch.full((), 1e-10, dtype=pi.dtype, device=pi.device).log())
     log_prob = taken.gather(-1, action.long()[..., None])[..., 0]
     log_prob = torch.where((pi != 0).any(-1), log_prob, 0.0)  # 0 where nothing can be taken
     expected_value = None if value is None else (pi * torch.where(positive, value, 0.0)).sum(-1)
