@@ -88,7 +88,7 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/cmake -S . -B build/tidy -G Ninja -DEMIX_CUDA=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" > /dev/null
-	$(BIN)/clang-tidy --quiet -p build/tidy csrc/library.cpp $(shell find csrc -name cpu.cpp)
+	@printf '%s\n' csrc/library.cpp $(shell find csrc -name cpu.cpp) | xargs -P $(TEST_JOBS) -n 1 $(BIN)/clang-tidy --quiet -p build/tidy
 
 format: setup
 	$(BIN)/ruff check --fix python tests benchmarks examples

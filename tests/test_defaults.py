@@ -19,6 +19,7 @@ ENVS = [
     *("prey/heterogeneous", "foraging/Foraging-8x8-2p-2f-v3", "foraging/Foraging-2s-8x8-2p-2f-v2"),
     "lbf/Foraging-5x5-2p-1f-v3",
 ]
+VECTORS = {"ader@matrix": 150, "facmac@matrix": 150, "perla-mappo@mujoco": 8}  # for actions that are vectors: steps
 
 
 @contextmanager
@@ -96,7 +97,8 @@ def test_replays(kind, dtype, device):
 
 def trained(algorithm, folder):
     """The metrics of a short training, byte for byte, all that its checkpoint holds, and what the policy then plays."""
-    emix.train(algorithm, "matrix/msteps-5", steps=600, seed=1, run_dir=folder, quiet=True)
+    env = "matrix/continuous" if algorithm in VECTORS else "matrix/msteps-5"
+    emix.train(algorithm, env, steps=VECTORS.get(algorithm, 600), seed=1, run_dir=folder, quiet=True)
     manifest = checkpoint.read_manifest(folder / "checkpoint")
     parts = {name: checkpoint.load(folder / "checkpoint", manifest, name) for name in manifest["parts"]}
     tensors = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.items()}
@@ -106,7 +108,7 @@ def trained(algorithm, folder):
     return (folder / "metrics.jsonl").read_bytes(), tensors | played
 
 
-@pytest.mark.parametrize("algorithm", ["smix", "ensemble-mix", "ader", "perla-mappo", "ippo"])
+@pytest.mark.parametrize("algorithm", ["smix", "ensemble-mix", "ader", "perla-mappo", "ippo", *VECTORS])
 @pytest.mark.parametrize(("dtype", "device"), SETTINGS[:1])
 def test_learners(algorithm, dtype, device, tmp_path):
     metrics, tensors = trained(algorithm, tmp_path / "usual")
