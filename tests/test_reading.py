@@ -47,10 +47,10 @@ def bomb(levels: int, width: int = 9) -> str:
 def test_hostile_yaml(tmp_path, text, message):
     path = tmp_path / "file.yaml"
     path.write_text(text)
-    before = time.monotonic()
+    before = time.process_time()
     with pytest.raises(UsageError, match=message) as info:
         reading.read_yaml(path)
-    assert time.monotonic() - before < 10
+    assert time.process_time() - before < 10
     assert str(path) in str(info.value)
     assert "\n" not in str(info.value)
     assert len(str(info.value)) < 600

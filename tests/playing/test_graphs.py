@@ -123,7 +123,8 @@ def test_a_loop_is_a_graph_of_its_body(cuda):
         cuda.note("after")
 
     replay = graphs.record(call)
-    assert whats(cuda) == ["begin", "before", "end", "begin", "body", "end", "begin", "after", "end"]
+    recorded = ["begin", "before", "end", "begin", "body", "end", "begin", "after", "end"]
+    assert whats(cuda) == [*recorded, "default of 1 waits for side of 1"]  # where a capture sets generators' places
     cuda.log.clear()
     replay()
     assert whats(cuda) == ["replay 0", "replay 1", "replay 1", "replay 1", "replay 2"]
@@ -133,7 +134,7 @@ def test_a_loop_in_a_loop_is_recorded_as_often_as_it_runs(cuda):
     graphs = CudaGraphs(Learner(), DEVICE)
     cuda.log.clear()
     graphs.record(lambda: graphs.loop(lambda: graphs.loop(lambda: cuda.note("inner"), 2), 3))
-    assert whats(cuda) == ["begin", "end", "begin", "inner", "inner", "end", "begin", "end"]
+    assert whats(cuda)[:-1] == ["begin", "end", "begin", "inner", "inner", "end", "begin", "end"]
 
 
 def test_a_loop_outside_a_recording_is_ordinary(cuda):
