@@ -94,7 +94,7 @@ struct Cuda {
       if constexpr (kUnits > 0) {
         using Product = UnitProduct<F, kUnits, kRows, false>;
         launch_shared("recurrent_forward", walk_forward<F, kUnits, kRows>, blocks_for(p.rows(), kRows),
-                      Product::kThreads, Product::kBytes, current.stream, p, results);
+                      Product::kThreads, Product::kBytes, current.stream, p, StepStrides(p), results);
       } else {
         const Tensor transposed = fresh<F>(3 * p.hidden * p.hidden);
         F* w_hh = static_cast<F*>(transposed.mutable_data_ptr());
@@ -113,7 +113,7 @@ struct Cuda {
       if constexpr (kUnits > 0) {
         using Product = UnitProduct<F, kUnits, kRows, true>;
         launch_shared("recurrent_backward", walk_backward<F, kUnits, kRows>, blocks_for(p.rows(), kRows),
-                      Product::kThreads, kBackwardBytes<F, kUnits, kRows>, current.stream, p, g, work);
+                      Product::kThreads, kBackwardBytes<F, kUnits, kRows>, current.stream, p, StepStrides(p), g, work);
       } else {
         launch_wide<F>("recurrent_wide_backward", wide_walk_backward<F, true>, wide_walk_backward<F, false>, p, g,
                        work);

@@ -7,7 +7,7 @@
 
 namespace emix::recurrent {
 
-inline constexpr int64_t kSlice = 128, kMaxSlices = 64;  // rows x steps of a partial sum, unless there were too many
+inline constexpr int64_t kSumBlocks = 384, kSlice = 64;  // as many as a large GPU has room for; rows x steps at least
 inline constexpr int kJobs = 4;
 
 enum Layer { kInputGates, kHiddenGates, kLast, kFirst };
@@ -36,7 +36,8 @@ struct Jobs {
       add(kFirst, p.in_columns(), p.hidden, g.w_encode, g.b_encode);
     }
     const int64_t depth = p.time * p.rows();
-    slice = (depth + kMaxSlices - 1) / kMaxSlices;
+    const int64_t most = tiles < kSumBlocks ? kSumBlocks / tiles : 1;
+    slice = (depth + most - 1) / most;
     slice = slice < kSlice ? kSlice : slice;
     slices = (depth + slice - 1) / slice;
   }
@@ -105,19 +106,37 @@ struct Terms {
     return at;
   }
 
-  __device__ __forceinline__ F left(const Source<F>& at, int m) const {
-    return load((at.left != nullptr) & (m < observed), at.left + m, F((m == at.action) | (m == at.agent)));
+  __device__ __forceinline__ Element<F> left(const Source<F>& at, int m) const {
+    return {at.left + m, at.left != nullptr && m < observed};
   }
-  __device__ __forceinline__ F grad(const Source<F>& at, int column) const {
-    return load((at.grad != nullptr) & (column < columns), at.grad + column, 0);
+  __device__ __forceinline__ Element<F> grad(const Source<F>& at, int column) const {
+    return {at.grad + column, at.grad != nullptr && column < columns};
+  }
+};
+
+// The left side of a sum: what the layer read, and behind what was observed the first one's one-hot inputs.
+template <class Stage, class Number>
+class Inputs : public Across<Stage, Number> {
+ public:
+  using F = typename Stage::Number;
+
+  __device__ __forceinline__ Inputs(const Number& number, const Shared<Source<F>>& sources, bool is_one_hot, int m)
+      : Across<Stage, Number>(number), sources_(sources), is_one_hot_(is_one_hot), m_(m) {}
+
+  __device__ __forceinline__ void fetch(typename Stage::Held& held, int64_t from, int count) const {
+    Across<Stage, Number>::fetch(held, from, count);
+    if (!is_one_hot_) return;
+#pragma unroll
+    for (int i = 0; i < Stage::kLines * Stage::kOfLine; ++i) {
+      const Source<F>& at = sources_[static_cast<int>(from) + Stage::depth_across(i)];
+      held[i] = F((m_ == at.action) | (m_ == at.agent));
+    }
   }
 
  private:
-  // Always loads something: a branch would make each load wait for the one before.
-  __device__ __forceinline__ F load(bool exists, const F* from, F otherwise) const {
-    const F value = *(exists ? from : static_cast<const F*>(p.w_hh));
-    return exists ? value : otherwise;
-  }
+  const Shared<Source<F>>& sources_;
+  bool is_one_hot_;
+  int m_;
 };
 
 // What a block adds up: one tile of the jobs over one slice of the [T, B n].
@@ -137,7 +156,7 @@ struct Part {
 };
 
 template <class Stage, class F = typename Stage::Number>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, Stage::kBlocks)
     sum_slices(const __grid_constant__ Sequence p, const __grid_constant__ Gradients g,
                const __grid_constant__ Work<F> work, const __grid_constant__ Jobs jobs, F* partial) {
   const Stage stage(0);
@@ -148,14 +167,16 @@ __global__ void __launch_bounds__(kThreads, 2)
   const Terms<F> terms{p, g, work, job};
   typename Stage::Sums sum = {};
   F bias = 0;  // of column threadIdx.x % kSquare
+  const int m = part.first_m + static_cast<int>(threadIdx.x) % kSquare;
   for (int64_t from = part.begin; from < part.end; from += kThreads) {
     const int count = static_cast<int>(part.end - from < kThreads ? part.end - from : kThreads);
     block_barrier();
-    if (static_cast<int>(threadIdx.x) < count) sources[threadIdx.x] = terms.source(from + threadIdx.x);
-    accumulate<false, false>(
-        stage, sum, count, [&](int64_t k, int m) { return terms.left(sources[k], part.first_m + m); },
-        [&](int64_t k, int n) { return terms.grad(sources[k], part.first_n + n); },
-        [&](const auto& grads) { bias += Stage::total(grads); });
+    sources[threadIdx.x] = static_cast<int>(threadIdx.x) < count ? terms.source(from + threadIdx.x) : Source<F>();
+    block_barrier();
+    const auto left = [&](int64_t k, int m) { return terms.left(sources[k], part.first_m + m); };
+    const auto grad = [&](int64_t k, int n) { return terms.grad(sources[k], part.first_n + n); };
+    accumulate(stage, sum, count, Inputs<Stage, decltype(left)>(left, sources, m >= terms.observed, m),
+               Across<Stage, decltype(grad)>(grad), [&](const auto& grads) { bias += Stage::total(grads); });
   }
   biases[threadIdx.x] = bias;
   block_barrier();
