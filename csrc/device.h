@@ -142,6 +142,18 @@ inline int shared_limit() {
 #endif
 }
 
+// Of the current device. The emulated one has few, so that a test's small batch is a large one there.
+inline int multiprocessors() {
+#if defined(EMIX_EMULATED)
+  return 2;
+#else
+  int device = 0, count = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  return count;
+#endif
+}
+
 #if !defined(EMIX_EMULATED)
 inline std::string launch_error(const char* name, cudaError_t error) {
   std::string text = std::string("emix: launch of ") + name + " failed: " + cudaGetErrorString(error);

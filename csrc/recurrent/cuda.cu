@@ -1,9 +1,13 @@
-// recurrent on the GPU. In float32 and float64 forward one launch that transposes the weights and one that walks;
-// backward one that walks and two for the gradients of the weights. On matrix units (tf32, bf16) the walk has a launch
-// before or after it, the agent's both.
+// recurrent on the GPU: the layers that no step waits for, for all steps at once, around a walk over time; and backward
+// the sums of the weights' gradients. Forward a GRU takes two launches and the agent four, backward four (five with a
+// gradient to x) and five (six).
 #include "cuda_stream.h"
-#include "recurrent/cuda_matrix_sums.h"
+#include "recurrent/cuda_layers.h"
+#include "recurrent/cuda_matrix_stage.h"
 #include "recurrent/cuda_matrix_walk.h"
+#include "recurrent/cuda_sums.h"
+#include "recurrent/cuda_walk.h"
+#include "recurrent/cuda_wide_walk.h"
 #include "recurrent/ops.h"
 
 namespace emix::recurrent {
@@ -19,10 +23,13 @@ struct Cuda {
     if (p.rows() == 0) return;
     Tensor gates;
     if (!results.saved) gates = fresh<F>(p.time * p.rows() * p.saved()), results.saved = gates.mutable_data_ptr();
-    if (on_matrix_units(p))
-      p.precision == Precision::kTf32 ? matrix_forward<Tf32>(p, results) : matrix_forward<Bf16>(p, results);
-    else
-      plain_forward<F>(p, results);
+    with_stage<F>(p, [&](auto stage) {
+      using Stage = typename decltype(stage)::type;
+      if (p.is_agent) launch_layer<Stage>("recurrent_encode", layer_encode<Stage>, p.hidden, p, results);
+      launch_layer<Stage>("recurrent_gates", layer_gates<Stage>, 3 * p.hidden, p, results);
+      walk<F>(stage, p, results);
+      if (p.is_agent) launch_layer<Stage>("recurrent_head", layer_head<Stage>, p.actions, p, results);
+    });
   }
 
   template <class F>
@@ -36,90 +43,134 @@ struct Cuda {
     const Jobs jobs(p, g);
     const Tensor sums = fresh<F>(jobs.slices * jobs.elements);
     F* partial = static_cast<F*>(sums.mutable_data_ptr());
-    walk_back(p, g, work, jobs, partial);
+    with_stage<F>(p, [&](auto stage) {
+      using Stage = typename decltype(stage)::type;
+      if (p.is_agent) launch_layer<Stage>("recurrent_head_back", layer_head_back<Stage>, H, p, g, work);
+      walk_back<F>(stage, p, g, work);
+      if (p.is_agent || g.x)
+        launch_layer<Stage>("recurrent_gates_back", layer_gates_back<Stage>, p.encoded(), p, g, work);
+      if (p.is_agent && g.x)
+        launch_layer<Stage>("recurrent_encode_back", layer_encode_back<Stage>, p.inputs, p, g, work);
+      launch_shared("recurrent_sums", sum_slices<Stage>, static_cast<unsigned>(jobs.slices * jobs.tiles), kThreads,
+                    kSumBytes<Stage>, current.stream, p, g, work, jobs, partial);
+    });
     launch("recurrent_sum", add_slices<F>, blocks_for(jobs.elements, kThreads), kThreads, current.stream, p, jobs,
            partial);
   }
 
  private:
-  static bool on_matrix_units(const Sequence& p) { return p.precision != Precision::kFloat32 && has_matrix_units(); }
+  template <class Stage>
+  struct Kind {
+    using type = Stage;
+  };
+
+  // f of the kind of stage that the call's products take.
+  template <class F, class Function>
+  static void with_stage(const Sequence& p, const Function& f) {
+    if constexpr (std::is_same_v<F, float>) {
+      if (p.precision != Precision::kFloat32 && has_matrix_units())
+        return p.precision == Precision::kTf32 ? f(Kind<MatrixStage<Tf32>>()) : f(Kind<MatrixStage<Bf16>>());
+    }
+    f(Kind<PlainStage<F>>());
+  }
 
   template <class F>
   Tensor fresh(int64_t elements) const {
     return empty({elements}, sizeof(F) == sizeof(double) ? ScalarType::Double : ScalarType::Float, like);
   }
 
-  // To the partial sums of the weights' gradients.
-  template <class F>
-  void walk_back(const Sequence& p, const Gradients& g, const Work<F>& work, const Jobs& jobs, F* partial) const {
-    if constexpr (std::is_same_v<F, float>) {
-      if (on_matrix_units(p))
-        return p.precision == Precision::kTf32 ? matrix_backward<Tf32>(p, g, work, jobs, partial)
-                                               : matrix_backward<Bf16>(p, g, work, jobs, partial);
-    }
-    plain_backward(p, g, work, jobs, partial);
+  template <class Stage, class Kernel, class... Rest>
+  void launch_layer(const char* name, Kernel* kernel, int64_t columns, const Sequence& p, const Rest&... rest) const {
+    const int64_t blocks = Places<Stage>::tiles(p.time * p.rows()) * Places<Stage>::tiles(columns);
+    launch_shared(name, kernel, blocks_for(blocks, 1), kThreads, Places<Stage>::kBytes, current.stream, p, rest...);
   }
 
   // ---- in the type F
 
   template <class F>
-  void plain_forward(const Sequence& p, const Results& results) const {
-    const int64_t H = p.hidden;
-    const int64_t in = p.is_agent ? p.in_columns() * H : 0, ih = p.encoded() * 3 * H, hh = H * 3 * H;
-    const Tensor weights = fresh<F>(in + ih + hh + p.actions * H);
-    F* data = static_cast<F*>(weights.mutable_data_ptr());
-    const Transposed<F> to{data, data + in, data + in + ih, data + in + ih + hh};
-    launch("recurrent_weights", transpose_weights<F>, blocks_for(ih + 1, kThreads), kThreads, current.stream, p, to);
-    launch_walk<F>("recurrent_forward", walk_forward<F, true>, walk_forward<F, false>, p, to, results);
+  void walk(Kind<PlainStage<F>>, const Sequence& p, const Results& results) const {
+    with_block<F>(p, [&](auto units, auto rows) {
+      constexpr int kUnits = decltype(units)::value, kRows = decltype(rows)::value;
+      if constexpr (kUnits > 0) {
+        using Product = UnitProduct<F, kUnits, kRows, false>;
+        launch_shared("recurrent_forward", walk_forward<F, kUnits, kRows>, blocks_for(p.rows(), kRows),
+                      Product::kThreads, Product::kBytes, current.stream, p, StepStrides(p), results);
+      } else {
+        const Tensor transposed = fresh<F>(3 * p.hidden * p.hidden);
+        F* w_hh = static_cast<F*>(transposed.mutable_data_ptr());
+        launch("recurrent_weights", transpose_weights<F>, static_cast<unsigned>(p.hidden), kThreads, current.stream, p,
+               w_hh);
+        launch_wide<F>("recurrent_wide_forward", wide_walk_forward<F, true>, wide_walk_forward<F, false>, p, w_hh,
+                       results);
+      }
+    });
   }
 
   template <class F>
-  void plain_backward(const Sequence& p, const Gradients& g, const Work<F>& work, const Jobs& jobs, F* partial) const {
-    launch_walk<F>("recurrent_backward", walk_backward<F, true>, walk_backward<F, false>, p, g, work);
-    launch_shared("recurrent_sums", sum_slices<F>, static_cast<unsigned>(jobs.slices * jobs.tiles), kThreads,
-                  kSumBytes<F>, current.stream, p, g, work, jobs, partial);
+  void walk_back(Kind<PlainStage<F>>, const Sequence& p, const Gradients& g, const Work<F>& work) const {
+    with_block<F>(p, [&](auto units, auto rows) {
+      constexpr int kUnits = decltype(units)::value, kRows = decltype(rows)::value;
+      if constexpr (kUnits > 0) {
+        using Product = UnitProduct<F, kUnits, kRows, true>;
+        launch_shared("recurrent_backward", walk_backward<F, kUnits, kRows>, blocks_for(p.rows(), kRows),
+                      Product::kThreads, kBackwardBytes<F, kUnits, kRows>, current.stream, p, StepStrides(p), g, work);
+      } else {
+        launch_wide<F>("recurrent_wide_backward", wide_walk_backward<F, true>, wide_walk_backward<F, false>, p, g,
+                       work);
+      }
+    });
+  }
+
+  // f of the units that a block has registers for (0: there are too many), and its rows.
+  template <class F, class Function>
+  static void with_block(const Sequence& p, const Function& f) {
+    if (p.hidden <= 64)
+      with_rows<64>(2 * multiprocessors(), p, f);
+    else if (p.hidden <= 128 && std::is_same_v<F, float>)
+      with_rows<std::is_same_v<F, float> ? 128 : 0>(multiprocessors(), p, f);
+    else
+      f(std::integral_constant<int, 0>(), std::integral_constant<int, kWideRows>());
+  }
+
+  // As few rows as `blocks` blocks at once allow: a step waits for the last one, and takes longer the more rows.
+  template <int kUnits, class Function>
+  static void with_rows(int64_t blocks, const Sequence& p, const Function& f) {
+    const std::integral_constant<int, kUnits> units;
+    if (p.rows() <= blocks)
+      f(units, std::integral_constant<int, 1>());
+    else if (p.rows() <= 2 * blocks)
+      f(units, std::integral_constant<int, 2>());
+    else
+      f(units, std::integral_constant<int, 4>());
   }
 
   // With the recurrent weights in shared memory where they fit.
   template <class F, class Kernel, class... Rest>
-  void launch_walk(const char* name, Kernel* shared, Kernel* global, const Sequence& p, const Rest&... rest) const {
-    const int bytes = Place<F>::bytes(p.hidden), weights = static_cast<int>(3 * p.hidden * p.hidden * sizeof(F));
+  void launch_wide(const char* name, Kernel* shared, Kernel* global, const Sequence& p, const Rest&... rest) const {
+    const int bytes = WideBlock<F>::bytes(p.hidden), weights = static_cast<int>(3 * p.hidden * p.hidden * sizeof(F));
     const bool fits = bytes + weights <= shared_limit();
-    launch_shared(name, fits ? shared : global, blocks_for(p.rows(), kRows), kThreads, fits ? bytes + weights : bytes,
-                  current.stream, p, rest...);
+    launch_shared(name, fits ? shared : global, blocks_for(p.rows(), kWideRows), kThreads,
+                  fits ? bytes + weights : bytes, current.stream, p, rest...);
   }
 
   // ---- on matrix units
 
-  template <class Type>
-  void matrix_forward(const Sequence& p, const Results& results) const {
-    launch_layers<Type>("recurrent_matrix_before", matrix_before_walk<Type>, p, results);
+  template <class F, class Type>
+  void walk(Kind<MatrixStage<Type>>, const Sequence& p, const Results& results) const {
     with_operations<Type>(p, [&](auto operations) {
       constexpr int kOperations = decltype(operations)::value;
       launch_matrix_walk<RecurrentProduct<Type, false, kOperations>>(
           "recurrent_matrix_forward", matrix_walk_forward<Type, kOperations>, 0, p, results);
     });
-    if (p.is_agent) launch_layers<Type>("recurrent_matrix_after", matrix_after_walk<Type>, p, results);
   }
 
-  template <class Type>
-  void matrix_backward(const Sequence& p, const Gradients& g, const Work<float>& work, const Jobs& jobs,
-                       float* partial) const {
-    if (p.is_agent) launch_layers<Type>("recurrent_matrix_before_back", matrix_before_walk_back<Type>, p, g, work);
+  template <class F, class Type>
+  void walk_back(Kind<MatrixStage<Type>>, const Sequence& p, const Gradients& g, const Work<float>& work) const {
     with_operations<Type>(p, [&](auto operations) {
       constexpr int kOperations = decltype(operations)::value;
       launch_matrix_walk<RecurrentProduct<Type, true, kOperations>>(
           "recurrent_matrix_backward", matrix_walk_backward<Type, kOperations>, kFlagBytes, p, g, work);
     });
-    if (p.is_agent || g.x) launch_layers<Type>("recurrent_matrix_after_back", matrix_after_walk_back<Type>, p, g, work);
-    launch_shared("recurrent_matrix_sums", matrix_sum_slices<Type>, static_cast<unsigned>(jobs.slices * jobs.tiles),
-                  kThreads, kMatrixSumBytes<Type>, current.stream, p, g, work, jobs, partial);
-  }
-
-  template <class Type, class Kernel, class... Rest>
-  void launch_layers(const char* name, Kernel* kernel, const Sequence& p, const Rest&... rest) const {
-    launch_shared(name, kernel, blocks_for(p.time * p.rows(), kSquare), kThreads, Places<Type>::kBytes, current.stream,
-                  p, rest...);
   }
 
   // f of the operations for the depth H whose weights a lane keeps in registers; 0: none, there are too many.

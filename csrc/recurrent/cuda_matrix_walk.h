@@ -2,11 +2,11 @@
 // the recurrent weights, which it keeps in registers (in shared memory or the caches where H is large), by the block's
 // last states. What a lane gets of the product are all the gates of two units of two rows, so that states and gradients
 // stay in its registers from step to step and only the next product's operands are exchanged: one barrier a step. What
-// no step waits for is done for all steps at once, before and after (cuda_matrix_layers.h); what a step reads of it is
+// no step waits for is done for all steps at once, before and after (cuda_layers.h); what a step reads of it is
 // loaded while the step before is computed.
 #pragma once
 #include "matrix_units.h"
-#include "recurrent/cuda_walk.h"
+#include "recurrent/cuda_block.h"
 
 namespace emix::recurrent {
 

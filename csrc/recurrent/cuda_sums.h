@@ -1,12 +1,13 @@
 // On the GPU, the weights' gradients: sums over all rows and steps of (what a layer read) x (the gradient of its sums).
-// A fixed number of partial sums, which depends on the shape alone, then their sum in order: bitwise repeatable.
+// A block adds up a tile of a layer's weights over a slice of the [T, B n]; the slices, whose number depends on the
+// shapes alone, are then added in order: bitwise repeatable. Gradients of biases, which are no products, are never
+// rounded.
 #pragma once
-#include "recurrent/cuda_walk.h"
+#include "recurrent/cuda_stage.h"
 
 namespace emix::recurrent {
 
-inline constexpr int kTile = 64, kSide = 4, kSumDepth = 16;  // a tile is 64 x 64, a thread's part 4 x 4
-inline constexpr int64_t kSlice = 512, kMaxSlices = 64;  // rows x steps of a partial sum, unless there were too many
+inline constexpr int64_t kSumBlocks = 384, kSlice = 64;  // as many as a large GPU has room for; rows x steps at least
 inline constexpr int kJobs = 4;
 
 enum Layer { kInputGates, kHiddenGates, kLast, kFirst };
@@ -19,7 +20,7 @@ struct Job {
   int64_t offset = 0;  // of its partial sums [width + 1, columns] in a slice's
   int64_t first_tile = 0;
 
-  EMIX_HD static int64_t tiles_of(int64_t size) { return (size + kTile - 1) / kTile; }
+  EMIX_HD static int64_t tiles_of(int64_t size) { return (size + kSquare - 1) / kSquare; }
 };
 
 struct Jobs {
@@ -35,7 +36,8 @@ struct Jobs {
       add(kFirst, p.in_columns(), p.hidden, g.w_encode, g.b_encode);
     }
     const int64_t depth = p.time * p.rows();
-    slice = (depth + kMaxSlices - 1) / kMaxSlices;
+    const int64_t most = tiles < kSumBlocks ? kSumBlocks / tiles : 1;
+    slice = (depth + most - 1) / most;
     slice = slice < kSlice ? kSlice : slice;
     slices = (depth + slice - 1) / slice;
   }
@@ -61,8 +63,8 @@ struct Source {
   int action = -1, agent = -1;               // inputs of the first layer, behind `left`, that are 1
 };
 
-template <class F>
-inline constexpr int kSumBytes = 2 * kSumDepth * kTile * sizeof(F) + kSumDepth * sizeof(Source<F>);
+template <class Stage, class F = typename Stage::Number>
+inline constexpr int kSumBytes = Stage::kBytes + kThreads * int(sizeof(Source<F>) + sizeof(F));
 
 template <class F>
 struct Terms {
@@ -104,19 +106,37 @@ struct Terms {
     return at;
   }
 
-  __device__ __forceinline__ F left(const Source<F>& at, int m) const {
-    return load((at.left != nullptr) & (m < observed), at.left + m, F((m == at.action) | (m == at.agent)));
+  __device__ __forceinline__ Element<F> left(const Source<F>& at, int m) const {
+    return {at.left + m, at.left != nullptr && m < observed};
   }
-  __device__ __forceinline__ F grad(const Source<F>& at, int column) const {
-    return load((at.grad != nullptr) & (column < columns), at.grad + column, 0);
+  __device__ __forceinline__ Element<F> grad(const Source<F>& at, int column) const {
+    return {at.grad + column, at.grad != nullptr && column < columns};
+  }
+};
+
+// The left side of a sum: what the layer read, and behind what was observed the first one's one-hot inputs.
+template <class Stage, class Number>
+class Inputs : public Across<Stage, Number> {
+ public:
+  using F = typename Stage::Number;
+
+  __device__ __forceinline__ Inputs(const Number& number, const Shared<Source<F>>& sources, bool is_one_hot, int m)
+      : Across<Stage, Number>(number), sources_(sources), is_one_hot_(is_one_hot), m_(m) {}
+
+  __device__ __forceinline__ void fetch(typename Stage::Held& held, int64_t from, int count) const {
+    Across<Stage, Number>::fetch(held, from, count);
+    if (!is_one_hot_) return;
+#pragma unroll
+    for (int i = 0; i < Stage::kLines * Stage::kOfLine; ++i) {
+      const Source<F>& at = sources_[static_cast<int>(from) + Stage::depth_across(i)];
+      held[i] = F((m_ == at.action) | (m_ == at.agent));
+    }
   }
 
  private:
-  // Always loads something: a branch would make each load wait for the one before.
-  __device__ __forceinline__ F load(bool exists, const F* from, F otherwise) const {
-    const F value = *(exists ? from : static_cast<const F*>(p.w_hh));
-    return exists ? value : otherwise;
-  }
+  const Shared<Source<F>>& sources_;
+  bool is_one_hot_;
+  int m_;
 };
 
 // What a block adds up: one tile of the jobs over one slice of the [T, B n].
@@ -131,56 +151,45 @@ struct Part {
         end(begin + jobs.slice < total ? begin + jobs.slice : total),
         job(jobs.job[jobs.of_tile(blockIdx.x % jobs.tiles)]) {
     const int64_t tile = blockIdx.x % jobs.tiles - job.first_tile, across = Job::tiles_of(job.columns);
-    first_m = static_cast<int>(tile / across) * kTile, first_n = static_cast<int>(tile % across) * kTile;
+    first_m = static_cast<int>(tile / across) * kSquare, first_n = static_cast<int>(tile % across) * kSquare;
   }
 };
 
-template <class F>
-__global__ void __launch_bounds__(kThreads)
+template <class Stage, class F = typename Stage::Number>
+__global__ void __launch_bounds__(kThreads, Stage::kBlocks)
     sum_slices(const __grid_constant__ Sequence p, const __grid_constant__ Gradients g,
                const __grid_constant__ Work<F> work, const __grid_constant__ Jobs jobs, F* partial) {
-  const Shared<F> left(0, kSumDepth * kTile), right(kSumDepth * kTile * sizeof(F), kSumDepth * kTile);
-  const Shared<Source<F>> sources(2 * kSumDepth * kTile * sizeof(F), kSumDepth);
+  const Stage stage(0);
+  const Shared<Source<F>> sources(Stage::kBytes, kThreads);
+  const Shared<F> biases(Stage::kBytes + kThreads * sizeof(Source<F>), kThreads);
   const Part part(jobs, p.time * p.rows());
   const Job& job = part.job;
   const Terms<F> terms{p, g, work, job};
-  const int ty = threadIdx.x / (kTile / kSide), tx = threadIdx.x % (kTile / kSide);
-  F sum[kSide][kSide] = {}, bias[kSide] = {};
-  for (int64_t k = part.begin; k < part.end; k += kSumDepth) {
-    const int64_t mine = k + threadIdx.x;
-    if (threadIdx.x < kSumDepth) sources[threadIdx.x] = mine < part.end ? terms.source(mine) : Source<F>();
+  typename Stage::Sums sum = {};
+  F bias = 0;  // of column threadIdx.x % kSquare
+  const int m = part.first_m + static_cast<int>(threadIdx.x) % kSquare;
+  for (int64_t from = part.begin; from < part.end; from += kThreads) {
+    const int count = static_cast<int>(part.end - from < kThreads ? part.end - from : kThreads);
     block_barrier();
-    for (int at = threadIdx.x; at < kSumDepth * kTile; at += kThreads) {
-      const int d = at / kTile;
-      left[at] = terms.left(sources[d], part.first_m + at % kTile);
-      right[at] = terms.grad(sources[d], part.first_n + at % kTile);
-    }
+    sources[threadIdx.x] = static_cast<int>(threadIdx.x) < count ? terms.source(from + threadIdx.x) : Source<F>();
     block_barrier();
-#pragma unroll
-    for (int d = 0; d < kSumDepth; ++d) {
-      F a[kSide], b[kSide];
-#pragma unroll
-      for (int i = 0; i < kSide; ++i) a[i] = left[d * kTile + ty * kSide + i], b[i] = right[d * kTile + tx * kSide + i];
-#pragma unroll
-      for (int j = 0; j < kSide; ++j) {
-        bias[j] += b[j];
-#pragma unroll
-        for (int i = 0; i < kSide; ++i) sum[i][j] += a[i] * b[j];
-      }
-    }
+    const auto left = [&](int64_t k, int m) { return terms.left(sources[k], part.first_m + m); };
+    const auto grad = [&](int64_t k, int n) { return terms.grad(sources[k], part.first_n + n); };
+    accumulate(stage, sum, count, Inputs<Stage, decltype(left)>(left, sources, m >= terms.observed, m),
+               Across<Stage, decltype(grad)>(grad), [&](const auto& grads) { bias += Stage::total(grads); });
   }
+  biases[threadIdx.x] = bias;
+  block_barrier();
   F* out = partial + part.slice * jobs.elements + job.offset;
-#pragma unroll
-  for (int j = 0; j < kSide; ++j) {
-    const int64_t n = part.first_n + tx * kSide + j;
-    if (n >= job.columns) continue;
-    if (part.first_m == 0 && ty == 0) out[job.width * job.columns + n] = bias[j];
-#pragma unroll
-    for (int i = 0; i < kSide; ++i) {
-      const int64_t m = part.first_m + ty * kSide + i;
-      if (m < job.width) out[m * job.columns + n] = sum[i][j];
-    }
-  }
+  stage.each(sum, [&](int row, int column, F total) {
+    const int64_t m = part.first_m + row, n = part.first_n + column;
+    if (m < job.width && n < job.columns) out[m * job.columns + n] = total;
+  });
+  const int64_t n = part.first_n + threadIdx.x;
+  if (part.first_m != 0 || threadIdx.x >= kSquare || n >= job.columns) return;
+  F total = 0;
+  for (int k = threadIdx.x; k < kThreads; k += kSquare) total += biases[k];
+  out[job.width * job.columns + n] = total;
 }
 
 template <class F>
@@ -188,6 +197,7 @@ __global__ void __launch_bounds__(kThreads)
     add_slices(const __grid_constant__ Sequence p, const __grid_constant__ Jobs jobs, const F* partial) {
   for (int64_t k = thread_index(); k < jobs.elements; k += thread_count()) {
     F sum = 0;
+#pragma unroll 8
     for (int64_t slice = 0; slice < jobs.slices; ++slice) sum += partial[slice * jobs.elements + k];
     int which = jobs.count - 1;
     while (jobs.job[which].offset > k) --which;

@@ -1,244 +1,245 @@
-// The GPU's walk over time: a block of threads takes kRows rows, kChunk steps at once. As on the CPU, what does not
-// depend on the step before is a product over the chunk; within it only the recurrent product waits for the last step,
-// and its weights stay in shared memory where they fit (H = 64 anywhere, 128 in float32 on an H100), else in the
-// caches.
+// The GPU's walk over time, for H to 64 and in float32 to 128: the recurrent weights stay in registers. Four
+// neighbouring lanes have a unit, each a quarter of the depth of its sums: for H = 64 three gates' 16 weights, 48
+// registers of each of 256 threads. A block takes 1, 2 or 4 rows, as few as still fill the GPU, since a step waits for
+// the last one. Its states lie in shared memory, twice, in turns; the lanes add up their parts by shuffles, after which
+// each has the sums of one row, computes its gates and keeps its state: one barrier a step. What a step reads of global
+// memory is loaded while the step before is computed. Backward is the mirror image: gradients of the gates instead of
+// states. The bits of a row do not depend on the number of rows.
 #pragma once
 #include "recurrent/cuda_block.h"
 
 namespace emix::recurrent {
 
-// The transposed weights, gates in the order of recurrent.h.
-template <class F>
-struct Transposed {
-  F *in = nullptr, *ih = nullptr, *hh = nullptr, *out = nullptr;
-};
+inline constexpr int kParts = 4;  // lanes of a unit
 
-template <class F>
-__global__ void __launch_bounds__(kThreads) transpose_weights(const __grid_constant__ Sequence p, Transposed<F> to) {
-  const int64_t E = p.encoded(), C = p.in_columns();
-  const int H = static_cast<int>(p.hidden);
-  const auto turn = [&](const void* from, int64_t rows, int columns, F* into, auto source) {
-    for (int64_t row = blockIdx.x; row < rows; row += gridDim.x)
-      for (int column = threadIdx.x; column < columns; column += kThreads)
-        into[row * columns + column] = static_cast<const F*>(from)[source(column) * rows + row];
-  };
-  const auto same = [](int row) { return row; };
-  turn(p.w_ih, E, 3 * H, to.ih, [&](int row) { return row < H ? row + 2 * H : row - H; });  // n, r, z
-  turn(p.w_hh, H, 3 * H, to.hh, same);
-  if (!p.is_agent) return;
-  turn(p.w_encode, C, H, to.in, same);
-  turn(p.w_head, H, static_cast<int>(p.actions), to.out, same);
-}
+// Sums over h_{t-1}, or backward over the gradients of the gates r, z, m, of a block's rows.
+template <class F, int kUnits, int kRows, bool kBackward>
+class UnitProduct {
+ public:
+  static constexpr int kThreads = kUnits * kParts, kWarps = kThreads / kWarp;
+  // Blocks on a multiprocessor at once, which caps the registers.
+  static constexpr int kBlocks = kThreads <= 256 && sizeof(F) == sizeof(float) ? 2 : 1;
+  // Steps whose numbers are on their way from global memory at once: a step of few units and rows may be shorter than that.
+  static constexpr int kAhead = kUnits <= 64 && (kRows == 1 || !kBackward) ? 2 : 1;
+  static constexpr int kOperands = kBackward ? 3 : 1;  // a gate's own, or the state for all
+  static constexpr int kSums = kBackward ? 1 : 3;
+  static constexpr int kLanes = kParts / kRows;  // with the same row, once the parts are added up
+  static constexpr int kBytes = 2 * kRows * kOperands * kUnits * int(sizeof(F));
 
-// Blocks on a multiprocessor at once, which caps the registers: in float32 the weights leave shared memory for two at
-// H = 64.
-template <class F, bool kShared>
-inline constexpr int kBlocks = kShared && sizeof(F) == sizeof(float) ? 2 : 1;
+  const int part = static_cast<int>(threadIdx.x) % kParts, unit = static_cast<int>(threadIdx.x) / kParts,
+            row = part / kLanes;  // of the block: this lane's
 
-template <class F, bool kShared>
-__global__ void __launch_bounds__(kThreads, kBlocks<F, kShared>)
-    walk_forward(const __grid_constant__ Sequence p, const __grid_constant__ Transposed<F> w,
-                 const __grid_constant__ Results out) {
-  const int64_t H = p.hidden, width = p.saved();
-  Place<F> at(p, kShared);
-  if (kShared) at.keep_weights(w.hh, H);
-  const F *h0 = static_cast<const F*>(p.h0), *b_encode = static_cast<const F*>(p.b_encode),
-          *b_ih = static_cast<const F*>(p.b_ih), *b_hh = static_cast<const F*>(p.b_hh),
-          *b_head = static_cast<const F*>(p.b_head);
-  F *saved = static_cast<F*>(out.saved), *result = static_cast<F*>(out.out);
-  for (int k = threadIdx.x; k < H * kRows; k += kThreads)
-    at.state[k % H].row[k / H] = h0 && k / H < at.rows ? h0[(at.first + k / H) * H + k % H] : F(0);
-  block_barrier();
-  F m_bias[kUnits] = {};
-  at.each_unit(static_cast<int>(H), [&](int i, int j, int) { m_bias[i] = b_hh[2 * H + j]; });
-  for (at.start = 0; at.start < p.time; at.start += kChunk) {
-    at.steps = static_cast<int>(p.time - at.start < kChunk ? p.time - at.start : kChunk);
-    const auto x = [&](int64_t k, int s, int r) {
-      return static_cast<const F*>(p.x.data)[at.x_offset[r] + (at.start + s) * p.x.stride[1] + k];
-    };
-    const auto e = [&](int64_t k, int s, int r) { return saved[at.saved_at(p, s, r) * width + 4 * H + k]; };
-    const auto h = [&](int64_t k, int s, int r) { return saved[at.saved_at(p, s, r) * width + 5 * H + k]; };
-    const auto keep_sum = [&](int64_t column, int s, int r, F sum) {
-      const int64_t j = column < H ? column + 2 * H : column - H;  // torch's place of n, r, z
-      saved[at.saved_at(p, s, r) * width + column] = sum + b_ih[j] + (column < H ? F(0) : b_hh[j]);
-    };
-    if (p.is_agent) {
-      product(at, p.inputs, w.in, H, H, x, [&](int64_t j, int s, int r, F sum) {
-        sum += b_encode[j];
-        const int64_t action = p.action_columns ? p.last_action[at.cell_at(p, s, r)] : -1;
-        if (action >= 0 && action < p.action_columns) sum += w.in[(p.inputs + action) * H + j];
-        if (p.id_columns) sum += w.in[(p.inputs + p.action_columns + (at.first + r) % p.agents) * H + j];
-        saved[at.saved_at(p, s, r) * width + 4 * H + j] = sum < 0 ? F(0) : sum;  // a NaN stays one
-      });
-      product(at, H, w.ih, 3 * H, 3 * H, e, keep_sum);
+  __device__ __forceinline__ UnitProduct(const void* w_hh, int hidden, int offset)
+      : numbers_(offset, 2 * kRows * kOperands * kUnits), quads_(offset, 2 * kRows * kOperands * kQuads) {
+    const F* from = static_cast<const F*>(w_hh);
+#pragma unroll
+    for (int gate = 0; gate < 3; ++gate)
+#pragma unroll
+      for (int i = 0; i < kLoads; ++i)
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+          const int k = (i * kParts + part) * 4 + c, left = kBackward ? k : unit, right = kBackward ? unit : k;
+          weight_[gate][i][c] = unit < hidden && k < hidden ? from[(gate * hidden + left) * hidden + right] : F(0);
+        }
+  }
+
+  // This lane's number of its row, into one of two buffers.
+  __device__ __forceinline__ void publish(int buffer, int operand, F value) const {
+    if (part % kLanes == 0) numbers_[place(buffer, row, operand) * kUnits + unit] = value;
+  }
+
+  // Of this lane's row and unit: the gates' sums r, z, m, or backward the one sum over all of them.
+  __device__ __forceinline__ void sums(int buffer, F (&own)[kSums]) const {
+    F sum[kSums][kRows] = {};
+#pragma unroll
+    for (int operand = 0; operand < kOperands; ++operand) {
+      F of_operand[kSums][kRows] = {};  // backward three chains of additions that wait for each other only at the end
+#pragma unroll
+      for (int i = 0; i < kLoads; ++i)
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          const Quad<F> right = quads_[place(buffer, r, operand) * kQuads + i * kParts + part];
+#pragma unroll
+          for (int c = 0; c < 4; ++c)
+#pragma unroll
+            for (int s = 0; s < kSums; ++s) of_operand[s][r] += weight_[operand + s][i][c] * right.row[c];
+        }
+#pragma unroll
+      for (int s = 0; s < kSums; ++s)
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) sum[s][r] = operand == 0 ? of_operand[s][r] : sum[s][r] + of_operand[s][r];
+    }
+#pragma unroll
+    for (int s = 0; s < kSums; ++s) own[s] = of_own_row(sum[s]);
+  }
+
+ private:
+  static constexpr int kQuads = kUnits / 4, kLoads = kQuads / kParts;
+
+  static __device__ __forceinline__ int place(int buffer, int row, int operand) {
+    return (buffer * kRows + row) * kOperands + operand;
+  }
+
+  // Parts 0 and 2, 1 and 3, then both, however many rows there are.
+  __device__ __forceinline__ F of_own_row(const F (&sum)[kRows]) const {
+    const bool upper = part >= 2, odd = part % 2 == 1;
+    if constexpr (kRows == 4) {
+      const F even_row = (upper ? sum[2] : sum[0]) + shuffle_xor(upper ? sum[0] : sum[2], 2),
+              odd_row = (upper ? sum[3] : sum[1]) + shuffle_xor(upper ? sum[1] : sum[3], 2);
+      return (odd ? odd_row : even_row) + shuffle_xor(odd ? even_row : odd_row, 1);
     } else {
-      product(at, p.inputs, w.ih, 3 * H, 3 * H, x, keep_sum);
+      const F half = (upper ? sum[kRows - 1] : sum[0]) + shuffle_xor(upper ? sum[0] : sum[kRows - 1], 2);
+      return half + shuffle_xor(half, 1);
     }
-    for (int s = 0; s < at.steps; ++s) {
-      F from_input[3][kUnits] = {};  // n, r, z: loaded while the recurrent product is computed
-      at.each_unit(static_cast<int>(H), [&](int i, int j, int r) {
-        const F* row = saved + at.saved_at(p, s, r) * width + j;
-#pragma unroll
-        for (int gate = 0; gate < 3; ++gate) from_input[gate][i] = row[gate * H];
-      });
-      for (int column = threadIdx.x; column < 3 * H; column += kThreads) {
-        Quad<F> sum = {};
-#pragma unroll 8
-        for (int k = 0; k < H; ++k) {
-          const F right = kShared ? at.weights[k * 3 * H + column] : w.hh[k * 3 * H + column];
-          const Quad<F> left = at.state[k];
-#pragma unroll
-          for (int r = 0; r < kRows; ++r) sum.row[r] += left.row[r] * right;
-        }
-        at.gate[column] = sum;
-      }
-      block_barrier();
-      at.each_unit(static_cast<int>(H), [&](int i, int j, int r) {
-        const Unit<F> gate =
-            gates<F>({from_input[0][i], from_input[1][i] + at.gate[j].row[r], from_input[2][i] + at.gate[H + j].row[r],
-                      at.gate[2 * H + j].row[r] + m_bias[i]});
-        const F next = next_hidden(gate, at.state[j].row[r]);
-        at.state[j].row[r] = next;
-        F* row = saved + at.saved_at(p, s, r) * width + j;
-        row[0] = gate.n, row[H] = gate.r, row[2 * H] = gate.z, row[3 * H] = gate.m;
-        if (p.is_agent)
-          row[5 * H] = next;
-        else
-          result[at.cell_at(p, s, r) * H + j] = next;
-      });
-      block_barrier();
-    }
-    if (p.is_agent)
-      product(at, H, w.out, p.actions, p.actions, h,
-              [&](int64_t a, int s, int r, F sum) { result[at.cell_at(p, s, r) * p.actions + a] = sum + b_head[a]; });
   }
-  if (!out.last) return;
-  for (int k = threadIdx.x; k < H * at.rows; k += kThreads)
-    static_cast<F*>(out.last)[(at.first + k / H) * H + k % H] = at.state[k % H].row[k / H];
-}
 
-// What the backward walk leaves for the sums over all rows and steps, each [T, B n, ...].
-template <class F>
-struct Work {
-  F* gate = nullptr;  // [4 H]: dL/d(the gates' sums)
-  F* e = nullptr;     // [encoded]: dL/d(the sums of the first layer), or dL/dx
-  F* h = nullptr;     // [H]: the last layer's part of dL/dh
-  // Whether any gradient reaches a step's gates, and its q: what a step read is not looked at where not
-  uint8_t *reached = nullptr, *asked = nullptr;
+  Shared<F> numbers_;
+  Shared<Quad<F>> quads_;  // the same
+  F weight_[3][kLoads][4];
 };
 
-// What comes through the recurrent weights to dL/dh_{t-1}, for each of this thread's units: the depth split over the
-// threads that there are, then their parts in order. No barrier is needed behind it: the next step writes `gate` when
-// all have read it, and `stage` after another one.
-template <class F, bool kShared>
-__device__ __forceinline__ void add_carry(const Place<F>& at, const F* w_hh, int H, F (&carry)[kUnits]) {
-  const int parts = kThreads / H, part = threadIdx.x / H, j = threadIdx.x % H;
-  const int depth = (3 * H + parts - 1) / parts, end = (part + 1) * depth < 3 * H ? (part + 1) * depth : 3 * H;
-  if (part < parts) {
-    Quad<F> sum = {};
-#pragma unroll 8
-    for (int k = part * depth; k < end; ++k) {
-      const F right = kShared ? at.weights[k * H + j] : w_hh[k * H + j];
-      const Quad<F> left = at.gate[k];
+// From one step to the next, in elements: the products that they are would take a part of the step's time.
+struct StepStrides {
+  int64_t rows, saved, state, above, grads;
+
+  explicit StepStrides(const Sequence& p)
+      : rows(p.rows()),
+        saved(rows * p.saved()),
+        state(p.is_agent ? saved : p.hidden),
+        above(p.is_agent ? rows * p.hidden : p.hidden),
+        grads(rows * kGates * p.hidden) {}
+};
+
+// From the input's part of the gates' sums in `out.saved` to gates, states and their results.
+template <class F, int kUnits, int kRows, class Product = UnitProduct<F, kUnits, kRows, false>>
+__global__ void __launch_bounds__(Product::kThreads, Product::kBlocks)
+    walk_forward(const __grid_constant__ Sequence p, const __grid_constant__ StepStrides stride,
+                 const __grid_constant__ Results out) {
+  const int H = static_cast<int>(p.hidden);
+  const Product product(p.w_hh, H, 0);
+  const WalkRow at(p, int64_t(blockIdx.x) * kRows + product.row);
+  const int j = product.unit;
+  const bool works = at.row < p.rows() && j < H, stores = works && product.part % Product::kLanes == 0;
+  F* saved = static_cast<F*>(out.saved) + at.row * p.saved() + j;
+  // h_t goes to the results of a GRU, and to what the agent's last layer reads.
+  F* states = p.is_agent ? saved + 5 * H : static_cast<F*>(out.out) + at.cell * H + j;
+  F from_input[Product::kAhead][3] = {}, state = 0, m_bias = 0;  // n, r, z of a step
+  const F* ahead = saved;
+  int64_t fetched = 0;
+  const auto fetch = [&](int slot) {
+    if (works && fetched < p.time) {
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) sum.row[r] += left.row[r] * right;
+      for (int gate = 0; gate < 3; ++gate) from_input[slot][gate] = ahead[gate * H];
     }
-    at.stage[threadIdx.x] = sum;
+    ahead += stride.saved, ++fetched;
+  };
+  if (works) {
+    m_bias = static_cast<const F*>(p.b_hh)[2 * H + j];
+    if (p.h0) state = static_cast<const F*>(p.h0)[at.row * H + j];
   }
+#pragma unroll
+  for (int slot = 0; slot < Product::kAhead; ++slot) fetch(slot);
+  product.publish(0, 0, state);
   block_barrier();
-  at.each_unit(H, [&](int i, int unit, int r) {
-    for (int each = 0; each < parts; ++each) carry[i] += at.stage[each * H + unit].row[r];
-  });
+  int buffer = 0;
+  for (int64_t t = 0; t < p.time; t += Product::kAhead) {
+#pragma unroll
+    for (int slot = 0; slot < Product::kAhead; ++slot) {
+      if (t + slot >= p.time) break;
+      F sum[3];
+      product.sums(buffer, sum);
+      const F* in = from_input[slot];
+      const Unit<F> gate = gates<F>({in[0], in[1] + sum[0], in[2] + sum[1], sum[2] + m_bias});
+      fetch(slot);
+      if (works) state = next_hidden(gate, state);  // the others' stay 0
+      buffer ^= 1;
+      product.publish(buffer, 0, state);
+      if (stores) {
+        saved[0] = gate.n, saved[H] = gate.r, saved[2 * H] = gate.z, saved[3 * H] = gate.m;
+        *states = state;
+      }
+      saved += stride.saved, states += stride.state;
+      block_barrier();
+    }
+  }
+  if (out.last && stores) static_cast<F*>(out.last)[at.row * H + j] = state;
 }
 
-// What a step reads is loaded while the step after it is computed.
-template <class F, bool kShared>
-__global__ void __launch_bounds__(kThreads, kBlocks<F, kShared>)
-    walk_backward(const __grid_constant__ Sequence p, const __grid_constant__ Gradients g,
-                  const __grid_constant__ Work<F> work) {
-  const int H = static_cast<int>(p.hidden), width = static_cast<int>(p.saved());
-  Place<F> at(p, kShared);
-  const F *w_ih = static_cast<const F*>(p.w_ih), *w_hh = static_cast<const F*>(p.w_hh);
-  if (kShared) at.keep_weights(w_hh, H);
-  const F *q_grads = static_cast<const F*>(g.out), *last = static_cast<const F*>(g.last),
-          *h0 = static_cast<const F*>(p.h0);
-  if (threadIdx.x < kRows) at.reached[threadIdx.x] = 0;
-  block_barrier();
-  // Of this thread's row at step t: gates, h_{t-1}, upstream, and the gradients of the gates.
-  const WalkRow mine(p, at.first + threadIdx.x / kRowThreads);
-  const int64_t end = p.time - 1, place = end * p.rows() + mine.row, above_stride = p.is_agent ? p.rows() * H : H;
-  const F *saved = static_cast<const F*>(g.saved) + place * width, *before = g.h.at<F>(mine.b, end - 1, mine.agent),
-          *above = p.is_agent ? work.h + place * H : q_grads + (mine.cell + end) * H;
-  F* grads = work.gate + place * 4 * H;
-  if (h0) h0 += mine.row * H;
-  F carry[kUnits] = {};  // dL/dh_t of the steps after t
-  Unit<F> gate[kUnits] = {};
-  F h_before[kUnits] = {}, upstream[kUnits] = {};
-  const auto fetch = [&](bool is_first) {
-    at.each_unit(H, [&](int i, int j, int) {
-      gate[i] = {saved[j], saved[H + j], saved[2 * H + j], saved[3 * H + j]};
-      h_before[i] = !is_first ? before[j] : h0 ? h0[j] : F(0);
-      upstream[i] = above[j];
-    });
-  };
-  if (last) at.each_unit(H, [&](int i, int j, int) { carry[i] = last[mine.row * H + j]; });
-  for (at.start = (p.time - 1) / kChunk * kChunk; at.start >= 0 && p.time > 0; at.start -= kChunk) {
-    at.steps = static_cast<int>(p.time - at.start < kChunk ? p.time - at.start : kChunk);
-    const auto q_grad = [&](int64_t a, int s, int r) {
-      return q_grads ? q_grads[at.cell_at(p, s, r) * p.actions + a] : F(0);
-    };
-    if (p.is_agent)
-      product(at, p.actions, static_cast<const F*>(p.w_head), H, H, q_grad,
-              [&](int64_t j, int s, int r, F sum) { work.h[at.saved_at(p, s, r) * H + j] = sum; });
-    fetch(at.start + at.steps == 1);
-    if (p.is_agent && static_cast<int>(threadIdx.x) < at.steps * at.rows) {
-      const int s = threadIdx.x / at.rows, r = threadIdx.x % at.rows;
-      bool asked = false;
-      for (int64_t a = 0; a < p.actions; ++a) asked |= q_grad(a, s, r) != 0;
-      work.asked[at.saved_at(p, s, r)] = asked;
-    }
-    for (int s = at.steps; s-- > 0;) {
-      at.each_unit(H, [&](int i, int j, int r) {
-        const F grad = carry[i] + upstream[i];
-        Unit<F> sum = {0, 0, 0, 0};
-        carry[i] = 0;
-        if (grad != 0) {  // else whatever lies there, NaN too
-          sum = gate_gradients(gate[i], h_before[i], grad);
-          carry[i] = grad * gate[i].z;
-          raise(at.reached[r]);
-        }
-        at.gate[j].row[r] = sum.r, at.gate[H + j].row[r] = sum.z, at.gate[2 * H + j].row[r] = sum.m;
-        grads[j] = sum.n, grads[H + j] = sum.r, grads[2 * H + j] = sum.z, grads[3 * H + j] = sum.m;
-      });
-      saved -= p.rows() * width, before -= g.h.stride[1], above -= above_stride, grads -= p.rows() * 4 * H;
-      if (s > 0) fetch(at.start + s == 1);
-      block_barrier();
-      if (static_cast<int>(threadIdx.x) < at.rows) {
-        work.reached[at.saved_at(p, s, threadIdx.x)] = at.reached[threadIdx.x] != 0;
-        at.reached[threadIdx.x] = 0;
-      }
-      add_carry<F, kShared>(at, w_hh, H, carry);
-    }
-    // Gates in torch's order, as W_ih's rows are: r, z, n.
-    const auto gate_grad = [&](int64_t k, int s, int r) {
-      return work.gate[at.saved_at(p, s, r) * 4 * H + (k < 2 * H ? k + H : k - 2 * H)];
-    };
-    const auto x_out = [&](int64_t j, int s, int r, F sum) {
-      if (g.x) static_cast<F*>(g.x)[at.cell_at(p, s, r) * p.inputs + j] = sum;
-    };
-    if (!p.is_agent) {
-      if (g.x) product(at, 3 * H, w_ih, p.inputs, p.inputs, gate_grad, x_out);
-      continue;
-    }
-    product(at, 3 * H, w_ih, H, H, gate_grad, [&](int64_t j, int s, int r, F sum) {
-      const int64_t here = at.saved_at(p, s, r);
-      work.e[here * H + j] = static_cast<const F*>(g.saved)[here * width + 4 * H + j] > 0 ? sum : F(0);
-    });
-    const auto e_grad = [&](int64_t k, int s, int r) { return work.e[at.saved_at(p, s, r) * H + k]; };
-    if (g.x) product(at, H, static_cast<const F*>(p.w_encode), p.in_columns(), p.inputs, e_grad, x_out);
-  }
-  if (!g.h0) return;
-  at.each_unit(H, [&](int i, int j, int) { static_cast<F*>(g.h0)[mine.row * H + j] = carry[i]; });
+// Bit r: whether a gradient reaches row r of the block. flags: of each warp, its lanes that one reaches.
+template <int kRows, int kWarps>
+__device__ __forceinline__ unsigned rows_reached(const Shared<unsigned>& flags, int buffer) {
+  const unsigned lanes = flags[buffer * kWarps + threadIdx.x % kWarps];
+  unsigned rows = 0;
+#pragma unroll
+  for (int r = 0; r < kRows; ++r)
+    rows |= unsigned(ballot((lanes >> r * (kParts / kRows) & 0x11111111u) != 0) != 0) << r;
+  return rows;
 }
+
+// From dL/dh_t of the layer above (in work.h, or upstream) to the gradients of the gates' sums.
+template <class F, int kUnits, int kRows, class Product = UnitProduct<F, kUnits, kRows, true>>
+__global__ void __launch_bounds__(Product::kThreads, Product::kBlocks)
+    walk_backward(const __grid_constant__ Sequence p, const __grid_constant__ StepStrides stride,
+                  const __grid_constant__ Gradients g, const __grid_constant__ Work<F> work) {
+  const int H = static_cast<int>(p.hidden), warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const Product product(p.w_hh, H, 0);
+  const Shared<unsigned> flags(Product::kBytes, 2 * Product::kWarps);  // twice: a warp's lanes that a gradient reaches
+  const WalkRow at(p, int64_t(blockIdx.x) * kRows + product.row);
+  const int j = product.unit;
+  const bool works = at.row < p.rows() && j < H, stores = works && product.part % Product::kLanes == 0;
+  // Of the row at step t: gates, h_{t-1}, upstream, and the gradients of the gates.
+  const int64_t end = p.time - 1, place = end * p.rows() + at.row;
+  const F *saved = static_cast<const F*>(g.saved) + place * p.saved() + j,
+          *before = g.h.at<F>(at.b, end - 1, at.agent) + j,
+          *above = p.is_agent ? work.h + place * H + j : static_cast<const F*>(g.out) + (at.cell + end) * H + j;
+  F* grads = work.gate + place * 4 * H + j;
+  const int64_t told = int64_t(blockIdx.x) * kRows + threadIdx.x;  // the row of which this thread tells
+  Unit<F> gate[Product::kAhead] = {};
+  F h_before[Product::kAhead] = {}, upstream[Product::kAhead] = {}, carry = 0;  // carry: dL/dh_t of the steps after t
+  const auto fetch = [&](int slot, int64_t t) {
+    if (works && t >= 0) {
+      gate[slot] = {saved[0], saved[H], saved[2 * H], saved[3 * H]};
+      h_before[slot] = t > 0 ? *before : p.h0 ? static_cast<const F*>(p.h0)[at.row * H + j] : F(0);
+      upstream[slot] = *above;
+    }
+    saved -= stride.saved, before -= g.h.stride[1], above -= stride.above;
+  };
+  if (works && g.last) carry = static_cast<const F*>(g.last)[at.row * H + j];
+#pragma unroll
+  for (int slot = 0; slot < Product::kAhead; ++slot) fetch(slot, end - slot);
+  int buffer = 0;
+  for (int64_t last = end; last >= 0; last -= Product::kAhead) {
+#pragma unroll
+    for (int slot = 0; slot < Product::kAhead; ++slot) {
+      const int64_t t = last - slot;
+      if (t < 0) break;
+      const F grad = works ? carry + upstream[slot] : F(0);
+      const bool reached = grad != 0;
+      Unit<F> sum = {0, 0, 0, 0};
+      carry = 0;
+      if (reached) {  // else whatever lies there, NaN too
+        sum = gate_gradients(gate[slot], h_before[slot], grad);
+        carry = grad * gate[slot].z;
+      }
+      fetch(slot, t - Product::kAhead);
+      product.publish(buffer, 0, sum.r), product.publish(buffer, 1, sum.z), product.publish(buffer, 2, sum.m);
+      const unsigned lanes = ballot(reached);
+      if (lane == 0) flags[buffer * Product::kWarps + warp] = lanes;
+      if (stores) grads[0] = sum.n, grads[H] = sum.r, grads[2 * H] = sum.z, grads[3 * H] = sum.m;
+      grads -= stride.grads;
+      block_barrier();
+      const unsigned rows = rows_reached<kRows, Product::kWarps>(flags, buffer);
+      if (threadIdx.x < kRows && told < stride.rows) work.reached[t * stride.rows + told] = rows >> threadIdx.x & 1;
+      F from_gates[1];
+      product.sums(buffer, from_gates);
+      carry += from_gates[0];
+      buffer ^= 1;
+    }
+  }
+  if (g.h0 && stores) static_cast<F*>(g.h0)[at.row * H + j] = carry;
+}
+
+template <class F, int kUnits, int kRows, class Product = UnitProduct<F, kUnits, kRows, true>>
+inline constexpr int kBackwardBytes = Product::kBytes + 2 * Product::kWarps * int(sizeof(unsigned));
 
 }  // namespace emix::recurrent

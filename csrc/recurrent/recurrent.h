@@ -61,14 +61,29 @@ struct Gradients {
        *w_head = nullptr, *b_head = nullptr;
 };
 
+// 1 / x for x >= 1, inf and NaN. On the GPU a division would branch for what is below 2^-126: here the last step of the
+// same iteration, without.
+template <class F>
+EMIX_HD F reciprocal(F x) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (std::is_same_v<F, float>) {
+    x = x > 0x1p126f ? 0x1p126f : x;
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return fmaf(y, fmaf(-x, y, 1.0f), y);
+  }
+#endif
+  return 1 / x;
+}
+
 template <class F>
 EMIX_HD F sigmoid(F x) {
-  return 1 / (1 + exponential(-x));
+  return reciprocal(1 + exponential(-x));
 }
 
 template <class F>
 EMIX_HD F hyperbolic_tangent(F x) {
-  return 2 / (1 + exponential(-2 * x)) - 1;
+  return 2 * reciprocal(1 + exponential(-2 * x)) - 1;
 }
 
 template <class F>

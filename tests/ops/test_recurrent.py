@@ -184,6 +184,25 @@ def test_whole_sequence_equals_step_by_step(device: str) -> None:
     torch.testing.assert_close(h, last)
 
 
+@pytest.mark.parametrize(("R", "H"), [(7, 64), (300, 33), (700, 64), (5, 128), (700, 100)])
+def test_a_row_does_not_depend_on_how_many_there_are(device: str, R: int, H: int) -> None:
+    """On the GPU a block takes more rows where there are many."""
+    inputs = changed(gru_inputs(37, R, 3, 4, H), lambda x: x.float().to(device))
+    few = {key: value[:3] if key in ("x", "h0") else value for key, value in inputs.items()}
+    results = []
+    for each in (inputs, few):
+        wanted = leaves({key: each[key] for key in ("x", "h0")})
+        out = run("gru_sequence", each)[0]
+        results.append((out, *torch.autograd.grad(out, wanted, torch.ones_like(out))))
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a[:3], b)
+    exact = converted(changed(few, torch.Tensor.detach), torch.float64, device)
+    wanted = leaves({key: exact[key] for key in ("x", "h0")})
+    expected = run("gru_sequence", exact, ops.reference)[0]
+    for a, b in zip(results[1], (expected, *torch.autograd.grad(expected.sum(), wanted)), strict=True):
+        assert error(a, b) < 1e-5
+
+
 # Types and gradients
 
 
