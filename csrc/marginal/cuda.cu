@@ -37,7 +37,7 @@ struct Plan {
   }
 };
 
-// The problem with rows of H padded to 16 numbers and vectors aligned, as the kernels read them.
+// The problem with rows of H padded to 32 numbers and vectors aligned, as the kernels read them.
 template <class F>
 struct Padded {
   Problem p;

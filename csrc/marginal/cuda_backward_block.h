@@ -89,8 +89,8 @@ struct BackwardBlock {
 #pragma unroll
         for (int high = 0; high < kHigh<F>; ++high) {
           if (step % kTiles == 0) found[high] = word(tile * kHigh<F> + high, step / kTiles, lane_index());
-          left[high] = Units::exact_left(
-              {bool(found[high] & 1u), bool(found[high] & 4u), bool(found[high] & 2u), bool(found[high] & 8u)});
+          left[high] = Units::exact_left({Units::bit(found[high], 0), Units::bit(found[high], 2),
+                                          Units::bit(found[high], 1), Units::bit(found[high], 3)});
           found[high] >>= 4;
         }
         multiply_panel<Units>(sum, left, right, tiles - panel * kTiles);

@@ -35,7 +35,8 @@ struct BlockSums {
         const F* pair = sum[k / 2 % 2][k / 4] + k % 2 * 2;
         pairs[k] = {pair[0], pair[1]};
       }
-      add_vectors(pairs, first_chunk, [&](int k) { return to + k % 4 * l.outputs + k / 4 * 8; });
+      F* const rows[4] = {to, to + l.outputs, to + 2 * l.outputs, to + 3 * l.outputs};
+      add_vectors(pairs, first_chunk, [&](int k) { return rows[k % 4] + k / 4 * 8; }, [](int) { return true; });
       if (unit == 0) add_bits(sums + at.bits + int64_t(split) * l.outputs + output, of_bits, first_chunk);
     }
   }
@@ -58,12 +59,12 @@ struct BlockSums {
 #pragma unroll
         for (int t = 0; t < kHalf; ++t) fours[k].x[t] = sum[0][k / 4 * kHalf + t][k % 4];
       F* to = sums + at.action + (int64_t(agent) * p.choices + choice) * l.hidden + panel * kPanel + 8 * lane_item();
-      const bool halves[2] = {true, panel * kTiles + kHalf < l.hidden_tiles()};
-      const bool rows[2] = {choice < p.choices, choice + 8 < p.choices};
-      add_vectors(fours, first_chunk, [&](int k) {
-        F* at_k = to + k / 2 % 2 * 8 * l.hidden + k / 4 * kHalfPanel + k % 2 * 4;
-        return halves[k / 4] && rows[k / 2 % 2] ? at_k : nullptr;
-      });
+      F* const rows[2] = {to, to + 8 * l.hidden};
+      const bool chosen[2] = {choice < p.choices, choice + 8 < p.choices};
+      const bool units[2] = {true, panel * kTiles + kHalf < l.hidden_tiles()};
+      add_vectors(
+          fours, first_chunk, [&](int k) { return rows[k / 2 % 2] + k / 4 * kHalfPanel + k % 2 * 4; },
+          [&](int k) { return chosen[k / 2 % 2] && units[k / 4]; });
     }
   }
 
@@ -99,7 +100,7 @@ struct BlockSums {
     typename Units::ExactRight right[kHalf];
 #pragma unroll
     for (int t = 0; t < kHalf; ++t)
-      right[t] = Units::exact_right(bool(found[0] >> 4 * t & 1u), bool(found[1] >> 4 * t & 1u));
+      right[t] = Units::exact_right(Units::bit(found[0], 4 * t), Units::bit(found[1], 4 * t));
     Units::multiply(sum, 0, left, right);
     if (unit > 0) return;
 #pragma unroll
@@ -108,15 +109,15 @@ struct BlockSums {
       for (int i = 0; i < 2; ++i) of_bits[t] += found[i] >> 4 * t & 1u ? factors[i] : F(0);
   }
 
-  // Vectors to those of the block's sums at place(k), where that is not null: all are loaded before one is stored.
-  template <int kWidth, int kCount, class Place>
+  // Vectors to those of the block's sums at place(k), where there(k) holds: all are loaded before one is stored.
+  template <int kWidth, int kCount, class Place, class There>
   static __device__ __forceinline__ void add_vectors(Vector<F, kWidth> (&x)[kCount], bool first_chunk,
-                                                     const Place& place) {
+                                                     const Place& place, const There& there) {
     if (!first_chunk) {
-      Vector<F, kWidth> before[kCount];
+      Vector<F, kWidth> before[kCount] = {};
 #pragma unroll
       for (int k = 0; k < kCount; ++k)
-        before[k] = place(k) ? *reinterpret_cast<const Vector<F, kWidth>*>(place(k)) : Vector<F, kWidth>{};
+        if (there(k)) before[k] = *reinterpret_cast<const Vector<F, kWidth>*>(place(k));
 #pragma unroll
       for (int k = 0; k < kCount; ++k)
 #pragma unroll
@@ -124,17 +125,20 @@ struct BlockSums {
     }
 #pragma unroll
     for (int k = 0; k < kCount; ++k)
-      if (place(k)) *reinterpret_cast<Vector<F, kWidth>*>(place(k)) = x[k];
+      if (there(k)) *reinterpret_cast<Vector<F, kWidth>*>(place(k)) = x[k];
   }
 
   // m of the outputs of a half panel.
   __device__ __forceinline__ void add_bits(F* to, const F (&of_bits)[kHalf], bool first_chunk) const {
+    Vector<F, 1> totals[kHalf];
 #pragma unroll
     for (int t = 0; t < kHalf; ++t) {
       F total = of_bits[t];
       total += shuffle_xor(total, 1), total += shuffle_xor(total, 2);
-      if (lane_item() == 0) to[8 * t + lane_group()] = first_chunk ? total : to[8 * t + lane_group()] + total;
+      totals[t].x[0] = total;
     }
+    add_vectors(
+        totals, first_chunk, [&](int t) { return to + 8 * t + lane_group(); }, [](int) { return lane_item() == 0; });
   }
 
   template <bool kNumbers>
@@ -165,9 +169,10 @@ struct BlockSums {
     }
   }
 
-  __device__ __forceinline__ bool chosen(int joint, int agent, int choice) const {
+  __device__ __forceinline__ typename Units::Exact chosen(int joint, int agent, int choice) const {
     const int wanted = agent * static_cast<int>(p.choices) + choice;
-    return block.chunk.own[agent * l.joint() + (joint < l.joint() ? joint : 0)] == wanted && joint < l.joint();
+    const int own = block.chunk.own[agent * l.joint() + (joint < l.joint() ? joint : 0)];
+    return Units::one(own == wanted && joint < l.joint());
   }
   __device__ __forceinline__ F number(int joint, int agent, int choice) const {
     if (joint >= l.joint() || choice >= p.choices) return 0;

@@ -54,14 +54,14 @@ struct ForwardBlock {
   }
 
   __device__ __forceinline__ void add_samples(bool first_chunk) const {
+    const int count = static_cast<int>(p.samples - chunk.sample < l.samples ? p.samples - chunk.sample : l.samples);
     for (int at = static_cast<int>(threadIdx.x); at < l.states * l.agents; at += threads()) {
       int of_state = at;
       const int agent = l.of_agents.divide(of_state), row = agent * l.joint() + of_state * l.samples;
       F sum = first_chunk ? F(0) : sums[at];
       for (int panel = 0; panel < l.output_panels(); ++panel) {
-#pragma unroll 4
-        for (int k = 0; k < l.samples; ++k)
-          if (chunk.sample + k < p.samples) sum += head[panel * chunk.memory.rows + row + k];
+#pragma unroll 8
+        for (int k = 0; k < count; ++k) sum += head[panel * chunk.memory.rows + row + k];
       }
       sums[at] = sum;
     }

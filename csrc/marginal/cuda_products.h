@@ -32,10 +32,12 @@ struct SplitTf32 {
     const uint2 words = {high(a), high(b)};
     return {words, {low(a, words.x), low(b, words.y)}};
   }
-  static __device__ __forceinline__ ExactLeft exact_left(const bool (&x)[4]) {
-    return {{one(x[0]), one(x[1]), one(x[2]), one(x[3])}};
-  }
-  static __device__ __forceinline__ ExactRight exact_right(bool a, bool b) { return {{one(a), one(b)}}; }
+  // A one or a zero, for what is exact; bit() has one where the word's bit, one of the lowest 24, is set.
+  using Exact = uint32_t;
+  static __device__ __forceinline__ Exact one(bool x) { return x ? kOne : 0u; }
+  static __device__ __forceinline__ Exact bit(uint32_t word, int at) { return (word & 1u << at) * (kOne >> at); }
+  static __device__ __forceinline__ ExactLeft exact_left(const Exact (&x)[4]) { return {{x[0], x[1], x[2], x[3]}}; }
+  static __device__ __forceinline__ ExactRight exact_right(Exact a, Exact b) { return {{a, b}}; }
 
   // Of `sum` the tiles of columns `first` ..
   template <int kHigh, int kAll, int kWide>
@@ -63,7 +65,7 @@ struct SplitTf32 {
   // A NaN may round to a number, but then its rest is NaN.
   static __device__ __forceinline__ uint32_t high(float x) { return (bits_of(x) + 0x1000u) & 0xffffe000u; }
   static __device__ __forceinline__ uint32_t low(float x, uint32_t high) { return bits_of(x - float_of(high)); }
-  static __device__ __forceinline__ uint32_t one(bool x) { return x ? 0x3f800000u : 0u; }
+  static constexpr uint32_t kOne = 0x3f800000u;
 
   template <int kHigh, int kAll, int kWide, class A, class B, class PartA, class PartB>
   static __device__ __forceinline__ void each(float (&sum)[kHigh][kAll][4], int first, const A (&a)[kHigh],
@@ -90,10 +92,11 @@ struct Shuffled {
 
   static __device__ __forceinline__ Left left(const F (&x)[4]) { return {{x[0], x[1], x[2], x[3]}}; }
   static __device__ __forceinline__ Right right(F a, F b) { return {{a, b}}; }
-  static __device__ __forceinline__ Left exact_left(const bool (&x)[4]) {
-    return {{F(x[0]), F(x[1]), F(x[2]), F(x[3])}};
-  }
-  static __device__ __forceinline__ Right exact_right(bool a, bool b) { return {{F(a), F(b)}}; }
+  using Exact = F;
+  static __device__ __forceinline__ Exact one(bool x) { return F(x); }
+  static __device__ __forceinline__ Exact bit(uint32_t word, int at) { return F(word >> at & 1u); }
+  static __device__ __forceinline__ Left exact_left(const F (&x)[4]) { return left(x); }
+  static __device__ __forceinline__ Right exact_right(F a, F b) { return right(a, b); }
 
   template <int kHigh, int kAll, int kWide>
   static __device__ __forceinline__ void multiply(F (&sum)[kHigh][kAll][4], int first, const Left (&a)[kHigh],
@@ -101,11 +104,11 @@ struct Shuffled {
 #pragma unroll
     for (int t = 0; t < kWide; ++t)
 #pragma unroll
-      for (int high = 0; high < kHigh; ++high) one(sum[high][first + t], a[high], b[t]);
+      for (int high = 0; high < kHigh; ++high) add(sum[high][first + t], a[high], b[t]);
   }
 
  private:
-  static __device__ __forceinline__ void one(F (&sum)[4], const Left& a, const Right& b) {
+  static __device__ __forceinline__ void add(F (&sum)[4], const Left& a, const Right& b) {
     const int group = threadIdx.x % kWarp / 4, item = threadIdx.x % 4;
 #pragma unroll
     for (int word = 0; word < kOperationWords; ++word) {
