@@ -1,6 +1,6 @@
 // marginal on the GPU: one launch lays out the weights for the matrix units, one runs both layers for every agent and
-// joint action; the backward pass needs two more, to add up what blocks have. Rows of W_action lie in the caches, the
-// sums over agents in shared memory, x and y in registers.
+// joint action; the backward pass needs two more, to add up what blocks have. Rows of W_action lie in the caches, x of
+// some hundred rows in shared memory, y in registers.
 #include "cuda_stream.h"
 #include "marginal/cuda_backward.h"
 #include "marginal/cuda_forward.h"
@@ -9,34 +9,48 @@
 namespace emix::marginal {
 namespace {
 
-// Joint actions that a block has at once, and its shared memory: at most, so that as many blocks as registers allow fit
-// on a multiprocessor.
-inline constexpr int kForwardJoint = 128, kBackwardJoint = 64, kSharedBytes = 74 << 10;
-inline constexpr int kUnits = kBlocksAtOnce * 132;  // at least, where there are states enough: all of an H100
-inline constexpr int kBackwardBlocks = kUnits;      // at most: each has sums of its own,
-inline constexpr int64_t kSumsBytes = 128 << 20;    // and all of them no more than this
+inline constexpr int kMultiprocessors = 132;      // an H100's: so many units at least, where there are states enough
+inline constexpr int64_t kSumsBytes = 128 << 20;  // of all blocks, at most
 
-// As many joint actions as fit, and one at least.
-template <class Bytes>
-int fitting(int most, int limit, const Bytes& bytes) {
-  while (most > 1 && bytes(most) > limit) --most;
-  return most;
-}
+// How much a block has at once. 8 warps with 256 rows, or 128 where a layer has several panels of columns, keep all
+// busy with one tile each at a time; two such blocks share a multiprocessor, so that one multiplies while the other
+// waits for memory. Where x is too wide for two, 16 warps have all of the shared memory, and 128 rows.
+template <class F, class Memory>
+struct Plan {
+  Layout l;
+  int blocks_at_once, threads;  // on a multiprocessor; of a block
 
-// The problem with rows of H padded to 16 numbers and vectors aligned, as the kernels read them.
+  explicit Plan(const Problem& p) : l(p, 1, 1) {
+    const bool wide = l.hidden_panels() > 1 || l.output_panels() > 1;
+    const int64_t most = std::max<int64_t>(1, (wide ? 128 : 256) / std::max(1, l.agents));
+    const int limit = shared_limit(), half = limit / 2 - 512;  // the driver takes 1 KiB of each block's
+    const auto bytes = [&](int64_t joint) { return Memory(Layout(p, joint, 1)).bytes; };
+    const bool two = kMostThreads<F> > kSmallBlock && bytes(most - most / 8) <= half;
+    blocks_at_once = two ? 2 : 1, threads = two ? kSmallBlock : kMostThreads<F>;
+    int64_t joint = most;
+    while (joint > 1 && bytes(joint) > (two ? half : limit)) --joint;
+    if (bytes(joint) > limit)
+      fail("`first` must have shape [..., n, H] with n agents of H units that fit into the ", limit >> 10,
+           " KiB of shared memory that this GPU has, got n = ", p.agents, " and H = ", p.hidden, ", which take ",
+           (bytes(joint) >> 10) + 1, " KiB");
+    l = Layout(p, joint, kMultiprocessors);
+  }
+};
+
+// The problem with rows of H padded to 32 numbers and vectors aligned, as the kernels read them.
 template <class F>
 struct Padded {
   Problem p;
   std::vector<Tensor> kept;
 
   Padded(const Problem& problem, const Tensor& like, cudaStream_t stream) : p(problem) {
-    const int padded = Layout::padded_hidden(p);
+    const int padded = Layout::padded(p.hidden);
     const auto pad = [&](const void*& data, int64_t rows) {
       if (p.hidden == padded && reinterpret_cast<uintptr_t>(data) % 16 == 0) return;
       kept.push_back(empty({rows * padded * int64_t(sizeof(F))}, ScalarType::Byte, like));
       F* to = static_cast<F*>(kept.back().mutable_data_ptr());
-      launch("pad_rows", pad_rows<F>, blocks_for(rows * padded, kBlock), kBlock, stream, static_cast<const F*>(data),
-             rows, static_cast<int>(p.hidden), to, padded);
+      launch("pad_rows", pad_rows<F>, blocks_for(rows * padded, kSmallBlock), kSmallBlock, stream,
+             static_cast<const F*>(data), rows, static_cast<int>(p.hidden), to, padded);
       data = to;
     };
     pad(p.first, p.states * p.agents);
@@ -52,8 +66,8 @@ struct LaidOut {
   LaidOut(const Problem& p, const Layout& l, bool with_backward, const Tensor& like, cudaStream_t stream)
       : memory(empty({Fragments<Units>::bytes(l, with_backward)}, ScalarType::Byte, like)),
         w(l, memory.mutable_data_ptr(), with_backward) {
-    const unsigned grid = blocks_for(int64_t(l.hidden) / 8 * l.column_tiles() * kWarp, kBlock);
-    launch("lay_out", lay_out<Units>, grid, kBlock, stream, p, l, w);
+    const unsigned grid = blocks_for(std::max<int64_t>(1, Fragments<Units>::count(l)), kSmallBlock);
+    launch("lay_out", lay_out<Units>, grid, kSmallBlock, stream, p, l, w);
   }
 };
 
@@ -88,12 +102,11 @@ struct Cuda {
     using F = typename Units::Number;
     const Padded<F> padded(problem, like, current.stream);
     const Problem& p = padded.p;
-    const int stride = Layout(p, 1, kUnits).stride;
-    const auto bytes = [&](int joint) { return forward_bytes<F>(p, stride, joint); };
-    const Layout l(p, fitting(kForwardJoint, kSharedBytes, bytes), kUnits);
-    const LaidOut<Units> weights(p, l, false, like, current.stream);
-    launch_shared("marginal_forward", marginal_forward<Units>, blocks_for(l.units, 1), kBlock, bytes(l.joint()),
-                  current.stream, p, l, weights.w, value);
+    const Plan<F, ForwardMemory<F>> plan(p);
+    const ForwardMemory<F> memory(plan.l);
+    const LaidOut<Units> weights(p, plan.l, false, like, current.stream);
+    launch_shared("marginal_forward", marginal_forward<Units>, blocks_for(plan.l.units, 1), plan.threads, memory.bytes,
+                  current.stream, p, plan.l, memory, weights.w, value);
   }
 
   template <class Units>
@@ -101,23 +114,22 @@ struct Cuda {
     using F = typename Units::Number;
     const Padded<F> padded(problem, like, current.stream);
     const Problem& p = padded.p;
-    const Layout one(p, 1, kUnits);
-    const int panels = (one.column_tiles() + kTiles - 1) / kTiles;
-    const auto memory = [&](int joint) { return BackwardMemory<F>(p, one.stride, panels, joint); };
-    const auto bytes = [&](int joint) { return memory(joint).bytes; };
-    const Layout l(p, fitting(kBackwardJoint, kSharedBytes, bytes), kUnits);
+    const Plan<F, BackwardMemory<F>> plan(p);
+    const Layout& l = plan.l;
+    const BackwardMemory<F> memory(l);
     const LaidOut<Units> weights(p, l, true, like, current.stream);
-    const SumsLayout places(p, l);
-    const int64_t most = std::max<int64_t>(1, kSumsBytes / (places.elements * int64_t(sizeof(F))));
-    const int blocks = static_cast<int>(std::max<int64_t>(1, std::min({int64_t(kBackwardBlocks), most, l.units})));
+    const SumsLayout places(p, l, plan.threads / kWarp);
+    const int64_t most =
+        std::min<int64_t>(plan.blocks_at_once * kMultiprocessors, kSumsBytes / (places.elements * int64_t(sizeof(F))));
+    const int blocks = static_cast<int>(std::max<int64_t>(1, std::min(most, l.units)));
     const Tensor sums = empty({blocks * places.elements * int64_t(sizeof(F))}, ScalarType::Byte, like);
     F* data = static_cast<F*>(sums.mutable_data_ptr());
-    launch_shared("marginal_backward", marginal_backward<Units>, blocks, kBlock, bytes(l.joint()), current.stream, p, l,
-                  memory(l.joint()), weights.w, g, places, data);
-    launch("sum_blocks", sum_blocks<F>, blocks_for(places.elements, kBlock), kBlock, current.stream, data,
-           places.elements, blocks);
-    launch("write_gradients", write_gradients<F>, blocks_for(places.elements, kBlock), kBlock, current.stream, problem,
-           l, g, places, static_cast<const F*>(data));
+    launch_shared("marginal_backward", marginal_backward<Units>, blocks, plan.threads, memory.bytes, current.stream, p,
+                  l, memory, weights.w, g, places, data);
+    launch_shared("sum_blocks", sum_blocks<F>, blocks_for(places.elements, kWarp), kSmallBlock,
+                  kSmallBlock * int(sizeof(F)), current.stream, data, places.elements, blocks);
+    launch("write_gradients", write_gradients<F>, blocks_for(places.elements, kSmallBlock), kSmallBlock, current.stream,
+           problem, l, g, places, static_cast<const F*>(data));
   }
 };
 

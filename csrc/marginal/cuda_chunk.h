@@ -1,203 +1,211 @@
-// What a block has of its unit at once: some joint actions of its states, their sums S^k, and the first layer of every
-// row from these.
+// What a block has of its unit at once, in shared memory: x of every row of some joint actions. Every element is
+// computed once and read by many warps, in three ways:
+//
+//   as the left side of z = x W_hidden, and written as dx: 8 rows by 4 pairs of columns at a time
+//   as the left side of x' (...), and as the right side of (...)' dx: 4 rows by 8 groups of 4 columns
+//
+// Rows are 16 banks apart (H is a multiple of 32, and 16 more lie between), and in every second pair of rows the two
+// halves of 16 columns have changed places: so neither way do lanes that are served together share a bank.
 #pragma once
 #include "marginal/cuda_layout.h"
 
 namespace emix::marginal {
 
-// Neighbours, loaded in accesses of up to 16 bytes.
-template <class F, int kWidth>
-struct alignas(kWidth * sizeof(F) > 16 ? 16 : kWidth * sizeof(F)) Vector {
-  F x[kWidth];
-};
+__device__ __forceinline__ int threads() { return static_cast<int>(blockDim.x); }
+__device__ __forceinline__ int warps() { return threads() / kWarp; }
+__device__ __forceinline__ int warp_index() { return threadIdx.x / kWarp; }
+__device__ __forceinline__ int lane_index() { return threadIdx.x % kWarp; }
+__device__ __forceinline__ int lane_group() { return lane_index() / 4; }  // group and item of matrix_units.h
+__device__ __forceinline__ int lane_item() { return threadIdx.x % 4; }
 
-// One row: an agent under one joint action. Absent ones read what another has.
-struct Row {
-  int joint, agent;  // its joint action of the chunk; its place among the unit's [states, n]
-  int share;         // the row of W_action; without an index the agent's number
-  bool there;
-};
+inline constexpr int kAtOnce = 5;  // agents whose numbers a thread has under way together
 
 template <class F>
-struct Chunk {
+class Chunk {
+ public:
+  // Places in shared memory. What lies behind the chunk begins at `end`, a multiple of 16.
+  struct Memory {
+    int rows, stride;  // of x, rows rounded up to whole tiles
+    int own, end;
+
+    Memory(const Layout& l)
+        : rows((l.rows() + kTileRows<F> - 1) / kTileRows<F> * kTileRows<F>),
+          stride(l.hidden + 16),
+          own(rows * stride * static_cast<int>(sizeof(F))),
+          end((own + l.rows() * static_cast<int>(sizeof(int32_t)) + 15) / 16 * 16) {}
+  };
+
   const Problem& p;  // first and w_action with H padded
   const Layout& l;
-  const Shared<int32_t> own;  // rows of W_action [joint, n]; -1: out of range
-  const int total;            // where S lies in shared memory [joint, stride]
+  const Memory& memory;
+  const Shared<F> x;          // see vector()
+  const Shared<int32_t> own;  // a row's row of W_action; -1: out of range
   int64_t state = 0, sample = 0;
 
-  static EMIX_HD int own_bytes(int agents) { return agents * static_cast<int>(sizeof(int32_t)); }
-
-  __device__ __forceinline__ Chunk(const Problem& problem, const Layout& layout, int offset)
-      : p(problem),
-        l(layout),
-        own(offset, layout.joint() * static_cast<int>(problem.agents)),
-        total(offset + (layout.joint() * own_bytes(static_cast<int>(problem.agents)) + 15) / 16 * 16) {}
-
-  // Bytes of one joint action, and those that rounding up may add.
-  static int bytes(const Problem& p, int stride) {
-    return own_bytes(static_cast<int>(p.agents)) + stride * static_cast<int>(sizeof(F));
-  }
-  static constexpr int kSlack = 16;
-
-  __device__ __forceinline__ int agents() const { return static_cast<int>(p.agents); }
-  __device__ __forceinline__ int rows() const { return l.joint() * agents(); }
-  __device__ __forceinline__ bool there(int of_state, int of_sample) const {
-    return state + of_state < p.states && sample + of_sample < p.samples;
-  }
-  __device__ __forceinline__ int64_t state_at(int of_state) const {
-    return state + of_state < p.states ? state + of_state : p.states - 1;
-  }
-  __device__ __forceinline__ int64_t place(int of_state, int of_sample, int agent) const {
-    const int64_t k = sample + of_sample < p.samples ? sample + of_sample : p.samples - 1;
-    return p.place(k, state_at(of_state), agent);
+  __device__ __forceinline__ Chunk(const Problem& problem, const Layout& layout, const Memory& places)
+      : p(problem), l(layout), memory(places), x(0, places.rows * places.stride), own(places.own, layout.rows()) {
+    for (int at = l.rows() * l.hidden + static_cast<int>(threadIdx.x); at < memory.rows * l.hidden; at += threads())
+      vector<1>(at / l.hidden, at % l.hidden).x[0] = 0;
   }
 
-  // All of the block's threads together; the sums are there after the next barrier.
-  __device__ __forceinline__ void load(int64_t unit, int chunk) {
-    state = unit * l.states, sample = int64_t(chunk) * l.samples;
-    if (!p.continuous) {
-      for (int at = static_cast<int>(threadIdx.x); at < rows(); at += kBlock) {
-        int joint = at;
-        const int agent = l.agents.divide(joint);
-        int of_state = joint;
-        const int of_sample = l.per_state.divide(of_state);
-        const int64_t index = p.index(place(of_state, of_sample, agent));
-        own[at] = index >= 0 && index < p.choices ? static_cast<int32_t>(agent * p.choices + index) : -1;
-      }
-      block_barrier();
-    }
-    const Shared<Vector<F, 4>> sums(total, l.joint() * l.stride / 4);
-    for (int at = static_cast<int>(threadIdx.x); at < l.joint() * l.hidden / 4; at += kBlock) {
-      int joint = at;
-      const int quad = l.quads.divide(joint);
-      Vector<F, 4> sum = {};
-#pragma unroll 2
-      for (int agent = 0; agent < agents(); ++agent) {
-        const Vector<F, 4> share = share_of<4>(row_of(joint, agent), quad);
-        const bool known = p.continuous || own[joint * agents() + agent] >= 0;
-#pragma unroll
-        for (int e = 0; e < 4; ++e) sum.x[e] += known ? share.x[e] : F(NAN);
-      }
-      sums[joint * l.stride / 4 + quad] = sum;
-    }
-  }
-
-  __device__ __forceinline__ Row row(int at) const {
-    const int last = rows() - 1;
-    int agent = at < last ? at : last;
-    const int of_sample = l.per_state.divide(agent);
-    int of_state = agent;
-    agent = l.agents.divide(of_state);
-    Row result = row_of(of_state * l.samples + of_sample, agent);
-    result.agent = static_cast<int>(state_at(of_state) - state) * agents() + agent;
-    result.there = at <= last && there(of_state, of_sample);
-    return result;
-  }
-
-  // Where the row's agent and state lie among [R, n].
-  __device__ __forceinline__ int64_t value_of(const Row& row) const { return state * p.agents + row.agent; }
-
-  // Units kWidth at .. of first_i + S^k - c_i^k, before the ReLU.
+  // kWidth columns of a row of x, of which `column` is the first and a multiple of kWidth.
   template <int kWidth>
-  __device__ __forceinline__ Vector<F, kWidth> before_relu(const Row& row, int at) const {
-    const F* first = static_cast<const F*>(p.first) + state * p.agents * l.hidden;
-    Vector<F, kWidth> x = reinterpret_cast<const Vector<F, kWidth>*>(first + int64_t(row.agent) * l.hidden)[at];
-    const Vector<F, kWidth> sum =
-        Shared<Vector<F, kWidth>>(total, l.joint() * l.stride / kWidth)[row.joint * l.stride / kWidth + at];
-    const Vector<F, kWidth> share = share_of<kWidth>(row, at);
-#pragma unroll
-    for (int e = 0; e < kWidth; ++e) x.x[e] += sum.x[e] - share.x[e];
-    return x;
+  __device__ __forceinline__ Vector<F, kWidth>& vector(int row, int column) const {
+    return reinterpret_cast<Vector<F, kWidth>&>(x[row * memory.stride + (column ^ (row & 2) << 2)]);
   }
+
+  // Past the last agent comes the last one again, for loops that have kAtOnce at a time.
+  __device__ __forceinline__ int agent_of(int agent) const { return agent < l.agents ? agent : l.agents - 1; }
+  __device__ __forceinline__ int row_of(int agent, int joint) const { return agent_of(agent) * l.joint() + joint; }
+
+  __device__ __forceinline__ bool there(int joint) const {
+    const int of_sample = l.per_state.divide(joint);
+    return state + joint < p.states && sample + of_sample < p.samples;
+  }
+  // Where the action of an agent under a joint action lies among [K, R, n]; absent ones have what another has.
+  __device__ __forceinline__ int64_t place(int joint, int agent) const {
+    const int of_sample = l.per_state.divide(joint);
+    return p.place(sample + of_sample < p.samples ? sample + of_sample : p.samples - 1, state_at(joint), agent);
+  }
+
+  // All of the block's threads together; the indices are there after the next barrier.
+  __device__ __forceinline__ void load_actions(int64_t unit, int chunk) {
+    state = unit * l.states, sample = int64_t(chunk) * l.samples;
+    if (p.continuous) return;
+    for (int at = static_cast<int>(threadIdx.x); at < l.rows(); at += threads()) {
+      int joint = at;
+      const int agent = l.of_agents.divide(joint);
+      const int64_t index = p.index(place(joint, agent));
+      own[agent * l.joint() + joint] =
+          index >= 0 && index < p.choices ? static_cast<int32_t>(agent * p.choices + index) : -1;
+    }
+  }
+
+  // x = ReLU(first_i + S^k - c_i^k); 0 where there is no such joint action. A thread has four units of all agents of a
+  // joint action: it puts their c_i^k in place, then x.
+  __device__ __forceinline__ void find_x() const { p.continuous ? find_x_of<true>() : find_x_of<false>(); }
 
   static __device__ __forceinline__ F relu(F x) { return x < 0 ? F(0) : x; }  // a NaN stays one
 
  private:
-  __device__ __forceinline__ Row row_of(int joint, int agent) const {
-    const int index = p.continuous ? agent : own[joint * agents() + agent];
-    return {joint, agent, index < 0 ? 0 : index, false};
+  __device__ __forceinline__ int64_t state_at(int of_state) const {
+    return state + of_state < p.states ? state + of_state : p.states - 1;
   }
 
-  template <int kWidth>
-  __device__ __forceinline__ Vector<F, kWidth> share_of(const Row& row, int at) const {
-    const F* w_action = static_cast<const F*>(p.w_action);
-    if (!p.continuous) return reinterpret_cast<const Vector<F, kWidth>*>(w_action + int64_t(row.share) * l.hidden)[at];
-    int of_state = row.joint;
-    const int of_sample = l.per_state.divide(of_state);
-    const F* action = static_cast<const F*>(p.actions) + place(of_state, of_sample, row.share) * p.choices;
-    Vector<F, kWidth> share = {};
+  template <bool kNumbers>
+  __device__ __forceinline__ void find_x_of() const {
+    for (int at = static_cast<int>(threadIdx.x); at < l.joint() * l.hidden / 4; at += threads()) {
+      int joint = at;
+      const int column = l.quads.divide(joint) * 4;
+      if (there(joint)) {
+        add_first(joint, column, place_shares<kNumbers>(joint, column));
+      } else {
+        for (int agent = 0; agent < l.agents; ++agent) vector<4>(agent * l.joint() + joint, column) = {};
+      }
+    }
+  }
+
+  // c_j^k of all agents to where their x will be; S^k is returned. NaN where an index is out of range. Of kAtOnce agents
+  // at a time everything is loaded before anything is stored; past the last one come its numbers again.
+  template <bool kNumbers>
+  __device__ __forceinline__ Vector<F, 4> place_shares(int joint, int column) const {
+    Vector<F, 4> sum = {};
+#pragma unroll 1
+    for (int begin = 0; begin < l.agents; begin += kAtOnce) {
+      Vector<F, 4> share[kAtOnce];
+      F known[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int index = kNumbers ? 0 : own[row_of(begin + i, joint)];
+        known[i] = index < 0 ? F(NAN) : F(0);
+        share[i] = kNumbers ? product_of(joint, agent_of(begin + i), column)
+                            : load(p.w_action, int64_t(index < 0 ? 0 : index) * l.hidden + column);
+      }
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        vector<4>(row_of(begin + i, joint), column) = share[i];
+#pragma unroll
+        for (int e = 0; e < 4; ++e) sum.x[e] += begin + i < l.agents ? share[i].x[e] + known[i] : F(0);
+      }
+    }
+    return sum;
+  }
+
+  __device__ __forceinline__ void add_first(int joint, int column, const Vector<F, 4>& sum) const {
+    int of_state = joint;
+    l.per_state.divide(of_state);
+    const int64_t first = (state + of_state) * p.agents * l.hidden + column;
+#pragma unroll 1
+    for (int begin = 0; begin < l.agents; begin += kAtOnce) {
+      Vector<F, 4> x[kAtOnce], share[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        x[i] = load(p.first, first + int64_t(agent_of(begin + i)) * l.hidden);
+        share[i] = vector<4>(row_of(begin + i, joint), column);
+      }
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) x[i].x[e] = relu(x[i].x[e] + (sum.x[e] - share[i].x[e]));
+        vector<4>(row_of(begin + i, joint), column) = x[i];
+      }
+    }
+  }
+
+  static __device__ __forceinline__ Vector<F, 4> load(const void* from, int64_t at) {
+    return *reinterpret_cast<const Vector<F, 4>*>(static_cast<const F*>(from) + at);
+  }
+
+  // c_i^k of an action of D numbers.
+  __device__ __forceinline__ Vector<F, 4> product_of(int joint, int agent, int column) const {
+    const F* action = static_cast<const F*>(p.actions) + place(joint, agent) * p.choices;
+    Vector<F, 4> share = {};
 #pragma unroll 1
     for (int d = 0; d < p.choices; ++d) {
-      const F* of_number = w_action + (row.share * p.choices + d) * l.hidden;
-      const Vector<F, kWidth> w = reinterpret_cast<const Vector<F, kWidth>*>(of_number)[at];
+      const Vector<F, 4> w = load(p.w_action, (agent * p.choices + d) * l.hidden + column);
 #pragma unroll
-      for (int e = 0; e < kWidth; ++e) share.x[e] += action[d] * w.x[e];
+      for (int e = 0; e < 4; ++e) share.x[e] += action[d] * w.x[e];
     }
     return share;
   }
 };
 
-// z of kHigh tiles of 16 rows and one panel of columns, up to the bias: sums of a lane in the places of D.
+// Of a warp's tile of rows and a panel of columns, `tiles` of 8 of which are left: sum += left right, by one step of
+// depth.
+template <class Units, int kRows, class Left, class F = typename Units::Number>
+__device__ __forceinline__ void multiply_panel(F (&sum)[kRows][kTiles][4], const Left (&left)[kRows],
+                                               const typename Units::Right* right, int tiles) {
+#pragma unroll
+  for (int first = 0; first < kTiles; first += kHalf) {
+    if (first >= tiles) break;
+    typename Units::Right held[kHalf];
+#pragma unroll
+    for (int t = 0; t < kHalf; ++t) held[t] = right[(first + t) * kWarp];
+    Units::multiply(sum, first, left, held);
+  }
+}
+
+// z of a warp's tile of rows and a panel of columns, up to the bias: sums of a lane in the places of D.
 template <class Units, class F = typename Units::Number>
 struct Panel {
-  F sum[kHigh<F>][kTiles][4];
+  F sum[kHigh<F>][kTiles][4] = {};
 
-  __device__ __forceinline__ Panel(const Chunk<F>& chunk, const Fragments<Units>& w, const Row (&rows)[kHigh<F>][2],
-                                   int panel) {
-    const int lane = threadIdx.x % kWarp, item = lane % 4, tiles = chunk.l.column_tiles();
+  __device__ __forceinline__ Panel(const Chunk<F>& chunk, const Fragments<Units>& w, int tile, int panel) {
+    const int group = lane_group(), item = lane_item(), tiles = chunk.l.column_tiles();
+    const typename Units::Right* right = w.forward + panel * kTiles * kWarp + lane_index();
+#pragma unroll 1
+    for (int step = 0; step < steps(chunk.p.hidden); ++step, right += tiles * kWarp) {
+      typename Units::Left left[kHigh<F>];
 #pragma unroll
-    for (int high = 0; high < kHigh<F>; ++high)
-#pragma unroll
-      for (int t = 0; t < kTiles; ++t)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) sum[high][t][i] = 0;
-#pragma unroll 1  // what a lane holds of the next ones would not fit into its registers
-    for (int group = 0; group < chunk.l.hidden / 16; ++group) {
-      Vector<F, 4> x[kHigh<F>][2];
-#pragma unroll
-      for (int high = 0; high < kHigh<F>; ++high)
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          x[high][half] = chunk.template before_relu<4>(rows[high][half], 4 * group + item);
-#pragma unroll
-          for (int e = 0; e < 4; ++e) x[high][half].x[e] = Chunk<F>::relu(x[high][half].x[e]);
-        }
-#pragma unroll
-      for (int step = 0; step < 2; ++step) {
-        typename Units::Left left[kHigh<F>];
-#pragma unroll
-        for (int high = 0; high < kHigh<F>; ++high) {
-          const F four[4] = {x[high][0].x[2 * step], x[high][1].x[2 * step], x[high][0].x[2 * step + 1],
-                             x[high][1].x[2 * step + 1]};
-          left[high] = Units::left(four);
-        }
-        const typename Units::Right* right = w.forward + (int64_t(2 * group + step) * tiles + panel * kTiles) * kWarp;
-#pragma unroll
-        for (int t = 0; t < kTiles; ++t) {
-          if (panel * kTiles + t >= tiles) break;
-          const typename Units::Right of_tile = right[t * kWarp + lane];
-#pragma unroll
-          for (int high = 0; high < kHigh<F>; ++high) Units::multiply(sum[high][t], left[high], of_tile);
-        }
+      for (int high = 0; high < kHigh<F>; ++high) {
+        const int row = tile * kTileRows<F> + 16 * high + group, column = 8 * step + 2 * item;
+        const Vector<F, 2> upper = chunk.template vector<2>(row, column);
+        const Vector<F, 2> lower = chunk.template vector<2>(row + 8, column);
+        left[high] = Units::left({upper.x[0], lower.x[0], upper.x[1], lower.x[1]});
       }
+      multiply_panel<Units>(sum, left, right, tiles - panel * kTiles);
     }
   }
 };
-
-// The lane's rows of a warp's tile: those of D, and of A.
-template <class F>
-__device__ __forceinline__ void find_rows(const Chunk<F>& chunk, int tile, Row (&rows)[kHigh<F>][2]) {
-  const int group = threadIdx.x % kWarp / 4;
-#pragma unroll
-  for (int high = 0; high < kHigh<F>; ++high)
-#pragma unroll
-    for (int half = 0; half < 2; ++half) rows[high][half] = chunk.row((tile * kHigh<F> + high) * 16 + half * 8 + group);
-}
-
-template <class F>
-__device__ __forceinline__ int row_tiles(const Chunk<F>& chunk) {
-  return (chunk.rows() + 16 * kHigh<F> - 1) / (16 * kHigh<F>);
-}
 
 }  // namespace emix::marginal
