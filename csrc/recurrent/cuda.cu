@@ -1,6 +1,8 @@
-// recurrent on the GPU: the layers that no step waits for, for all steps at once, around a walk over time; and backward
-// the sums of the weights' gradients. Forward a GRU takes two launches and the agent four, backward four (five with a
-// gradient to x) and five (six).
+// recurrent on the GPU: the layers that no step waits for, for all steps at once (cuda_layers.h), around a walk over
+// time; backward also the sums of the weights' gradients (cuda_sums.h). In float32 and float64 the walk keeps the
+// recurrent weights in registers (cuda_walk.h) or, where they are too many, in shared memory (cuda_wide_walk.h); in tf32
+// and bf16 matrix units do all products (cuda_matrix_stage.h, cuda_matrix_walk.h). Launches: forward 2, of the agent 4;
+// backward 3, of the agent 5, and one more for a gradient to x.
 #include "cuda_stream.h"
 #include "recurrent/cuda_layers.h"
 #include "recurrent/cuda_matrix_stage.h"
