@@ -1,6 +1,8 @@
-// recurrent on the GPU: the layers that no step waits for, for all steps at once, around a walk over time; and backward
-// the sums of the weights' gradients. Forward a GRU takes two launches and the agent four, backward four (five with a
-// gradient to x) and five (six).
+// recurrent on the GPU: the layers that no step waits for, for all steps at once (cuda_layers.h), around a walk over
+// time; backward also the sums of the weights' gradients (cuda_sums.h). In float32 and float64 the walk keeps the
+// recurrent weights in registers (cuda_walk.h) or, where they are too many, in shared memory (cuda_wide_walk.h); in tf32
+// and bf16 matrix units do all products (cuda_matrix_stage.h, cuda_matrix_walk.h). Launches: forward 2, of the agent 4;
+// backward 3, of the agent 5, and one more for a gradient to x.
 #include "cuda_stream.h"
 #include "recurrent/cuda_layers.h"
 #include "recurrent/cuda_matrix_stage.h"
@@ -12,6 +14,11 @@
 
 namespace emix::recurrent {
 namespace {
+
+template <class Stage>
+struct Kind {
+  using type = Stage;
+};
 
 struct Cuda {
   CurrentStream current;
@@ -59,11 +66,6 @@ struct Cuda {
   }
 
  private:
-  template <class Stage>
-  struct Kind {
-    using type = Stage;
-  };
-
   // f of the kind of stage that the call's products take.
   template <class F, class Function>
   static void with_stage(const Sequence& p, const Function& f) {
@@ -124,17 +126,19 @@ struct Cuda {
   // f of the units that a block has registers for (0: there are too many), and its rows.
   template <class F, class Function>
   static void with_block(const Sequence& p, const Function& f) {
+    constexpr bool kIsFloat = std::is_same_v<F, float>;
     if (p.hidden <= 64)
-      with_rows<64>(2 * multiprocessors(), p, f);
-    else if (p.hidden <= 128 && std::is_same_v<F, float>)
-      with_rows<std::is_same_v<F, float> ? 128 : 0>(multiprocessors(), p, f);
+      with_rows<F, 64>(p, f);
+    else if (kIsFloat && p.hidden <= 128)
+      with_rows<F, kIsFloat ? 128 : 64>(p, f);
     else
       f(std::integral_constant<int, 0>(), std::integral_constant<int, kWideRows>());
   }
 
-  // As few rows as `blocks` blocks at once allow: a step waits for the last one, and takes longer the more rows.
-  template <int kUnits, class Function>
-  static void with_rows(int64_t blocks, const Sequence& p, const Function& f) {
+  // As few rows as leave a place for every block: a step waits for the last one, and takes longer the more rows.
+  template <class F, int kUnits, class Function>
+  static void with_rows(const Sequence& p, const Function& f) {
+    const int64_t blocks = multiprocessors() * UnitProduct<F, kUnits, 1, false>::kBlocks;
     const std::integral_constant<int, kUnits> units;
     if (p.rows() <= blocks)
       f(units, std::integral_constant<int, 1>());
