@@ -4,7 +4,7 @@
 //   z again, of which a bit an element stays: whether y > 0                                      rows x H2
 //   M += x' G/K (bits),   m += sum over rows of G/K (bits)                                       H x H2
 //   dx = G/K (bits) (W_hidden diag(w_head))', 0 where x is not > 0, in the place of x            rows x H
-//   dW_action,j += (one-hot a_j, or the numbers)' (sum_i dx_i - dx_j)                            A x H
+//   dW_action,j' += (sum_i dx_i - dx_j)' (one-hot a_j, or the numbers)                           H x A
 //
 // from which dW_hidden = M diag(w_head), db_hidden = m w_head, and because y = bits (W_hidden' x + b_hidden),
 // dw_head = sum over H of W_hidden M + b_hidden m. Each block adds to sums of its own, cuda_sums.h adds up the blocks'

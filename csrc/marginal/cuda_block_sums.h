@@ -41,30 +41,25 @@ struct BlockSums {
     }
   }
 
-  // A warp has 16 actions of an agent by 64 units at a time. Number `column` of tile t is unit 4 column + t % 4 of the
-  // half panel t / 4.
+  // A warp has 32 units, the lane those of add_products, by 32 actions of an agent at a time.
   __device__ __forceinline__ void add_action_gradient(bool first_chunk) const {
-    const int blocks = static_cast<int>((p.choices + 15) / 16), panels = l.hidden_panels();
-    for (int task = warp_index(); task < l.agents * blocks * panels; task += warps()) {
-      const int panel = task % panels, agent = task / panels / blocks,
-                choice = task / panels % blocks * 16 + lane_group();
-      F sum[1][kTiles][4] = {};
-      if (p.continuous)
-        multiply_actions<true>(sum, agent, choice, panel);
-      else
-        multiply_actions<false>(sum, agent, choice, panel);
-      Vector<F, 4> fours[8];
+    const int across = l.hidden / kHalfPanel, blocks = (choices() + kHalfPanel - 1) / kHalfPanel;
+    for (int task = warp_index(); task < l.agents * blocks * across; task += warps()) {
+      const int unit = task % across * kHalfPanel, agent = task / across / blocks;
+      const int choice = task / across % blocks * kHalfPanel, left = choices() - choice;
+      F sum[2][kHalf][4] = {};
+      p.continuous ? multiply_actions<true>(sum, agent, choice, unit)
+                   : multiply_actions<false>(sum, agent, choice, unit);
+      Vector<F, 4> fours[2 * kHalf];
 #pragma unroll
-      for (int k = 0; k < 8; ++k)
+      for (int k = 0; k < 2 * kHalf; ++k)
 #pragma unroll
-        for (int t = 0; t < kHalf; ++t) fours[k].x[t] = sum[0][k / 4 * kHalf + t][k % 4];
-      F* to = sums + at.action + (int64_t(agent) * p.choices + choice) * l.hidden + panel * kPanel + 8 * lane_item();
-      F* const rows[2] = {to, to + 8 * l.hidden};
-      const bool chosen[2] = {choice < p.choices, choice + 8 < p.choices};
-      const bool units[2] = {true, panel * kTiles + kHalf < l.hidden_tiles()};
+        for (int e = 0; e < 4; ++e) fours[k].x[e] = sum[e / 2][k / 2][e % 2 * 2 + k % 2];
+      F* to = sums + at.action + (int64_t(agent) * choices() + choice + 2 * lane_item()) * l.hidden + unit +
+              4 * lane_group();
       add_vectors(
-          fours, first_chunk, [&](int k) { return rows[k / 2 % 2] + k / 4 * kHalfPanel + k % 2 * 4; },
-          [&](int k) { return chosen[k / 2 % 2] && units[k / 4]; });
+          fours, first_chunk, [&](int k) { return to + (k / 2 * 8 + k % 2) * l.hidden; },
+          [&](int k) { return k / 2 * 8 + 2 * lane_item() + k % 2 < left; });
     }
   }
 
@@ -141,42 +136,50 @@ struct BlockSums {
         totals, first_chunk, [&](int t) { return to + 8 * t + lane_group(); }, [](int) { return lane_item() == 0; });
   }
 
+  // dW_action of a warp's units and actions. The left side is dc, the right side what the agent chose.
   template <bool kNumbers>
-  __device__ __forceinline__ void multiply_actions(F (&sum)[1][kTiles][4], int agent, int choice, int panel) const {
+  __device__ __forceinline__ void multiply_actions(F (&sum)[2][kHalf][4], int agent, int choice, int unit) const {
 #pragma unroll 1
-    for (int step = 0; step * 8 < l.joint(); ++step) {
+    for (int step = 0; step < steps(l.joint()); ++step) {
       const int joint[2] = {step * 8 + lane_item(), step * 8 + lane_item() + 4};
-      std::conditional_t<kNumbers, typename Units::Left, typename Units::ExactLeft> left[1];
-      if constexpr (kNumbers)
-        left[0] = Units::left({number(joint[0], agent, choice), number(joint[0], agent, choice + 8),
-                               number(joint[1], agent, choice), number(joint[1], agent, choice + 8)});
-      else
-        left[0] = Units::exact_left({chosen(joint[0], agent, choice), chosen(joint[0], agent, choice + 8),
-                                     chosen(joint[1], agent, choice), chosen(joint[1], agent, choice + 8)});
+      Vector<F, 4> grad[2];
 #pragma unroll
-      for (int first = 0; first < kTiles; first += kHalf) {
-        if (panel * kTiles + first >= l.hidden_tiles()) break;
-        Vector<F, 4> grad[2];
+      for (int i = 0; i < 2; ++i)
+        grad[i] = block.chunk.template vector<4>(row_of(agent, joint[i]), unit + 4 * lane_group());
+      typename Units::Left left[2];
 #pragma unroll
-        for (int i = 0; i < 2; ++i)
-          grad[i] = block.chunk.template vector<4>(agent * l.joint() + (joint[i] < l.joint() ? joint[i] : 0),
-                                                   panel * kPanel + 8 * first + 4 * lane_group());
-        typename Units::Right right[kHalf];
+      for (int high = 0; high < 2; ++high)
+        left[high] =
+            Units::left({grad[0].x[2 * high], grad[0].x[2 * high + 1], grad[1].x[2 * high], grad[1].x[2 * high + 1]});
 #pragma unroll
-        for (int t = 0; t < kHalf; ++t) right[t] = Units::right(grad[0].x[t], grad[1].x[t]);
-        Units::multiply(sum, first, left, right);
+      for (int t = 0; t < kHalf; ++t) {
+        if (choice + 8 * t >= choices()) break;
+        const int of_lane = choice + 8 * t + lane_group();
+        if constexpr (kNumbers) {
+          const typename Units::Right right[1] = {
+              Units::right(number(joint[0], agent, of_lane), number(joint[1], agent, of_lane))};
+          Units::multiply(sum, t, left, right);
+        } else {
+          const typename Units::ExactRight right[1] = {
+              Units::exact_right(chosen(joint[0], agent, of_lane), chosen(joint[1], agent, of_lane))};
+          Units::multiply(sum, t, left, right);
+        }
       }
     }
   }
 
+  __device__ __forceinline__ int choices() const { return static_cast<int>(p.choices); }
+  // Past the last joint action comes the first one again, times 0.
+  __device__ __forceinline__ int row_of(int agent, int joint) const {
+    return agent * l.joint() + (joint < l.joint() ? joint : 0);
+  }
   __device__ __forceinline__ typename Units::Exact chosen(int joint, int agent, int choice) const {
-    const int wanted = agent * static_cast<int>(p.choices) + choice;
-    const int own = block.chunk.own[agent * l.joint() + (joint < l.joint() ? joint : 0)];
-    return Units::one(own == wanted && joint < l.joint());
+    return Units::one(block.chunk.own[row_of(agent, joint)] == agent * choices() + choice && joint < l.joint() &&
+                      choice < choices());
   }
   __device__ __forceinline__ F number(int joint, int agent, int choice) const {
-    if (joint >= l.joint() || choice >= p.choices) return 0;
-    return static_cast<const F*>(p.actions)[block.chunk.place(joint, agent) * p.choices + choice];
+    if (joint >= l.joint() || choice >= choices()) return 0;
+    return static_cast<const F*>(p.actions)[block.chunk.place(joint, agent) * choices() + choice];
   }
 };
 
