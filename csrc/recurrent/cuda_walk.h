@@ -1,10 +1,10 @@
 // The GPU's walk over time, for H to 64 and in float32 to 128: the recurrent weights stay in registers. Four
 // neighbouring lanes have a unit, each a quarter of the depth of its sums: for H = 64 three gates' 16 weights, 48
-// registers of each of 256 threads. A block takes 1, 2 or 4 rows, as few as still fill the GPU, since a step waits for
-// the last one. Its states lie in shared memory, twice, in turns; the lanes add up their parts by shuffles, after which
-// each has the sums of one row, computes its gates and keeps its state: one barrier a step. What a step reads of global
-// memory is loaded one or two steps ahead. Backward is the mirror image: gradients of the gates instead of
-// states. The bits of a row do not depend on the number of rows.
+// registers of each of 256 threads. A block takes 1, 2 or 4 rows, as few as leave it a multiprocessor of its own, since
+// a step waits for the last one. Its states lie in shared memory, twice, in turns; the lanes add up their parts by
+// shuffles, after which each has the sums of one row, computes its gates and keeps its state: one barrier a step. What
+// a step reads of global memory is loaded one or two steps ahead. Backward is the mirror image: gradients of the gates
+// instead of states. The bits of a row do not depend on the number of rows.
 #pragma once
 #include "recurrent/cuda_block.h"
 
