@@ -128,17 +128,18 @@ struct Cuda {
   static void with_block(const Sequence& p, const Function& f) {
     constexpr bool kIsFloat = std::is_same_v<F, float>;
     if (p.hidden <= 64)
-      with_rows<F, 64>(p, f);
+      with_rows<64>(p, f);
     else if (kIsFloat && p.hidden <= 128)
-      with_rows<F, kIsFloat ? 128 : 64>(p, f);
+      with_rows<kIsFloat ? 128 : 64>(p, f);
     else
       f(std::integral_constant<int, 0>(), std::integral_constant<int, kWideRows>());
   }
 
-  // As few rows as leave a place for every block: a step waits for the last one, and takes longer the more rows.
-  template <class F, int kUnits, class Function>
+  // As few rows as leave every block a multiprocessor of its own: a step waits for the last one, and takes longer the
+  // more rows, but less than twice as long for twice as many. Two blocks share one only where there are more than that.
+  template <int kUnits, class Function>
   static void with_rows(const Sequence& p, const Function& f) {
-    const int64_t blocks = multiprocessors() * UnitProduct<F, kUnits, 1, false>::kBlocks;
+    const int64_t blocks = multiprocessors();
     const std::integral_constant<int, kUnits> units;
     if (p.rows() <= blocks)
       f(units, std::integral_constant<int, 1>());

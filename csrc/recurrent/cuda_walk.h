@@ -1,10 +1,10 @@
 // The GPU's walk over time, for H to 64 and in float32 to 128: the recurrent weights stay in registers. Four
 // neighbouring lanes have a unit, each a quarter of the depth of its sums: for H = 64 three gates' 16 weights, 48
-// registers of each of 256 threads. A block takes 1, 2 or 4 rows, as few as still fill the GPU, since a step waits for
-// the last one. Its states lie in shared memory, twice, in turns; the lanes add up their parts by shuffles, after which
-// each has the sums of one row, computes its gates and keeps its state: one barrier a step. What a step reads of global
-// memory is loaded while the step before is computed. Backward is the mirror image: gradients of the gates instead of
-// states. The bits of a row do not depend on the number of rows.
+// registers of each of 256 threads. A block takes 1, 2 or 4 rows, as few as leave it a multiprocessor of its own, since
+// a step waits for the last one. Its states lie in shared memory, twice, in turns; the lanes add up their parts by
+// shuffles, after which each has the sums of one row, computes its gates and keeps its state: one barrier a step. What
+// a step reads of global memory is loaded one or two steps ahead. Backward is the mirror image: gradients of the gates
+// instead of states. The bits of a row do not depend on the number of rows.
 #pragma once
 #include "recurrent/cuda_block.h"
 
@@ -24,13 +24,14 @@ class UnitProduct {
   static constexpr int kOperands = kBackward ? 3 : 1;  // a gate's own, or the state for all
   static constexpr int kSums = kBackward ? 1 : 3;
   static constexpr int kLanes = kParts / kRows;  // with the same row, once the parts are added up
-  static constexpr int kBytes = 2 * kRows * kOperands * kUnits * int(sizeof(F));
+  static constexpr int kLine = kUnits + 8;       // a row's units of an operand; spreads a warp's rows over the banks
+  static constexpr int kBytes = 2 * kRows * kOperands * kLine * int(sizeof(F));
 
   const int part = static_cast<int>(threadIdx.x) % kParts, unit = static_cast<int>(threadIdx.x) / kParts,
             row = part / kLanes;  // of the block: this lane's
 
-  __device__ __forceinline__ UnitProduct(const void* w_hh, int hidden, int offset)
-      : numbers_(offset, 2 * kRows * kOperands * kUnits), quads_(offset, 2 * kRows * kOperands * kQuads) {
+  __device__ __forceinline__ UnitProduct(const void* w_hh, int hidden)
+      : numbers_(0, 2 * kRows * kOperands * kLine), quads_(0, 2 * kRows * kOperands * kLine / 4) {
     const F* from = static_cast<const F*>(w_hh);
 #pragma unroll
     for (int gate = 0; gate < 3; ++gate)
@@ -45,7 +46,7 @@ class UnitProduct {
 
   // This lane's number of its row, into one of two buffers.
   __device__ __forceinline__ void publish(int buffer, int operand, F value) const {
-    if (part % kLanes == 0) numbers_[place(buffer, row, operand) * kUnits + unit] = value;
+    if (part % kLanes == 0) numbers_[place(buffer, row, operand) * kLine + unit] = value;
   }
 
   // Of this lane's row and unit: the gates' sums r, z, m, or backward the one sum over all of them.
@@ -58,7 +59,7 @@ class UnitProduct {
       for (int i = 0; i < kLoads; ++i)
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
-          const Quad<F> right = quads_[place(buffer, r, operand) * kQuads + i * kParts + part];
+          const Quad<F> right = quads_[place(buffer, r, operand) * (kLine / 4) + i * kParts + part];
 #pragma unroll
           for (int c = 0; c < 4; ++c)
 #pragma unroll
@@ -74,7 +75,7 @@ class UnitProduct {
   }
 
  private:
-  static constexpr int kQuads = kUnits / 4, kLoads = kQuads / kParts;
+  static constexpr int kLoads = kUnits / 4 / kParts;
 
   static __device__ __forceinline__ int place(int buffer, int row, int operand) {
     return (buffer * kRows + row) * kOperands + operand;
@@ -116,7 +117,7 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kBlocks)
     walk_forward(const __grid_constant__ Sequence p, const __grid_constant__ StepStrides stride,
                  const __grid_constant__ Results out) {
   const int H = static_cast<int>(p.hidden);
-  const Product product(p.w_hh, H, 0);
+  const Product product(p.w_hh, H);
   const WalkRow at(p, int64_t(blockIdx.x) * kRows + product.row);
   const int j = product.unit;
   const bool works = at.row < p.rows() && j < H, stores = works && product.part % Product::kLanes == 0;
@@ -182,7 +183,7 @@ __global__ void __launch_bounds__(Product::kThreads, Product::kBlocks)
     walk_backward(const __grid_constant__ Sequence p, const __grid_constant__ StepStrides stride,
                   const __grid_constant__ Gradients g, const __grid_constant__ Work<F> work) {
   const int H = static_cast<int>(p.hidden), warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const Product product(p.w_hh, H, 0);
+  const Product product(p.w_hh, H);
   const Shared<unsigned> flags(Product::kBytes, 2 * Product::kWarps);  // twice: a warp's lanes that a gradient reaches
   const WalkRow at(p, int64_t(blockIdx.x) * kRows + product.row);
   const int j = product.unit;
