@@ -104,7 +104,8 @@ def test_equals_the_reference_with_rounded_products(
         if a.numel() == 0:
             continue
         distance = (a.double() - b).abs().flatten() / (1 + b.abs().max())
-        assert distance.quantile(0.9 if i < values else 0.5) < (1e-5 if i < values else ulp / 50)
+        few = a.numel() < 64  # of which one such factor reaches half
+        assert distance.quantile(0.9 if i < values else 0.5) < (1e-5 if i < values else ulp / (10 if few else 50))
         assert distance.max() < ulp
 
 
