@@ -24,9 +24,9 @@ train: setup
 	$(BIN)/emix train smix@foraging $(TASK) --seed 1 --runs "$(RUNS)"
 
 # In so many processes; a test that trains, kills or compiles takes seconds of waiting.
-TEST_JOBS ?= 2
+JOBS ?= 2
 test: setup
-	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist worksteal
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 # The CUDA kernels on the CPU, each thread a fiber (tests/emulator), under the ops' own tests, without those of what is Python alone; then in another thread
 # order, and looking for data races, which takes several times as long: every op once, forward and backward, and those that pass memory between lanes.
@@ -88,7 +88,7 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/cmake -S . -B build/tidy -G Ninja -DEMIX_CUDA=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" > /dev/null
-	@printf '%s\n' csrc/library.cpp $(shell find csrc -name cpu.cpp) | xargs -P $(TEST_JOBS) -n 1 $(BIN)/clang-tidy --quiet -p build/tidy
+	@printf '%s\n' csrc/library.cpp $(shell find csrc -name cpu.cpp) | xargs -P $(JOBS) -n 1 $(BIN)/clang-tidy --quiet -p build/tidy
 
 format: setup
 	$(BIN)/ruff check --fix python tests benchmarks examples

@@ -40,12 +40,12 @@ class Setting:
         return self.work / "site"
 
     @property
-    def library(self) -> Path:
+    def libemix(self) -> Path:
         return self.site / "emix/libemix.so"
 
     @property
     def built(self) -> bool:
-        return self.library.exists()
+        return self.libemix.exists()
 
     @property
     def torch_device(self) -> str:
@@ -65,7 +65,7 @@ class Setting:
             "PYTHONPATH": os.pathsep.join(filter(None, path)),
             "PATH": os.pathsep.join([os.environ.get("PATH", ""), str(self.site / "bin"), TOOLKIT]),
         }
-        return variables if self.device == "cuda" else {**variables, "EMIX_LIBRARY": str(self.library)}
+        return variables if self.device == "cuda" else {**variables, "EMIX_LIBRARY": str(self.libemix)}
 
     def problem(self, machine: dict[str, str]) -> str:
         """Why nothing can be run here, or an empty string."""

@@ -38,7 +38,7 @@ def check(tmp_path, monkeypatch) -> Callable[..., tuple[int, str]]:
             monkeypatch.setitem(PARTS, name, Part(limit, lambda setting, code=code: [sys.executable, "-c", code]))
         out = tmp_path / "out"
         monkeypatch.setattr(sys, "argv", ["gpu_check", "--device", "emulated", "--out", str(out), *arguments])
-        library = Setting("emulated", tmp_path).library
+        library = Setting("emulated", tmp_path).libemix
         library.parent.mkdir(parents=True)
         library.touch()
         code = gpu_check.main()

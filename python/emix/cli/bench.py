@@ -55,9 +55,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     chosen = tyro.cli(Bench, args=list(arguments), prog="emix bench")
     device = resolve_device(chosen.device, chosen.precision)
-    if device.type == "cuda":
-        # What measures uses the current one. torch before 2.12 takes no device without a number there.
-        torch.cuda.set_device(device.index or 0)
+    if device.index is not None:
+        torch.cuda.set_device(device)  # what measures uses the current one
     torch.set_num_threads(chosen.threads)
     table, failed = {"ops": _bench_ops, "battle": _bench_battle, "update": _bench_update}[chosen.what](chosen, device)
     console = Console()

@@ -7,10 +7,11 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch.library import Library, fallthrough_kernel
 
 from emix.ops._errors import explained
 
-_autograd = torch.library.Library("emix", "IMPL", "Autograd")
+_autograd = Library("emix", "IMPL", "Autograd")
 _SAME: dict[str, str] = {}
 
 Arguments = ParamSpec("Arguments")
@@ -22,7 +23,7 @@ def compiled(name: str) -> Callable[..., Any]:
 
     Without an entry for autograd torch would warn of a missing derivative; the derivatives are in ``_gradient``.
     """
-    _autograd.impl(name, torch.library.fallthrough_kernel)
+    _autograd.impl(name, fallthrough_kernel)
     return getattr(torch.ops.emix, name).default
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.library import register_fake as register_with_torch
 
 MAX_AXES, MAX_MEMBERS, MAX_ACTIONS, MAX_HIDDEN = 8, 64, 128, 256  # as in csrc
 
@@ -32,7 +33,7 @@ def register_fake(name: str) -> Callable[[Callable[..., Any]], None]:
                 require(inputs[place] is not None, "`{}` must be a tensor, got None", argument)
             return kernel(*inputs, **others)
 
-        torch.library.register_fake(f"emix::{name}", fake)
+        register_with_torch(f"emix::{name}", fake)
 
     return register
 
