@@ -55,10 +55,19 @@ def test_a_panel_for_each_environment(runs, tmp_path):
     assert two[1] > 1.8 * one[1]
 
 
+def test_many_environments_fill_a_grid(runs, tmp_path):
+    one = check_picture(plot_runs(runs, tmp_path / "one.png"))
+    others = [
+        make_run(tmp_path / f"m{m}", "smix", rows([0, 100], [0, 1]), env=f"matrix/msteps-{m}") for m in (1, 2, 3, 4)
+    ]
+    five = check_picture(plot_runs([*runs, *others], tmp_path / "five.png"))
+    assert five == pytest.approx((2 * one[0], 3 * one[1]), abs=2)
+
+
 def test_configurations_are_lines_of_their_own(tmp_path, monkeypatch):
     """lambda 0.8 and lambda 0, both seed 1, are not two seeds of one line."""
     drawn = []
-    monkeypatch.setattr("emix.training.plot._draw", lambda panels, label, out: drawn.append(panels))
+    monkeypatch.setattr("emix.training.plot.draw_curves", lambda panels, label, out: drawn.append(panels))
     values = rows([0, 9], [1, 2])
     folders = [
         make_run(tmp_path / "a", "smix", values, training={"seed": 1}),
@@ -85,7 +94,7 @@ def test_the_legend_says_what_the_band_is(runs, tmp_path, monkeypatch):
 
 def test_win_rate_is_the_default_where_every_run_has_it(tmp_path, monkeypatch):
     labels = []
-    monkeypatch.setattr("emix.training.plot._draw", lambda panels, label, out: labels.append(label))
+    monkeypatch.setattr("emix.training.plot.draw_curves", lambda panels, label, out: labels.append(label))
     both = [{**a, **b} for a, b in zip(rows([0, 9], [1, 2]), rows([0, 9], [0, 1], "test_battle_won_mean"), strict=True)]
     won = make_run(tmp_path / "won", "smix", both)
     other = make_run(tmp_path / "other", "smix", rows([0, 9], [1, 2]))

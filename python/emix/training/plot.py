@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,8 +18,12 @@ from emix.training.metrics import METRICS, read_rows
 from emix.training.settings import read_settings
 from emix.training.spread import mean_curve
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+WIDEST = 3  # panels in a row
 LABELS = {
     "test_return_mean": "test return",
     "test_battle_won_mean": "test win rate",
@@ -52,7 +58,7 @@ def plot_runs(folders: Sequence[Path], out: Path, *, metric: str | None = None) 
         lines = panels.setdefault(settings.env, {})
         for ending, name in _agents(rows[folder], metric):
             lines.setdefault(settings.name + ending, []).append(_curve(folder, rows[folder], name))
-    return _draw(panels, LABELS.get(metric, metric.replace("_", " ")), out)
+    return draw_curves(panels, LABELS.get(metric, metric.replace("_", " ")), out)
 
 
 def _rows(folder: Path) -> list[dict[str, float]]:
@@ -80,34 +86,34 @@ def _curve(folder: Path, rows: list[dict[str, float]], metric: str) -> np.ndarra
     return np.array(points, dtype=float).T
 
 
-def _draw(panels: dict[str, dict[str, list[np.ndarray]]], label: str, out: Path) -> Path:
+def draw_curves(panels: Mapping[str, Mapping[str, Sequence[np.ndarray]]], label: str, out: Path) -> Path:
+    """Draw a panel for each environment and in it a line for each configuration, and return the path of the PNG.
+
+    Args:
+        panels: of each environment's name and each line's name the curves of its runs, each ``[2, points]``: steps and
+            values. One curve is drawn as it is, several as :func:`~emix.training.spread.mean_curve` has them.
+        label: of the vertical axes.
+        out: file to write.
+
+    Raises:
+        UsageError: ``out`` cannot be written.
+    """
     _import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
 
-    figure = Figure(figsize=(6.4 * len(panels), 4.2), dpi=150, layout="constrained")
+    columns = len(panels) if len(panels) <= WIDEST else math.ceil(math.sqrt(len(panels)))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(6.4 * columns, 4.2 * rows), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    colours = {
-        name: COLOURS[i % len(COLOURS)]
-        for i, name in enumerate(sorted({name for panel in panels.values() for name in panel}))
-    }
-    for axes, (env, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for name, curves in lines.items():
-            steps, mean, width = mean_curve(curves)
-            seeds = f"mean, 95 % interval of {len(curves)} seeds" if len(curves) > 1 else "1 seed"
-            axes.plot(steps, mean, color=colours[name], linewidth=1.8, label=f"{name} ({seeds})")
-            if len(curves) > 1:
-                axes.fill_between(steps, mean - width, mean + width, color=colours[name], alpha=0.2, linewidth=0)
-        axes.set_ylim(_limits([curve for curves in lines.values() for curve in curves]))
+    names = sorted({name for panel in panels.values() for name in panel})
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+    places = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, (env, lines) in zip(places, panels.items(), strict=False):
         axes.set_title(env, fontsize=11)
-        axes.set_xlabel("environment steps")
-        axes.set_ylabel(label)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.margins(x=0.01)
-        axes.legend(frameon=False, fontsize=9)
+        _draw_panel(axes, lines, colours, label)
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
     picture = BytesIO()
     figure.savefig(picture, format="png")
     try:
@@ -119,6 +125,25 @@ def _draw(panels: dict[str, dict[str, list[np.ndarray]]], label: str, out: Path)
     except OSError as error:
         raise UsageError(f"cannot write {out}: {error.strerror}; choose another file with --out") from error
     return out
+
+
+def _draw_panel(axes: Axes, lines: Mapping[str, Sequence[np.ndarray]], colours: Mapping[str, str], label: str) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    for name, curves in lines.items():
+        steps, mean, width = mean_curve(curves)
+        seeds = f"mean, 95 % interval of {len(curves)} seeds" if len(curves) > 1 else "1 seed"
+        axes.plot(steps, mean, color=colours[name], linewidth=1.8, label=f"{name} ({seeds})")
+        if len(curves) > 1:
+            axes.fill_between(steps, mean - width, mean + width, color=colours[name], alpha=0.2, linewidth=0)
+    axes.set_ylim(_limits([curve for curves in lines.values() for curve in curves]))
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel(label)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.01)
+    axes.legend(frameon=False, fontsize=9)
 
 
 def _import_matplotlib() -> None:

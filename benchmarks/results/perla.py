@@ -1,0 +1,109 @@
+"""docs/results/perla.md: what is kept of its runs, its tables and its pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from benchmarks.results.numbers import at_the_end, over_all, seeds, table, with_interval
+from benchmarks.results.pictures import curves
+from benchmarks.results.records import Record
+
+RETURN, WON, ERROR = "test_return_mean", "test_battle_won_mean", "td_error_abs"
+METRICS = (RETURN, WON, ERROR, "value_mean")
+FAILED = 0.1  # a run whose test return ends below it has failed, as in the paper's fig. 4
+
+# Of each name of a run the method that it is. The foraging runs have 64 units where the paper has 256.
+FORAGING = {
+    "perla-mappo,hidden_dim=64": "PERLA_MAPPO",
+    "perla-mappo,hidden_dim=64,samples=0": "MAPPO",
+    "perla-ippo,hidden_dim=64": "PERLA_IPPO",
+    "perla-ippo,hidden_dim=64,samples=0": "IPPO",
+}
+SAMPLES = {
+    "perla-mappo,hidden_dim=64,samples=0": "MAPPO",
+    "perla-mappo,hidden_dim=64,samples=1": "K = 1",
+    "perla-mappo,hidden_dim=64,samples=10": "K = 10",
+    "perla-mappo,hidden_dim=64": "K = 100",
+}
+ABLATED = "foraging/Foraging-8x8-3p-3f-v2"
+BATTLE = {
+    "perla-mappo@smac,samples=10": "PERLA_MAPPO, K = 10",
+    "perla-mappo@smac,samples=0": "MAPPO",
+}
+NAMES = {*FORAGING, *SAMPLES, *BATTLE}
+
+
+def tables(records: list[Record]) -> dict[str, str]:
+    """Foraging, failures, K, temporal-difference errors and battles."""
+    foraging = _of(records, "foraging/", FORAGING)
+    return {
+        "foraging": _by_env(foraging, FORAGING, RETURN),
+        "failures": _failures(foraging),
+        "samples": _by_env(_of(records, ABLATED, SAMPLES), SAMPLES, RETURN),
+        "errors": _errors(foraging),
+        "battle": _by_env(_of(records, "battle/", BATTLE), BATTLE, WON),
+    }
+
+
+def draw(records: list[Record], out: Path) -> None:
+    """Learning curves of foraging, by K, and of battles."""
+    for name, env, methods, metric, label in (
+        ("foraging", "foraging/", FORAGING, RETURN, "test return"),
+        ("samples", ABLATED, SAMPLES, RETURN, "test return"),
+        ("battle", "battle/", BATTLE, WON, "test win rate"),
+    ):
+        lines = {name: [(method, metric)] for name, method in methods.items()}
+        curves(_of(records, env, methods), lines, label, out / f"perla-{name}.png")
+
+
+def _of(records: list[Record], env: str, methods: dict[str, str]) -> list[Record]:
+    return [run for run in records if run.env.startswith(env) and run.name in methods]
+
+
+def _groups(records: list[Record], methods: dict[str, str]) -> list[tuple[str, str, list[Record]]]:
+    """Of each environment and method its runs."""
+    groups = []
+    for env in sorted({run.env for run in records}):
+        for name, method in methods.items():
+            runs = [run for run in records if (run.env, run.name) == (env, name)]
+            if runs:
+                groups.append((env, method, runs))
+    return groups
+
+
+def _by_env(records: list[Record], methods: dict[str, str], metric: str) -> str:
+    rows = [
+        [
+            env.removeprefix("foraging/Foraging-"), method, seeds(runs), f"{max(run.env_steps for run in runs):,}",
+            with_interval(runs, lambda run: over_all(run, metric)),
+            with_interval(runs, lambda run: at_the_end(run, metric)),
+            with_interval(runs, lambda run: run.seconds / 60, 1),
+        ]
+        for env, method, runs in _groups(records, methods)
+    ]  # fmt: skip
+    return table(["task", "method", "seeds", "steps", "mean of all tests", "last 5 tests", "minutes"], rows)
+
+
+def _failures(records: list[Record]) -> str:
+    rows = []
+    for name, method in FORAGING.items():
+        runs = [run for run in records if run.name == name]
+        if runs:
+            rows.append([method, str(len(runs)), str(sum(at_the_end(run, RETURN) < FAILED for run in runs))])
+    return table(["method", "runs", f"of which end below {FAILED}"], rows)
+
+
+def _errors(records: list[Record]) -> str:
+    """Fig. 7 sums the errors over training. Mean absolute errors of a step, as they are logged, are summed here by the
+    number of steps that they were logged for."""
+    rows = [
+        [env.removeprefix("foraging/Foraging-"), method, seeds(runs), with_interval(runs, _cumulative, 0)]
+        for env, method, runs in _groups(records, FORAGING)
+    ]
+    return table(["task", "method", "seeds", "sum over training"], rows)
+
+
+def _cumulative(run: Record) -> float:
+    steps, errors = run.curve(ERROR)
+    return float((np.diff(steps, prepend=0) * errors).sum())
