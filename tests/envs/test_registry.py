@@ -27,6 +27,7 @@ from emix.errors import UsageError
         ("lbf/Foraging-8x8-2p-2f", "lbf/Foraging-8x8-2p-2f-v3"),
         ("Foraging-8x8-2p-2f-v3", "lbf/Foraging-8x8-2p-2f-v3"),
         ("lbf/foraging-8x8-2p-2f-coop-v3", "lbf/Foraging-8x8-2p-2f-coop-v3"),
+        ("mamujoco/HalfCheetah", "mamujoco/HalfCheetah-6x1"),
     ],
 )
 def test_unknown_name_offers_the_closest(name, closest):
@@ -37,7 +38,8 @@ def test_unknown_name_offers_the_closest(name, closest):
 def test_a_name_like_no_other_gets_the_list():
     names = (
         "matrix/msteps-<m>, matrix/penalty-<n>x<A>, matrix/continuous, battle/<map>, prey/stag-hunt, prey/macf, "
-        "prey/continuous-<predators>a, prey/heterogeneous, foraging/<id>, lbf/<id>"
+        "prey/continuous-<predators>a, prey/heterogeneous, foraging/<id>, lbf/<id>, "
+        "mamujoco/<scenario>-<factorisation>"
     )
     with pytest.raises(UsageError, match=f"the names are {names}"):
         make("zzz")
@@ -85,8 +87,11 @@ def test_missing_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(families, "find_spec", lambda package: None)
     with pytest.raises(UsageError, match=r'pip install "emix\[lbf\]"'):
         make("lbf/Foraging-8x8-2p-2f-v3")
+    with pytest.raises(UsageError, match=r'the package gymnasium_robotics, .*: pip install "emix\[mamujoco\]"'):
+        make("mamujoco/Swimmer-2x1")
     assert [(row.name.partition("/")[0], row.install) for row in list_envs() if not row.installed] == [
-        ("lbf", 'pip install "emix[lbf]"')
+        ("lbf", 'pip install "emix[lbf]"'),
+        ("mamujoco", 'pip install "emix[mamujoco]"'),
     ]
 
 
@@ -94,6 +99,7 @@ def test_everything_listed_can_be_made():
     rows = list_envs()
     assert all(row.installed and not row.install and row.description for row in rows)
     examples = {"map": "3m", "predators": "3", "m": "3", "n": "2", "A": "3", "id": "Foraging-2s-5x5-2p-1f-coop-v3"}
+    examples |= {"scenario": "Swimmer", "factorisation": "2x1"}
     for row in rows:
         name = row.name
         for key, value in examples.items():
@@ -106,7 +112,7 @@ def test_everything_listed_can_be_made():
 def test_the_list_needs_neither_torch_nor_a_simulator():
     code = """import sys, emix.envs
 emix.envs.list_envs(), emix.envs.episode_seed(0, 0, 0)
-print([m for m in ("torch", "gymnasium", "lbforaging", "pettingzoo") if m in sys.modules])"""
+print([m for m in ("torch", "gymnasium", "lbforaging", "mujoco", "pettingzoo") if m in sys.modules])"""
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
 

@@ -42,11 +42,12 @@ def main(arguments: Sequence[str]) -> int:
     checks: list[Callable[[], Finding]] = [_python, _cores, _build, _torch, _ops, _cuda, _driver, _nvcc, _compiler]
     findings = [check() for check in checks]
     findings += [_package("lbforaging", "lbf/ environments", 'pip install "emix[lbf]"')]
+    findings += [_package("gymnasium-robotics", "mamujoco/ environments", 'pip install "emix[mamujoco]"')]
     findings += [_package("pettingzoo", "environments as PettingZoo's", 'pip install "emix[pettingzoo]"')]
     for finding in findings:
-        print(f"{finding.state:<8} {finding.what:<12} {finding.detail}")
+        print(f"{finding.state:<8} {finding.what:<18} {finding.detail}")
         if finding.mend:
-            print(f"{'':<21} -> {finding.mend}")
+            print(f"{'':<27} -> {finding.mend}")
     broken = [finding.what for finding in findings if finding.state == "broken"]
     print(f"{', '.join(broken)} must be mended" if broken else "emix can train here")
     return 1 if broken else 0

@@ -7,7 +7,7 @@ of environments import this module too.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from emix.errors import UsageError
@@ -126,19 +126,27 @@ class Discrete:
 class Box:
     """``dim`` numbers, each from ``low`` to ``high``; there is no ``Step.avail``.
 
+    Where agents have different counts of numbers, ``sizes`` has those of each, the largest of which is ``dim``. What
+    comes after an agent's own numbers is padding: environments ignore it, actors leave it in the middle of the bounds,
+    and no loss looks at it.
+
     Raises:
-        UsageError: dim is no integer of at least 1, or the bounds are not finite numbers in order.
+        UsageError: dim is no integer of at least 1, the bounds are not finite numbers in order, or the sizes are not
+            from 1 to dim, which one of them is.
     """
 
     dim: int  # D
     low: float = -1.0
     high: float = 1.0
+    sizes: tuple[int, ...] = field(default=(), repr=False)  # [n], of each agent; none where all have D
 
     def __post_init__(self) -> None:
         if not isinstance(self.dim, int) or isinstance(self.dim, bool) or self.dim < 1:
             raise UsageError(f"Box: dim expects an integer of at least 1, got {self.dim!r}")
         if not (_is_number(self.low) and _is_number(self.high) and self.low < self.high):
             raise UsageError(f"Box: low and high expect finite numbers in order, got {self.low!r} and {self.high!r}")
+        if self.sizes and not (max(self.sizes) == self.dim and min(self.sizes) >= 1):
+            raise UsageError(f"Box: sizes expects integers from 1 to dim={self.dim}, which one is, got {self.sizes}")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -182,8 +190,22 @@ class Box:
         return self.nearest(self.low + (self.high - self.low) * unit)  # rounding may pass the bound
 
     def nearest(self, actions: Tensor) -> Tensor:
-        """Actions in range: what is out of it counts as the nearest."""
-        return actions.clamp(self.low, self.high)
+        """Actions ``[..., n, D]`` in range: what is out of it counts as the nearest, and padding is the middle."""
+        return self.without_padding(actions.clamp(self.low, self.high), (self.low + self.high) / 2)
+
+    def numbers(self, n_agents: int) -> int:
+        """How many numbers n agents choose together."""
+        return sum(self.sizes) if self.sizes else n_agents * self.dim
+
+    def without_padding(self, values: Tensor, filler: float = 0.0) -> Tensor:
+        """``values`` ``[..., n, D]`` with ``filler`` in place of numbers that an agent does not have."""
+        if not self.sizes:
+            return values
+        import torch
+
+        places = torch.arange(self.dim, device=values.device)
+        own = torch.stack([places < size for size in self.sizes])  # [n, D]; a CUDA graph can hold this
+        return torch.where(own, values, filler)
 
     def tensor(self, name: str, values: Any, device: torch.device) -> Tensor:
         """NumPy's or a list's numbers as a float32 tensor on ``device``.
@@ -216,8 +238,11 @@ class Box:
         return self._space((self.dim,))
 
     def joint_space(self, n_agents: int) -> spaces.Space[Any]:
-        """Gymnasium's space of the joint action ``[n, D]``."""
-        return self._space((n_agents, self.dim))
+        """Gymnasium's space of the joint action ``[n, D]``; both bounds of padding are the middle."""
+        space: Any = self._space((n_agents, self.dim))
+        for agent, size in enumerate(self.sizes):
+            space.low[agent, size:] = space.high[agent, size:] = (self.low + self.high) / 2
+        return space
 
     def _space(self, shape: tuple[int, ...]) -> spaces.Space[Any]:
         import numpy as np

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from emix.envs.battle.maps import list_maps
 from emix.envs.battle.options import BattleOptions
-from emix.envs.options import ContinuousOptions, ForagingOptions, PenaltyOptions, StagHuntOptions, names_of
+from emix.envs.mujoco_task import NAMES as MUJOCO_NAMES
+from emix.envs.options import (
+    ContinuousOptions,
+    ForagingOptions,
+    MujocoOptions,
+    PenaltyOptions,
+    StagHuntOptions,
+    names_of,
+)
 
 if TYPE_CHECKING:
     from emix.envs.core import Env
@@ -143,6 +151,15 @@ def built_in() -> tuple[Family, ...]:
             examples=_all("lbf/Foraging{0}-{1}x{1}-{2}p-{3}f{4}-v3", lbforaging_ids),
             requires="lbforaging",
             install='pip install "emix[lbf]"',
+        ),
+        Family(
+            "mamujoco/<scenario>-<factorisation>",
+            "multi-agent MuJoCo (gymnasium-robotics): a body's joints are divided among agents",
+            _late("emix.envs.mamujoco", "make_mamujoco"),
+            options=names_of(MujocoOptions),
+            examples=_all("mamujoco/{}", ((name,) for name in MUJOCO_NAMES)),
+            requires="gymnasium_robotics",
+            install='pip install "emix[mamujoco]"',
         ),
     )
 

@@ -42,11 +42,13 @@ class HostEnv:
 
     ``make_env()`` builds one copy: a ``gymnasium.Env`` all of whose randomness comes from ``reset(seed=...)``. Its
     action space is a ``MultiDiscrete`` of n equal numbers A, and it gets a list of n integers, or a ``Box`` [n, D] with
-    one lower and one upper bound, and it gets such an array of float32. Its observation is a dict of ``obs`` [n, O],
-    ``state`` [S] and, of a ``MultiDiscrete``, ``avail`` [n, A] (0 or 1). It is called once here, to read the sizes, and
-    in the workers, where it arrives by cloudpickle. ``episode_limit`` is the most steps of an episode, which the
-    environment itself must keep. A copy that sets both flags has terminated; ``both_flags`` [E] says which have, and
-    ``check_env`` refuses it. ``first_env`` is the number of the first of these copies among all of a run's.
+    one lower and one upper bound, and it gets such an array of float32; where agents have different counts of numbers,
+    both bounds are equal after an agent's own, and what comes there is to be ignored. Its observation is a dict of
+    ``obs`` [n, O], ``state`` [S] and, of a ``MultiDiscrete``, ``avail`` [n, A] (0 or 1). It is called once here, to
+    read the sizes, and in the workers, where it arrives by cloudpickle. ``episode_limit`` is the most steps of an
+    episode, which the environment itself must keep. A copy that sets both flags has terminated; ``both_flags`` [E] says
+    which have, and ``check_env`` refuses it. ``first_env`` is the number of the first of these copies among all of a
+    run's.
 
     ``Step.info`` has the numbers (bool, int or float) of the copies' infos as float64 [E], NaN where a copy does not
     give one: an ``info["battle_won"]`` becomes the metric ``battle_won_mean``.
@@ -248,18 +250,23 @@ def _read_spec(name: str, make_env: Callable[[], gymnasium.Env], episode_limit: 
 def _read_action(name: str, space: spaces.Space, n_agents: int) -> Action:
     """What each of the agents does, of the space of all of them."""
     if isinstance(space, spaces.MultiDiscrete) and space.shape == (n_agents,):
-        sizes = {int(size) for size in space.nvec}
-        if len(sizes) == 1 and not space.start.any():
-            return Discrete(sizes.pop())
-    if isinstance(space, spaces.Box) and len(space.shape) == 2 and space.shape[0] == n_agents:
+        choices = {int(size) for size in space.nvec}
+        if len(choices) == 1 and not space.start.any():
+            return Discrete(choices.pop())
+    if isinstance(space, spaces.Box) and len(space.shape) == 2 and space.shape[0] == n_agents and space.is_bounded():
+        own = space.low < space.high  # [n, D]; the rest is padding
+        counts = own.sum(1)  # [n]
+        padded = np.array_equal(own, np.arange(space.shape[1]) < counts[:, None])  # after an agent's own numbers
         # The shortest number that is this float32: 0.4, not 0.4000000059604645.
-        lows, highs = ({float(str(bound)) for bound in np.unique(bounds)} for bounds in (space.low, space.high))
-        if len(lows) == 1 and len(highs) == 1 and space.is_bounded():
-            return Box(space.shape[1], lows.pop(), highs.pop())
+        lows, highs = ({float(str(bound)) for bound in np.unique(bounds[own])} for bounds in (space.low, space.high))
+        if len(lows) == 1 and len(highs) == 1 and padded and counts.min() > 0 and counts.max() == space.shape[1]:
+            sizes = tuple(counts.tolist()) if counts.min() < space.shape[1] else ()
+            return Box(space.shape[1], lows.pop(), highs.pop(), sizes)
     found = " ".join(str(space).split())
     raise UsageError(
         f"{name}: action_space expects MultiDiscrete of {n_agents} equal numbers, or Box of shape [{n_agents}, D] with "
-        f"one finite lower and upper bound, got {found}: pad the choices (avail says which there are), or rescale"
+        f"one finite lower and upper bound, got {found}: pad (avail says which choices there are, equal bounds after "
+        f"an agent's own numbers that there are no more), or rescale"
     )
 
 

@@ -68,6 +68,44 @@ class ForagingOptions:
 
 
 @dataclass(frozen=True)
+class MujocoOptions:
+    """What a user may choose about multi-agent MuJoCo."""
+
+    obs_k: int = 1
+    """Agents see the joints so many away from their own, besides these: 0 their own alone."""
+    global_categories: str = ""
+    """What all agents see of the whole body, such as "qpos,qvel", gymnasium-robotics' own default; FACMAC's and ADER's
+    agents see nothing of it."""
+    version: str = "v5"
+    """Of gymnasium's body: v5 or v4. The papers' v2 needs the old mujoco-py."""
+    episode_limit: int | None = None
+    """Environment steps of an episode; None: gymnasium's, 1000, of Reacher 50, of Pusher 100."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.obs_k < 0:
+            raise UsageError(f"obs_k expects an integer of at least 0, got {self.obs_k}")
+        if self.version not in ("v4", "v5"):
+            raise UsageError(f"version expects v5 or v4, got {self.version!r}")
+        if self.episode_limit is not None and self.episode_limit < 1:
+            raise UsageError(f"episode_limit expects an integer of at least 1, got {self.episode_limit}")
+        for category in self.categories:
+            if category not in _CATEGORIES:
+                raise UsageError(
+                    f"global_categories expects some of {', '.join(_CATEGORIES)} with commas between them, "
+                    f"got {self.global_categories!r}"
+                )
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The ``global_categories``."""
+        return tuple(self.global_categories.split(",")) if self.global_categories else ()
+
+
+_CATEGORIES = ("qpos", "qvel", "cinert", "cvel", "qfrc_actuator", "cfrc_ext")
+
+
+@dataclass(frozen=True)
 class ContinuousOptions:
     """What ADER's figure of ``matrix/continuous`` leaves open, and what it says. Lengths are in units of an action."""
 

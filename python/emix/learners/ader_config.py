@@ -159,7 +159,7 @@ class AderConfig:
             return self.budget
         if isinstance(spec.action, Discrete):
             return self.k_ratio * spec.n_agents * math.log(spec.action.n)
-        return -float(spec.n_agents * spec.action.dim)
+        return -float(spec.action.numbers(spec.n_agents))
 
     def check(self, spec: EnvSpec) -> None:
         """Raise UsageError where it does not go with the environment."""

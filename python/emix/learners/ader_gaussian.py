@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from emix import ops
-from emix.data import EnvSpec, Episodes
+from emix.data import Box, EnvSpec, Episodes
 from emix.learners.ader_config import AderConfig
 from emix.learners.ader_critics import Critics, TwinCritic, reward_slopes
 from emix.learners.ader_policies import Improvement
@@ -45,6 +45,7 @@ class Gaussian:
 
     def __init__(self, config: AderConfig, spec: EnvSpec, precision: Precision) -> None:
         self.config, self.spec, self.dim = config, spec, spec.action.encoding_dim
+        self.box: Box = spec.action  # type: ignore[assignment]
         self.agent = BoxAgent(
             spec.obs_dim,
             self.dim,
@@ -67,12 +68,12 @@ class Gaussian:
     def make_actor(self, epsilon: Schedule, generator: torch.Generator) -> BoxActor:
         """What plays: a draw while exploring, in tests tanh of the means; vectors have no floor."""
         self.generator = generator
-        return BoxActor(self.agent, _choose, generator, self.spec)
+        return BoxActor(self.agent, self._choose, generator, self.spec)
 
     def policies(self, batch: Episodes) -> Draws:
         """A draw at every observation."""
         numbers, _ = self.agent(batch.obs, previous_actions(batch.actions, self.spec))
-        return Draws(*_sample(numbers, self.generator))
+        return Draws(*self._sample(numbers, self.generator))
 
     def expected(self, critic: TwinCritic, batch: Episodes, policies: Draws) -> Tensor:
         """Q_i of the draw, ``[2, B, T+1, n]``."""
@@ -100,11 +101,14 @@ class Gaussian:
                 gain = gain + (alpha * values).sum(-1)
         return Improvement(gain, gain.detach(), slope)
 
+    def _choose(self, numbers: Tensor, generator: torch.Generator | None) -> Tensor:
+        return torch.tanh(numbers.chunk(2, dim=-1)[0]) if generator is None else self._sample(numbers, generator).action
 
-def _choose(numbers: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.tanh(numbers.chunk(2, dim=-1)[0]) if generator is None else _sample(numbers, generator).action
-
-
-def _sample(numbers: Tensor, generator: torch.Generator) -> ops.GaussianSample:
-    mean, log_std = numbers.chunk(2, dim=-1)  # [..., n, D]
-    return ops.tanh_gaussian_sample(mean, log_std.clamp(*_LOG_STD_RANGE), generator=generator)
+    def _sample(self, numbers: Tensor, generator: torch.Generator) -> ops.GaussianSample:
+        mean, log_std = numbers.chunk(2, dim=-1)  # [..., n, D]
+        log_std = log_std.clamp(*_LOG_STD_RANGE)
+        if not self.box.sizes:
+            return ops.tanh_gaussian_sample(mean, log_std, generator=generator)
+        unit, each = ops.tanh_gaussian_sample(mean.unsqueeze(-1), log_std.unsqueeze(-1), generator=generator)
+        own = self.box.without_padding
+        return ops.GaussianSample(own(unit.squeeze(-1)), own(each).sum(-1))

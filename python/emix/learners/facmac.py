@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from emix import ops
-from emix.data import EnvSpec, Episodes
+from emix.data import EnvSpec, Episodes, require_box
 from emix.learners.box_actor import BoxActor, normal
 from emix.learners.facmac_config import FacmacConfig
 from emix.learners.learner import BaseLearner
@@ -76,6 +76,9 @@ class Facmac(BaseLearner):
     ) -> None:
         config.check(spec)
         self.config, self.spec, self.plan = config, spec, config.plan
+        self.box = require_box(spec, "FACMAC")
+        padded = spec.n_agents * self.box.dim / self.box.numbers(spec.n_agents)
+        self.penalty = config.action_penalty * padded  # so that the mean is over the numbers that there are
         self.device = torch.device(device)
         with seeded(seed):
             agent = BoxAgent(
@@ -104,9 +107,13 @@ class Facmac(BaseLearner):
             generator=generator,
         )
 
+    def _unit(self, numbers: Tensor) -> Tensor:
+        """The policies' actions in [-1, 1], ``[..., n, D]``."""
+        return self.box.without_padding(torch.tanh(numbers))
+
     def _choose(self, numbers: Tensor, generator: torch.Generator | None) -> Tensor:
         """The policies' actions, with noise while exploring; what leaves the bounds counts as the nearest."""
-        unit = torch.tanh(numbers)
+        unit = self._unit(numbers)
         return unit if generator is None else unit + self.config.action_noise * normal(unit, generator)
 
     def update(self, batch: Episodes) -> dict[str, Tensor]:
@@ -124,9 +131,9 @@ class Facmac(BaseLearner):
         norm = self.critic_optimiser.descend(loss)
 
         numbers, _ = self.networks["agent"](batch.obs, last)  # [B, T+1, n, D]
-        unit = torch.tanh(numbers)[:, :-1]  # all agents' actions are the present policies' at once
+        unit = self._unit(numbers)[:, :-1]  # all agents' actions are the present policies' at once
         with frozen(critic):
-            gain = critic(obs, state, unit) - self.config.action_penalty * unit.square().mean((-1, -2))
+            gain = critic(obs, state, unit) - self.penalty * unit.square().mean((-1, -2))
         policy_loss = -self.optimiser.mean(gain, valid)
         policy_norm = self.optimiser.descend(policy_loss)
         self.targets.follow()
@@ -145,7 +152,7 @@ class Facmac(BaseLearner):
     def _targets(self, batch: Episodes, last: Tensor) -> Tensor:
         """r + gamma Q_tot(s', mu(o')) by the target networks, ``[B, T]``."""
         numbers, _ = self.targets.module["agent"](batch.obs, last)
-        value = self.targets.module["critic"](batch.obs, batch.state, torch.tanh(numbers))  # [B, T+1]
+        value = self.targets.module["critic"](batch.obs, batch.state, self._unit(numbers))  # [B, T+1]
         ended = batch.terminated if self.config.bootstrap_truncated else batch.terminated | batch.truncated
         gamma, truncated, valid = self.config.gamma, batch.truncated, batch.valid
         return ops.n_step_returns(batch.reward, ended, value, gamma=gamma, n=1, truncated=truncated, valid=valid)

@@ -74,8 +74,9 @@ class Gaussian(nn.Module):
     (tanh(u) + 1) / 2.
 
     ``log_std`` is learned and the same in every state. What is recorded is u ("latent"), so that log-probabilities are
-    those of what was drawn, however much of it was out of the box. The gradient of log-probabilities with respect to u
-    is that of a reparameterised draw.
+    those of what was drawn, however much of it was out of the box. Padding, where agents have fewer than D numbers, is
+    in neither log-probabilities nor entropies. The gradient of log-probabilities with respect to u is that of a
+    reparameterised draw.
 
     Args:
         action: the box.
@@ -115,7 +116,7 @@ class Gaussian(nn.Module):
     def log_prob(self, outputs: Tensor, latent: Tensor) -> Tensor:
         """log N(u; outputs, deviation), less log |d action / d u| where u is squashed: ``[..., n]``."""
         density = self._normal(outputs, latent).log_prob
-        return density - self._log_slope(latent).sum(-1) if self.squash else density
+        return density - self.action.without_padding(self._log_slope(latent)).sum(-1) if self.squash else density
 
     def terms(
         self, outputs: Tensor, actions: Tensor, avail: Tensor | None, record: Mapping[str, Tensor], noise: Tensor | None
@@ -136,7 +137,11 @@ class Gaussian(nn.Module):
         return self.to_action(self.latent(outputs, noise))
 
     def _normal(self, outputs: Tensor, latent: Tensor) -> ops.GaussianTerms:
-        return ops.gaussian_terms(outputs, self.log_std.expand_as(outputs), latent)
+        inputs = outputs, self.log_std.expand_as(outputs), latent
+        if not self.action.sizes:
+            return ops.gaussian_terms(*inputs)
+        each = ops.gaussian_terms(*(value.unsqueeze(-1) for value in inputs))  # [..., n, D] each
+        return ops.GaussianTerms(*(self.action.without_padding(terms).sum(-1) for terms in each))
 
     def _log_slope(self, latent: Tensor) -> Tensor:
         """log d(action)/du = log((high - low) / 2 (1 - tanh(u)^2)), which does not run out of numbers for large u."""
