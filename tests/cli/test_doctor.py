@@ -74,7 +74,7 @@ def test_a_driver_that_does_not_fit_makes_the_doctor_complain(monkeypatch, capsy
     )
     assert doctor.main([]) == 1
     out = capsys.readouterr().out
-    assert "broken   driver       emix was built with CUDA 13.0" in out
+    assert "broken   driver             emix was built with CUDA 13.0" in out
     assert "-> update the driver, or build emix with CUDA 12: CUDACXX=" in out
     assert out.splitlines()[-1] == "driver must be mended"
 

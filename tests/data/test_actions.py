@@ -32,6 +32,24 @@ def test_box_refuses_bounds_that_are_none(bounds):
         Box(1, *bounds)
 
 
+@pytest.mark.parametrize("sizes", [(1, 1), (2, 3), (2, 0)])
+def test_box_refuses_sizes_that_are_none(sizes):
+    with pytest.raises(UsageError, match="Box: sizes expects integers from 1 to dim=2, which one is, got"):
+        Box(2, sizes=sizes)
+
+
+def test_agents_may_have_fewer_numbers():
+    box = Box(2, -1.0, 3.0, sizes=(2, 1))
+    assert (box.numbers(2), Box(2).numbers(2)) == (3, 4)
+    assert box.nearest(torch.tensor([[9.0, 9.0], [9.0, 9.0]])).tolist() == [[3, 3], [3, 1]]
+    assert box.without_padding(torch.ones(5, 2, 2)).sum(0).tolist() == [[5, 5], [5, 0]]
+    draws = box.random((100, 2), torch.Generator().manual_seed(0))
+    assert (draws[:, 1, 1] == 1).all()
+    assert (draws.flatten(1)[:, :3].std(0) > 0.5).all()
+    space = box.joint_space(2)
+    assert (space.low.tolist(), space.high.tolist()) == ([[-1, -1], [-1, 1]], [[3, 3], [3, 1]])
+
+
 @pytest.mark.parametrize(
     ("n", "stored"),
     [(1, "uint8"), (256, "uint8"), (257, "int16"), (300, "int16"), (1 << 15, "int16"), (40_000, "int32")],

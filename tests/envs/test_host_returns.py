@@ -214,6 +214,15 @@ def test_contract_of_vectors():
     env.close()
 
 
+def test_contract_of_vectors_with_padding():
+    low = np.array([[-0.4, -0.4], [-0.4, 0.0]], np.float32)
+    make_env = partial(HostEnv, NAME, spaced(spaces.Box(low, -low)), episode_limit=4, seed=1)
+    env = make_env(num_envs=3)
+    assert env.spec.action == Box(2, low=-0.4, high=0.4, sizes=(2, 1))
+    check_env(env, make_env)
+    env.close()
+
+
 def test_vectors_arrive_as_they_are():
     env = HostEnv(NAME, spaced(VECTORS), episode_limit=4, num_envs=3)
     assert env.reset().avail is None
@@ -238,6 +247,8 @@ def test_vectors_arrive_as_they_are():
         (spaces.Box(-1, 1, (4,)), None, r"Box of shape \[2, D\] with one finite lower and upper bound, got Box"),
         (spaces.Box(-1, 1, (3, 2)), None, r"Box of shape \[2, D\]"),
         (spaces.Box(np.array([[-1, -2]] * 2), 1.0, (2, 2)), None, "or rescale"),
+        (spaces.Box(*np.array([[[-1, 0]] * 2, [[1, 0]] * 2])), None, "equal bounds after an agent's own numbers"),
+        (spaces.Box(*np.array([[[0, -1], [-1, -1]], [[0, 1], [1, 1]]])), None, "equal bounds after"),
         (spaces.Box(-np.inf, np.inf, (2, 2)), None, "one finite lower and upper bound"),
         (spaces.MultiDiscrete([3, 3]), None, r"expects avail of shape \[2, 3\] where .*, got none"),
         (spaces.MultiDiscrete([3, 3]), (2, 4), r"expects avail of shape \[2, 3\] where .*, got shape \[2, 4\]"),
