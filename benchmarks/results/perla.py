@@ -31,11 +31,15 @@ BATTLE = {
     "perla-mappo@smac,samples=10": "PERLA_MAPPO, K = 10",
     "perla-mappo@smac,samples=0": "MAPPO",
 }
-NAMES = {*FORAGING, *SAMPLES, *BATTLE}
+MUJOCO = {
+    "perla-mappo@mujoco,samples=10": "PERLA_MAPPO, K = 10",
+    "perla-mappo@mujoco,samples=0": "MAPPO",
+}
+NAMES = {*FORAGING, *SAMPLES, *BATTLE, *MUJOCO}
 
 
 def tables(records: list[Record]) -> dict[str, str]:
-    """Foraging, failures, K, temporal-difference errors and battles."""
+    """Foraging, failures, K, temporal-difference errors, battles and multi-agent MuJoCo."""
     foraging = _of(records, "foraging/", FORAGING)
     return {
         "foraging": _by_env(foraging, FORAGING, RETURN),
@@ -43,15 +47,17 @@ def tables(records: list[Record]) -> dict[str, str]:
         "samples": _by_env(_of(records, ABLATED, SAMPLES), SAMPLES, RETURN),
         "errors": _errors(foraging),
         "battle": _by_env(_of(records, "battle/", BATTLE), BATTLE, WON),
+        "mujoco": _by_env(_of(records, "mamujoco/", MUJOCO), MUJOCO, RETURN, digits=0),
     }
 
 
 def draw(records: list[Record], out: Path) -> None:
-    """Learning curves of foraging, by K, and of battles."""
+    """Learning curves of foraging, by K, of battles and of multi-agent MuJoCo."""
     for name, env, methods, metric, label in (
         ("foraging", "foraging/", FORAGING, RETURN, "test return"),
         ("samples", ABLATED, SAMPLES, RETURN, "test return"),
         ("battle", "battle/", BATTLE, WON, "test win rate"),
+        ("mujoco", "mamujoco/", MUJOCO, RETURN, "test return"),
     ):
         lines = {name: [(method, metric)] for name, method in methods.items()}
         curves(_of(records, env, methods), lines, label, out / f"perla-{name}.png")
@@ -72,12 +78,12 @@ def _groups(records: list[Record], methods: dict[str, str]) -> list[tuple[str, s
     return groups
 
 
-def _by_env(records: list[Record], methods: dict[str, str], metric: str) -> str:
+def _by_env(records: list[Record], methods: dict[str, str], metric: str, digits: int = 2) -> str:
     rows = [
         [
             env.removeprefix("foraging/Foraging-"), method, seeds(runs), f"{max(run.env_steps for run in runs):,}",
-            with_interval(runs, lambda run: over_all(run, metric)),
-            with_interval(runs, lambda run: at_the_end(run, metric)),
+            with_interval(runs, lambda run: over_all(run, metric), digits),
+            with_interval(runs, lambda run: at_the_end(run, metric), digits),
             with_interval(runs, lambda run: run.seconds / 60, 1),
         ]
         for env, method, runs in _groups(records, methods)
