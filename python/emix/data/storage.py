@@ -19,7 +19,7 @@ from emix.errors import UsageError
 Shape = tuple[tuple[int, ...], str]  # sizes and dtype
 
 # Of a machine's memory, how much storage may promise to hold: networks, batches and the system need the rest.
-_SHARE = 0.75
+SHARE = 0.75
 
 
 class Steps:
@@ -91,7 +91,7 @@ def zeros(shapes: Mapping[str, Shape], device: torch.device) -> dict[str, Tensor
             name: torch.zeros(sizes, dtype=getattr(torch, np.dtype(dtype).name), device=device)
             for name, (sizes, dtype) in shapes.items()
         }
-    if needed <= _SHARE * memory:
+    if needed <= SHARE * memory:
         return {name: torch.from_numpy(_fresh_pages(shape)) for name, shape in shapes.items()}
     return {name: torch.from_numpy(array) for name, array in _in_a_file(shapes, needed, memory).items()}
 
