@@ -128,7 +128,15 @@ class Replay:
         return {"lengths": self.lengths[place], **self.steps.export(steps[steps > 0])}
 
     def restore(self, first: int, exported: dict[str, Tensor]) -> None:
-        """Put back what ``export(first, ...)`` gave; parts must come in order."""
+        """Put back what ``export(first, ...)`` gave; parts must come in order.
+
+        Raises:
+            ValueError: it holds what no replay exports.
+        """
+        lengths = exported["lengths"]
+        if len(lengths) and not 0 < lengths.min() <= lengths.max() <= self.limit:
+            raise ValueError(f"lengths expects 1 to {self.limit} steps, got {lengths.min()} to {lengths.max()}")
+        self.steps.check(exported)
         self.added = first
         self._store(exported["lengths"], exported)
 

@@ -50,6 +50,16 @@ class Steps:
         for name, stored in self.tensors.items():
             stored.index_copy_(0, index, values[name].to(self.device, stored.dtype))
 
+    def check(self, values: Mapping[str, Tensor]) -> None:
+        """Raise ValueError where ``values`` ``[R, ...]`` on the CPU, which a file holds, have an index out of range."""
+        for field in self.table:
+            given = values[field.name]
+            if field.choices is None or not given.numel():
+                continue
+            low, high = int(given.min()), int(given.max())  # as tensors, their small dtype might not have the bound
+            if low < 0 or high >= field.choices:
+                raise ValueError(f"{field.name} expects numbers from 0 to {field.choices - 1}, got {low} to {high}")
+
     def episodes(self, index: Tensor, valid: Tensor) -> Episodes:
         """The rows ``[B, T+1]`` as B episodes, ``valid`` ``[B, T]`` of them."""
 

@@ -285,8 +285,9 @@ def _clean_start() -> Iterator[None]:
     workers; until ``serve`` handles them, they are blocked there. Without the last, a script would need an
     ``if __name__ == "__main__"``, and every worker would import all that the script does, torch included.
     """
-    resource_tracker.ensure_running()  # starting it unblocks SIGINT
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    resource_tracker.ensure_running()  # heeds neither SIGINT nor SIGTERM by itself, nor SIGHUP where that is blocked
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # starting it has unblocked the first two
     main, threads = sys.modules["__main__"], os.environ.get("OMP_NUM_THREADS")
     sys.modules["__main__"], os.environ["OMP_NUM_THREADS"] = ModuleType("__main__"), "1"
     try:
