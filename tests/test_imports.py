@@ -22,7 +22,7 @@ ALLOWED = {
     "data": {"errors"},
     "distributed": set(),
     "ops": {"_host", "_library", "errors"},
-    "nn": {"ops"},
+    "nn": {"errors", "ops"},
     "envs": BOTTOM | {"data", "ops"},
     "learners": BOTTOM | {"data", "distributed", "nn", "ops"},
     "playing": BOTTOM | {"data", "envs", "learners"},

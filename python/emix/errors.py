@@ -1,4 +1,4 @@
-"""The one error that a user can mend."""
+"""The one error that a user can mend, and the one that a larger machine mends."""
 
 
 class UsageError(ValueError):
@@ -6,3 +6,11 @@ class UsageError(ValueError):
 
     The command line prints the text as one line and exits with 2; library callers catch it as a ``ValueError``.
     """
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the CPU or on a GPU: torch has no class of its own for the CPU's."""
+    if isinstance(error, MemoryError):
+        return True
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

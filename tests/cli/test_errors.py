@@ -116,7 +116,9 @@ def test_a_damaged_config(capsys, folder):
 
 def test_a_run_without_checkpoint_cannot_be_evaluated(capsys, folder):
     assert f"{folder} has no checkpoint yet" in error(capsys, "eval", str(folder))
-    assert "--episodes expects at least 1, got 0" in error(capsys, "eval", str(folder), "--episodes", "0")
+    for count in ("0", str(10**20)):
+        told = error(capsys, "eval", str(folder), "--episodes", count)
+        assert f"--episodes expects 1 to 1,000,000, got {count}" in told
 
 
 def test_a_lost_checkpoint_does_not_cost_the_metrics(capsys, folder):

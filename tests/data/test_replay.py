@@ -260,3 +260,23 @@ def test_what_does_not_fit_into_memory_lies_in_a_file(monkeypatch, tmp_path):
     for _ in range(5):
         assert_equal(plain.sample(3), replay.sample(3))
     check_contents(replay, SPECS["discrete"], [6, 1, 6, 5, 2, 1, 4])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("actions", 255), ("actions", 3), ("lengths", 0), ("lengths", -1), ("lengths", 7)]
+)
+def test_what_no_replay_exports_is_refused_and_the_replay_stays(name, value):
+    """A file that somebody has changed, and the checksum with it."""
+    replay = filled(5, [2, 3, 1])
+    exported = replay.export(0, 3)
+    exported[name][1] = value
+    copy = Replay(5, SPECS["discrete"], RECORD, device="cpu", seed=7)
+    with pytest.raises(ValueError, match=f"{name} expects .*, got .*{value}"):
+        copy.restore(0, exported)
+    assert (copy.added, len(copy), copy.num_free) == (0, 0, len(copy.free))
+
+
+def test_more_steps_than_the_table_can_name(monkeypatch):
+    monkeypatch.setattr("emix.data.replay._MOST_STEPS", 100)
+    with pytest.raises(UsageError, match=r"buffer_size=50 episodes of fake are .* steps .*, expected at most 100"):
+        Replay(50, SPECS["discrete"], device="cpu", seed=0)

@@ -187,3 +187,14 @@ def test_a_million_transitions():
     assert batch.obs.shape == (100, 2, 6, 20)
     assert time.perf_counter() - start < 5  # 0.1 s on an idle machine
     assert resident() - before < 60e6
+
+
+@pytest.mark.parametrize("value", [3, 255])
+def test_actions_that_are_none_are_not_restored(value):
+    """A file that somebody has changed, and the checksum with it."""
+    replay, copy = filled(5, [2, 3, 1]), TransitionReplay(5, SPECS["discrete"], RECORD, device="cpu", seed=7)
+    exported = replay.export(replay.oldest, replay.added)
+    exported["actions"][0] = value
+    with pytest.raises(ValueError, match=rf"actions expects numbers from 0 to 2, got .* to {value}"):
+        copy.restore(replay.oldest, exported)
+    assert copy.added == 0

@@ -67,8 +67,9 @@ def test_a_program_that_closes_nothing_ends():
     assert subprocess.run([sys.executable, "-c", code], timeout=300, check=False).returncode == 0
 
 
-def test_sigterm_to_the_whole_group_saves_a_checkpoint(tmp_path):
-    """As batch systems send it: to the training and to its workers at once."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_whole_group_saves_a_checkpoint(tmp_path, number):
+    """As batch systems and terminals send it: to the training and all that it has started at once."""
     command = [sys.executable, "-m", "emix", "train", "vdn", ENV, "--steps", "1000000", "--log-interval", "100"]
     command += ["--test-episodes", "4", "--run-dir", str(tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
@@ -78,10 +79,11 @@ def test_sigterm_to_the_whole_group_saves_a_checkpoint(tmp_path):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, number)
     _, err = process.communicate(timeout=300)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert b"stopped by SIGTERM; `emix resume" in err
+    assert process.returncode == 128 + number
+    assert f"stopped by {number.name}; `emix resume".encode() in err
+    assert b"Traceback" not in err
     assert (tmp_path / "run" / "checkpoint" / "manifest.json").exists()
 
 

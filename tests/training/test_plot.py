@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +135,21 @@ def test_a_line_for_each_agent(tmp_path, monkeypatch):
     labels.clear()
     plot_runs(folders[:1], tmp_path / "curve.png", metric="target_entropy_1")
     assert labels == ["ader@matrix (1 seed)"]
+
+
+@pytest.mark.parametrize("backend", ["nonsense", "module://nowhere.at_all", "", "svg"])
+def test_a_backend_of_another_process_changes_nothing(runs, tmp_path, backend):
+    """A notebook's MPLBACKEND; and what draws here leaves it to those who import matplotlib afterwards."""
+    code = (
+        "import os, sys; from pathlib import Path; from emix.training import plot_runs\n"
+        "plot_runs([Path(sys.argv[1])], Path(sys.argv[2]))\n"
+        "import matplotlib; print(os.environ['MPLBACKEND'], dict.__getitem__(matplotlib.rcParams, 'backend') == 'svg')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(runs[0]), str(tmp_path / "out.png")],
+        env={**os.environ, "MPLBACKEND": backend},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, f"{backend} {backend == 'svg'}\n"), done.stderr
+    check_picture(tmp_path / "out.png")

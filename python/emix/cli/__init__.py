@@ -16,7 +16,7 @@ from contextlib import suppress
 from importlib import import_module
 
 import emix
-from emix.errors import UsageError
+from emix.errors import UsageError, is_out_of_memory
 
 TRAINING = ("train", "resume", "sweep")
 _LONGEST = 2000  # characters of a sentence
@@ -59,8 +59,10 @@ def _run(arguments: list[str]) -> int:
         if error.filename is None:
             _leave_stdout()
         return _fail(1, f"{error.filename or 'standard output'}: {error.strerror or error}")
-    except (MemoryError, RecursionError) as error:
-        return _fail(1, f"not enough memory: {error or type(error).__name__}")
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, RecursionError) or is_out_of_memory(error)):
+            raise
+        return _fail(1, f"not enough memory: {' '.join(str(error).split()) or type(error).__name__}")
     except KeyboardInterrupt:
         return _fail(130, "interrupted")
 

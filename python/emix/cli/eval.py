@@ -14,7 +14,10 @@ from tyro.conf import Positional
 from emix.cli.options import Imports
 from emix.errors import UsageError
 from emix.playing.evaluate import evaluate
+from emix.reading import short
 from emix.training.trained import load
+
+MOST_EPISODES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Eval:
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     chosen = tyro.cli(Eval, args=list(arguments), prog="emix eval")
-    if chosen.episodes < 1:
-        raise UsageError(f"--episodes expects at least 1, got {chosen.episodes}")
+    if not 1 <= chosen.episodes <= MOST_EPISODES:
+        raise UsageError(f"--episodes expects 1 to {MOST_EPISODES:,}, got {short(chosen.episodes)}")
     policy = load(chosen.run, device=chosen.device, imports=chosen.imports)
     settings = policy.settings
     num_envs = max(n for n in range(1, settings.training.test_envs + 1) if chosen.episodes % n == 0)

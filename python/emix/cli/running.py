@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from emix.envs.host import EnvWorkerError
-from emix.errors import UsageError
+from emix.errors import UsageError, is_out_of_memory
+from emix.reading import one_line
 from emix.training.listener import Listener
 from emix.training.loop import DivergenceError
 from emix.training.owner import LostRunError
@@ -36,6 +37,10 @@ def carry_out(opened: AbstractContextManager[Run], folder: Path, introduce: Call
         except OSError as error:
             what = f"cannot write {error.filename or folder}: {error.strerror or error}"
             return _failed(1, "; ".join([what, *_how_to_resume(folder)]))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return _failed(1, f"not enough memory: {one_line(error)}", *_how_to_resume(folder))
         except KeyboardInterrupt:
             return _failed(130, "; ".join(["stopped at once", *_how_to_resume(folder)]))
         if stopped is not None:

@@ -22,7 +22,7 @@ from emix.cli.sweep_display import Display
 from emix.cli.train import parse as parse_train
 from emix.data import EnvSpec
 from emix.errors import UsageError
-from emix.reading import path_of
+from emix.reading import one_line, path_of
 from emix.training.building import check_settings
 from emix.training.files import make_folder
 from emix.training.listener import Listener
@@ -31,6 +31,8 @@ from emix.training.sweep import LOG, Job, default_jobs, pass_on_signals, results
 
 # Between values, not within a YAML list or dict.
 _COMMA = re.compile(r",(?![^\[{]*[\]}])")
+_SEEDS = re.compile(r"(\d{1,30})(?:-(\d{1,30}))?", re.ASCII)
+MOST_SEEDS = 10_000
 EXAMPLE = "`emix sweep smix,qmix battle/3m,battle/2s3z --seeds 1-3 --steps 100000`"
 
 
@@ -133,13 +135,16 @@ def _names(what: str, text: str) -> list[str]:
 
 def _seeds(text: str) -> list[int]:
     """``"1-3,7"`` as ``[1, 2, 3, 7]``."""
-    seeds: list[int] = []
+    seeds: dict[int, None] = {}
     for part in text.split(","):
-        first, dash, last = part.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
-            raise UsageError(f"--seeds expects numbers and ranges such as 1-3 or 1,2,5, got {text!r}")
-        seeds += range(int(first), int(last or first) + 1)
-    return list(dict.fromkeys(seeds))
+        found = _SEEDS.fullmatch(part)
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if last < first:
+            raise UsageError(f"--seeds expects numbers and ranges such as 1-3 or 1,2,5, got {one_line(text, 80)!r}")
+        if len(seeds) + last - first >= MOST_SEEDS:
+            raise UsageError(f"--seeds expects at most {MOST_SEEDS:,} seeds, got {one_line(text, 80)!r}")
+        seeds |= dict.fromkeys(range(first, last + 1))
+    return list(seeds)
 
 
 def _refuse_unwritable(root: Path) -> None:

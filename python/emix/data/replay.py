@@ -10,6 +10,9 @@ from torch import Tensor
 from emix.data.episodes import Episodes
 from emix.data.spec import EnvSpec, Field, fields
 from emix.data.storage import Steps
+from emix.errors import UsageError
+
+_MOST_STEPS = torch.iinfo(torch.int32).max  # what the table can name
 
 
 class Replay:
@@ -54,6 +57,8 @@ class Replay:
         count = capacity * (self.limit + 1) + 1
         what = f"buffer_size={capacity} episodes of {spec.name}"
         self.steps = Steps(fields(spec, record), count, self.device, what)
+        if count > _MOST_STEPS:
+            raise UsageError(f"{what} are {count:,} steps of full length, expected at most {_MOST_STEPS:,}: take fewer")
         # Bookkeeping is done on the CPU: no sample waits for the device.
         self.lengths = torch.zeros(capacity, dtype=torch.int64, device="cpu")
         self.table = torch.zeros(
@@ -123,7 +128,15 @@ class Replay:
         return {"lengths": self.lengths[place], **self.steps.export(steps[steps > 0])}
 
     def restore(self, first: int, exported: dict[str, Tensor]) -> None:
-        """Put back what ``export(first, ...)`` gave; parts must come in order."""
+        """Put back what ``export(first, ...)`` gave; parts must come in order.
+
+        Raises:
+            ValueError: it holds what no replay exports.
+        """
+        lengths = exported["lengths"]
+        if len(lengths) and not 0 < lengths.min() <= lengths.max() <= self.limit:
+            raise ValueError(f"lengths expects 1 to {self.limit} steps, got {lengths.min()} to {lengths.max()}")
+        self.steps.check(exported)
         self.added = first
         self._store(exported["lengths"], exported)
 

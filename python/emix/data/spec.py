@@ -72,6 +72,7 @@ class Field:
     dtype: str  # as torch and NumPy call it
     at: Literal["observation", "transition"]  # T+1 entries, the last observation's too, or T
     stored: str = ""  # dtype in a replay where that is a smaller one
+    choices: int | None = None  # of values that are indices: they are below it
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stored", self.stored or self.dtype)
@@ -119,7 +120,7 @@ def fields(spec: EnvSpec, record: Sequence[Field] = ()) -> tuple[Field, ...]:
         Field("obs", (n, spec.obs_dim), "float32", "observation"),
         Field("state", (spec.state_dim,), "float32", "observation"),
         *([Field("avail", (n, action.n), "bool", "observation")] if isinstance(action, Discrete) else []),
-        Field("actions", (n, *action.shape), action.dtype, "observation", stored=action.stored),
+        Field("actions", (n, *action.shape), action.dtype, "observation", action.stored, getattr(action, "n", None)),
         Field("reward", (), "float32", "transition"),
         Field("terminated", (), "bool", "transition"),
         Field("truncated", (), "bool", "transition"),

@@ -19,7 +19,7 @@ from emix.errors import UsageError
 Shape = tuple[tuple[int, ...], str]  # sizes and dtype
 
 # Of a machine's memory, how much storage may promise to hold: networks, batches and the system need the rest.
-_SHARE = 0.75
+SHARE = 0.75
 
 
 class Steps:
@@ -49,6 +49,16 @@ class Steps:
         index = rows.to(self.device, torch.int64)
         for name, stored in self.tensors.items():
             stored.index_copy_(0, index, values[name].to(self.device, stored.dtype))
+
+    def check(self, values: Mapping[str, Tensor]) -> None:
+        """Raise ValueError where ``values`` ``[R, ...]`` on the CPU, which a file holds, have an index out of range."""
+        for field in self.table:
+            given = values[field.name]
+            if field.choices is None or not given.numel():
+                continue
+            low, high = int(given.min()), int(given.max())  # as tensors, their small dtype might not have the bound
+            if low < 0 or high >= field.choices:
+                raise ValueError(f"{field.name} expects numbers from 0 to {field.choices - 1}, got {low} to {high}")
 
     def episodes(self, index: Tensor, valid: Tensor) -> Episodes:
         """The rows ``[B, T+1]`` as B episodes, ``valid`` ``[B, T]`` of them."""
@@ -91,7 +101,7 @@ def zeros(shapes: Mapping[str, Shape], device: torch.device) -> dict[str, Tensor
             name: torch.zeros(sizes, dtype=getattr(torch, np.dtype(dtype).name), device=device)
             for name, (sizes, dtype) in shapes.items()
         }
-    if needed <= _SHARE * memory:
+    if needed <= SHARE * memory:
         return {name: torch.from_numpy(_fresh_pages(shape)) for name, shape in shapes.items()}
     return {name: torch.from_numpy(array) for name, array in _in_a_file(shapes, needed, memory).items()}
 

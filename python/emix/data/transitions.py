@@ -94,7 +94,12 @@ class TransitionReplay:
         return {"offsets": offsets, **self.steps.export(entries)}
 
     def restore(self, first: int, exported: dict[str, Tensor]) -> None:
-        """Put back what ``export(first, ...)`` gave; parts must come in order."""
+        """Put back what ``export(first, ...)`` gave; parts must come in order.
+
+        Raises:
+            ValueError: it holds what no replay exports.
+        """
+        self.steps.check(exported)
         self.added = first
         self._store(exported["offsets"], exported)
 

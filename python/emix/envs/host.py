@@ -24,6 +24,7 @@ from torch import Tensor
 
 from emix.data import Action, Box, Discrete, EnvSpec, Step
 from emix.data.integers import check_seed, integer
+from emix.data.room import refuse_large_steps
 from emix.envs import batch
 from emix.envs.core import episode_seed
 from emix.envs.waiting import CLOSE_SECONDS, HungError, Workers
@@ -71,6 +72,7 @@ class HostEnv:
         self.spec = _read_spec(name, make_env, episode_limit)
         self.num_envs = num_envs = integer(f"{name}: num_envs", num_envs, least=1)
         self.device = torch.empty(0, device=device).device  # "cuda" becomes "cuda:0"
+        refuse_large_steps(self.spec, num_envs, torch.device("cpu"))
         self.episode = torch.zeros(num_envs, dtype=torch.int64, device="cpu")  # [E]
         self._seed = check_seed(f"{name}: seed", seed)
         self._first_env = integer(f"{name}: first_env", first_env, least=0)
@@ -283,8 +285,9 @@ def _clean_start() -> Iterator[None]:
     workers; until ``serve`` handles them, they are blocked there. Without the last, a script would need an
     ``if __name__ == "__main__"``, and every worker would import all that the script does, torch included.
     """
-    resource_tracker.ensure_running()  # starting it unblocks SIGINT
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    resource_tracker.ensure_running()  # heeds neither SIGINT nor SIGTERM by itself, nor SIGHUP where that is blocked
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # starting it has unblocked the first two
     main, threads = sys.modules["__main__"], os.environ.get("OMP_NUM_THREADS")
     sys.modules["__main__"], os.environ["OMP_NUM_THREADS"] = ModuleType("__main__"), "1"
     try:

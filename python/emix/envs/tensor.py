@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from emix.data.integers import check_seed
+from emix.data.room import refuse_large_steps
 from emix.envs import batch
 from emix.envs.core import EnvSpec, Step
 from emix.envs.random import episode_keys
@@ -26,6 +27,7 @@ class TensorEnv(ABC):
     def __init__(
         self, spec: EnvSpec, *, num_envs: int, device: torch.device, seed: int = 0, first_env: int = 0
     ) -> None:
+        refuse_large_steps(spec, num_envs, device)
         self.spec, self.num_envs, self.device = spec, num_envs, device
         self._seed, self._first_env = check_seed(f"{spec.name}: seed", seed), first_env
         self.episode = torch.zeros(num_envs, dtype=torch.int64, device="cpu")  # [E]

@@ -6,7 +6,10 @@ from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from emix.errors import UsageError
+from emix.reading import short
 
+# Of a hyperparameter. Larger ones are mistakes, and sizes that are products of two would not have 64 bits.
+MOST_WHOLE = 10**12
 Source = Literal["replay", "fresh"]
 Unit = Literal["episode", "transition"]
 
@@ -54,7 +57,9 @@ class Plan:
                 continue
             least = 1 if field.name in ("batch_size", "buffer_size") else 0
             if type(value) is not int or value < least:
-                raise UsageError(f"{field.name} expects an integer of at least {least}, got {value!r}")
+                raise UsageError(f"{field.name} expects an integer of at least {least}, got {short(value)}")
+            if value > MOST_WHOLE:
+                raise UsageError(f"{field.name} expects at most {MOST_WHOLE:,}, got {short(value)}")
         if self.updates_per_rollout + self.updates_per_step == 0:
             raise UsageError("updates_per_rollout and updates_per_step are both 0, so that nothing would be learned")
         if self.source == "replay" and self.buffer_size < self.batch_size:

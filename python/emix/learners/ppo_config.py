@@ -35,6 +35,7 @@ _CHOICES = {
 }
 _FRACTIONS = {"gamma", "gae_lambda", "target_tau", "momentum"}
 _NOT_NEGATIVE = {"samples", "entropy"}
+_MOST_SAMPLES = 1 << 16  # each is a joint action for every step of a batch
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,8 @@ class PPOConfig:
                     f"{self.resample}, which are PERLA's, got 0; take perla-mappo or perla-ippo, or set samples"
                 )
             return
+        if self.samples > _MOST_SAMPLES:
+            raise UsageError(f"samples: expected at most {_MOST_SAMPLES:,}, got {self.samples}")
         if self.critic_network == "gru":
             raise UsageError("critic_network: expected mlp with samples, got gru: a critic of joint actions has no GRU")
         if not self.share:

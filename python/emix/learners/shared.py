@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from emix.data import EnvSpec
 from emix.errors import UsageError
+from emix.learners.plan import MOST_WHOLE
+from emix.reading import short
 
 
 class Memory(NamedTuple):
@@ -80,6 +82,8 @@ def _check_value(name: str, value: Any, default: Any, choices: Mapping[str, tupl
 
 
 def _check_range(name: str, value: float, fraction: bool, not_negative: bool) -> None:
+    if isinstance(value, int) and value > MOST_WHOLE:
+        raise UsageError(f"{name}: expected at most {MOST_WHOLE:,}, got {short(value)}")
     if fraction:
         if not 0 <= value <= 1:
             raise UsageError(f"{name}: expected a number from 0 to 1, got {value!r}")

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from emix import ops
+from emix.errors import UsageError
+from emix.ops._fake import MAX_HIDDEN
 from emix.ops.recurrent import Precision
 
 
@@ -18,9 +20,14 @@ class GRU(nn.Module):
         input_size: I.
         hidden_size: H, 1 to 256.
         precision: of matrix products on CUDA: see ``emix.ops.recurrent``.
+
+    Raises:
+        UsageError: ``ops.gru_sequence`` has no such H.
     """
 
     def __init__(self, input_size: int, hidden_size: int, *, precision: Precision = "float32") -> None:
+        if not 1 <= hidden_size <= MAX_HIDDEN:
+            raise UsageError(f"a GRU expects 1 to {MAX_HIDDEN} units, which hidden_dim says, got {hidden_size}")
         super().__init__()
         self.precision = precision
         rows = 3 * hidden_size  # r, z and n

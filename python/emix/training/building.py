@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from emix import learners
 from emix.data import EnvSpec, Replay, TransitionReplay
+from emix.data.room import NetworkRoom
 from emix.errors import UsageError
 from emix.learners.learner import Learner
 from emix.learners.plan import Plan
@@ -23,14 +25,18 @@ def make_learner(settings: Settings, spec: EnvSpec, device: torch.device, seed: 
     """The algorithm with its hyperparameters, for environments of ``spec``.
 
     Raises:
-        UsageError: the run asks for a precision that the learner does not know.
+        UsageError: the run asks for a precision that the learner does not know, or for networks that do not fit.
     """
     learner = learners.get(settings.algorithm).learner
     precision = settings.training.precision
-    if precision == "float32":  # what a learner that does not know the word computes in
-        return learner(settings.learner, spec, device=device, seed=seed)
-    _refuse_precision(settings)
-    return learner(settings.learner, spec, device=device, seed=seed, precision=precision)
+    options: dict[str, Any] = {"device": device, "seed": seed}
+    if precision != "float32":  # what a learner that does not know the word computes in
+        _refuse_precision(settings)
+        options["precision"] = precision
+    own = {name: value for name, value in vars(settings.learner).items() if name.endswith(("_dim", "members"))}
+    sizes = own | {"obs_dim": spec.obs_dim, "state_dim": spec.state_dim, "agents": spec.n_agents}
+    with NetworkRoom(f"{settings.algorithm} on {settings.env}", sizes, device):
+        return learner(settings.learner, spec, **options)
 
 
 def make_data(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,15 +150,18 @@ def _draw_panel(axes: Axes, lines: Mapping[str, Sequence[np.ndarray]], colours: 
 
 def _import_matplotlib() -> None:
     """Import it; a notebook's MPLBACKEND, which its processes inherit, need not be one that there is here."""
+    backend = os.environ.pop("MPLBACKEND", None)
+    if backend is None:
+        return
+    first = "matplotlib" not in sys.modules
     try:
-        import matplotlib
-    except ValueError:
-        backend = os.environ.pop("MPLBACKEND", None)
-        try:
-            import matplotlib  # noqa: F401
-        finally:
-            if backend is not None:
-                os.environ["MPLBACKEND"] = backend
+        import matplotlib  # refuses a backend that it does not know, and cannot be imported again then
+
+        if first:
+            with suppress(ValueError):
+                matplotlib.rcParams["backend"] = backend  # as it would have done itself
+    finally:
+        os.environ["MPLBACKEND"] = backend
 
 
 def _limits(curves: Sequence[np.ndarray]) -> tuple[float, float]:

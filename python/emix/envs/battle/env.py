@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from emix.data.integers import check_seed
+from emix.data.room import refuse_large_steps
 from emix.envs import batch
 from emix.envs.battle.fields import CLOCK, MIND, STATUS, UNIT
 from emix.envs.battle.maps import list_maps
@@ -42,6 +43,7 @@ class BattleEnv:
     def __init__(
         self, scenario: Scenario, *, num_envs: int, device: torch.device, seed: int, first_env: int = 0
     ) -> None:
+        refuse_large_steps(scenario.spec, num_envs, device)
         self.scenario, self.spec, self.num_envs, self.device = scenario, scenario.spec, num_envs, device
         self.closed = False
         slots, checked = scenario.slots, scenario.options.checked
