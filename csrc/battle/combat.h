@@ -1,6 +1,6 @@
-// Attacking and healing. A unit with a target in range stops, winds up and shoots; what it shoots lands at once, when
-// the missile arrives, with every pass of a beam, or all around it. All hits of a loop land together, attackers in the
-// order of their slots.
+// Attacking and healing. A unit with a target in range stops, winds up, shoots and stands until its backswing is over;
+// what it shoots lands at once, when the missile arrives, with every pass of a beam, or all around it. All hits of a
+// loop land together, attackers in the order of their slots.
 #pragma once
 #include "battle/battle.h"
 
@@ -29,18 +29,22 @@ EMIX_HD Aim<V> aim_at_target(const Battle& b, int i) {
   return aim;
 }
 
-// Fractions of a loop are carried over: a shot that was due half a loop ago shortens the next wind-up or cooldown.
+// Fractions of a loop are carried over: a shot that was due half a loop ago shortens the next wind-up or cooldown. The
+// next wind-up is a part of the period, so that shots at one target are a period apart.
 template <class V>
-EMIX_HD typename V::M wind_up(const Battle& b, int i, typename V::M near, int64_t loop) {
+EMIX_HD typename V::M wind_up(const Battle& b, int i, typename V::M near, typename V::M close, int64_t loop) {
   using F = typename V::F;
   using M = typename V::M;
   const F before = load<V>(b[unit::cooldown], i), windup = load<V>(b[unit::windup], i);
   F cooldown = select(before > 0, before - 1, V::splat(0.0f));
   const M winding = windup > 0;
   const M active = near & !is(load<V>(b[trait::weapon], i), Weapon::none) & (winding | (cooldown <= 0));
-  const F left = select(winding, windup - 1, load<V>(b[stat::windup], i) + cooldown);
+  const F whole = select(close, load<V>(b[stat::close_windup], i), load<V>(b[stat::windup], i));
+  const F left = select(winding, windup - 1, whole + cooldown);
   const M fires = active & (left <= 0);
   store(b[unit::windup], i, select(active & !fires, left, V::splat(0.0f)));
+  const F rest = larger(load<V>(b[unit::rest], i) - 1, V::splat(0.0f));
+  store(b[unit::rest], i, select(fires, left + load<V>(b[stat::rest], i), rest));
   if (any(fires)) {
     const float low = b.scenario->rule(rule::cooldown_low), high = b.scenario->rule(rule::cooldown_high);
     F delay = V::splat(0.0f);
@@ -48,7 +52,7 @@ EMIX_HD typename V::M wind_up(const Battle& b, int i, typename V::M near, int64_
       if (lane(fires, k))
         lane(delay, k) =
             between(low, high, random(b[clock::stream], Draw::kCooldown, loop * kMaxSlots + i + k).word[0]);
-    cooldown = select(fires, left + (load<V>(b[stat::period], i) + delay), cooldown);
+    cooldown = select(fires, left + (load<V>(b[stat::period], i) + delay - whole), cooldown);
   }
   store(b[unit::cooldown], i, cooldown);
   return fires;
@@ -65,20 +69,30 @@ EMIX_HD void land(const Battle& b, int i, typename V::M alive) {
   const M beam = is(weapon, Weapon::beam);
   store(b[mark::strike], i, select(lands & !beam, load<V>(b[mind::victim], i), V::splat(kNobody)));
   store(b[mark::sweep], i, select(lands & beam, V::splat(1), V::splat(0)));
-  store(b[mind::hits], i, select(lands, hits - 1, hits));
+  store(b[mind::hits], i, hits - select(lands, V::splat(1), V::splat(0)));  // of any content, without an overflow
   const auto next = select(lands, delay + load<V>(b[stat::interval], i), delay);
   store(b[unit::delay], i, select(under_way, next, V::splat(0.0f)));
 }
 
+// Loops until a missile is there: the root t of speed t + acceleration t^2 / 2 = distance, written without a
+// difference.
 template <class V>
-EMIX_HD void shoot(const Battle& b, int i, typename V::M fires, const Aim<V>& aim) {
+EMIX_HD typename V::F flight_of(const Battle& b, int i, typename V::M missile, typename V::F distance) {
+  const auto speed = select(missile, load<V>(b[stat::missile_speed], i), V::splat(1.0f));
+  const auto gained = 2 * load<V>(b[stat::missile_acceleration], i) * distance;
+  return 2 * distance / (speed + square_root(speed * speed + gained));
+}
+
+template <class V>
+EMIX_HD void shoot(const Battle& b, int i, typename V::M fires, typename V::M close, const Aim<V>& aim) {
   using M = typename V::M;
   const auto weapon = load<V>(b[trait::weapon], i);
   const auto hits = load<V>(b[stat::hits], i);
-  const M direct = fires & is(weapon, Weapon::direct), missile = fires & is(weapon, Weapon::missile);
+  const M direct = fires & (is(weapon, Weapon::direct) | close), missile = fires & is(weapon, Weapon::missile) & !close;
   const M beam = fires & is(weapon, Weapon::beam), shot = direct | missile | beam;
   const auto interval = load<V>(b[stat::interval], i);
-  const auto flight = aim.distance / select(missile, load<V>(b[stat::missile_speed], i), V::splat(1.0f));
+  auto flight = V::splat(0.0f);
+  if (any(missile)) flight = flight_of<V>(b, i, missile, aim.distance);
   store(b[mark::strike], i, select(direct, aim.whom, load<V>(b[mark::strike], i)));
   store(b[mark::explode], i, select(fires & is(weapon, Weapon::explosion), V::splat(1), V::splat(0)));
   store(b[mind::victim], i, select(shot, aim.whom, load<V>(b[mind::victim], i)));
@@ -112,8 +126,9 @@ EMIX_HD void plan_walk(const Battle& b, int i, typename V::M alive, typename V::
   using F = typename V::F;
   using M = typename V::M;
   const auto order = load<V>(b[mind::order], i);
-  const M to_target = alive & aim.has & !near;
-  const M to_goal = alive & !aim.has & (is(order, Order::move) | is(order, Order::attack_move));
+  const M free = alive & (load<V>(b[unit::rest], i) <= 0);
+  const M to_target = free & aim.has & !near;
+  const M to_goal = free & !aim.has & (is(order, Order::move) | is(order, Order::attack_move));
   const F reach = select(load<V>(b[stat::heal], i) > 0, load<V>(b[stat::heal_range], i), load<V>(b[stat::range], i));
   const F goal_x = load<V>(b[unit::goal_x], i), goal_y = load<V>(b[unit::goal_y], i);
   const F far = V::splat(float(2 * kMap));
@@ -125,15 +140,18 @@ EMIX_HD void plan_walk(const Battle& b, int i, typename V::M alive, typename V::
 
 template <class V>
 EMIX_HD void engage(const Battle& b, int i, int64_t loop) {
+  using F = typename V::F;
   using M = typename V::M;
   const M alive = load<V>(b[unit::health], i) > 0;
   const Aim<V> aim = aim_at_target<V>(b, i);
   const auto slop = select(load<V>(b[unit::windup], i) > 0, load<V>(b[stat::slop], i), V::splat(0.0f));
   const M in_range = alive & aim.has & (aim.edge <= load<V>(b[stat::range], i) + slop);
   const M armed = !is(load<V>(b[trait::weapon], i), Weapon::none);
-  const M fires = wind_up<V>(b, i, in_range & armed, loop);
+  const F close_range = load<V>(b[stat::close_range], i);
+  const M close = (close_range > 0) & (aim.edge <= close_range);
+  const M fires = wind_up<V>(b, i, in_range & armed, close, loop);
   land<V>(b, i, alive);
-  shoot<V>(b, i, fires, aim);
+  shoot<V>(b, i, fires, close, aim);
   const M near = (in_range & armed) | (alive & treat<V>(b, i, aim));
   store(b[mind::held], i, select(near, V::splat(1), V::splat(0)));
   plan_walk<V>(b, i, alive, near, aim);

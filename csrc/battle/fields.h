@@ -17,6 +17,7 @@
   ROW(energy)                                                                                    \
   ROW(cooldown) /* loops until the weapon is ready; below 0: it has been for less than a loop */ \
   ROW(windup)   /* loops until the shot that was begun leaves; 0: none was */                    \
+  ROW(rest)     /* loops that it stands still after its last shot; 0: it may walk */             \
   ROW(quiet)    /* loops since the unit was last damaged */                                      \
   ROW(delay)    /* loops until the next hit that is under way lands */                           \
   ROW(aim_x)    /* where a beam under way was aimed at */                                        \
@@ -62,10 +63,15 @@
   ROW(bonus)         /* damage more against a unit with one of the tags `bonus_tags` */       \
   ROW(hits)          /* of one shot */                                                        \
   ROW(interval)      /* from a shot to its next hit, loops: the second blow, a beam's pass */ \
-  ROW(missile_speed) /* 0: the first hit lands when the shot leaves */                        \
-  ROW(period)        /* from a shot to the next wind-up */                                    \
+  ROW(missile_speed) /* when it leaves; 0: the first hit lands when the shot leaves */        \
+  ROW(missile_acceleration)                                                                   \
+  ROW(period) /* from a shot to the next one: the wind-up is a part of it */                  \
   ROW(windup)                                                                                 \
-  ROW(range)  /* edge to edge */                                                              \
+  ROW(rest)        /* loops that it stands still after a shot ... */                          \
+  ROW(channel)     /* ... of which no order ends the first ones */                            \
+  ROW(range)       /* edge to edge */                                                         \
+  ROW(close_range) /* of a missile's shooter: nearer targets are struck by hand; 0: none */   \
+  ROW(close_windup)                                                                           \
   ROW(slop)   /* by how much a target may leave the range during the wind-up */               \
   ROW(scan)   /* how far the unit looks for targets, edge to edge */                          \
   ROW(splash) /* radius of the explosion */                                                   \
@@ -106,6 +112,8 @@
   ROW(least_damage)        /* of a hit, whatever the armor */                                            \
   ROW(cooldown_low)        /* what is added to a weapon's period: uniform between */                     \
   ROW(cooldown_high)                                                                                     \
+  ROW(retarget)     /* Retarget */                                                                       \
+  ROW(leash)        /* how far off a target that is being chased may get, edge to edge */                \
   ROW(spawn_jitter) /* every start position moves by up to so much along x and y */                      \
   ROW(enemy_order)  /* EnemyOrder */                                                                     \
   ROW(goal_x)       /* where the enemies are ordered to: a point between two, drawn anew each episode */ \
@@ -152,6 +160,12 @@
   NAME(explosion) /* of the unit itself: when it attacks, and when it is killed */
 
 #define EMIX_BATTLE_ENEMY_ORDER(NAME) NAME(shuffled) NAME(fixed) NAME(sorted)
+
+// When a unit that chooses its targets itself gives up one that is out of its weapon's reach.
+#define EMIX_BATTLE_RETARGET(NAME)                             \
+  NAME(provoked) /* when somebody hits it, for the attacker */ \
+  NAME(kept)     /* when another one comes into reach */       \
+  NAME(nearest)  /* in every loop, for the one that is nearest */
 
 #define EMIX_BATTLE_REWARD(NAME) NAME(dense) NAME(sparse) NAME(sparse_deaths)
 
@@ -212,6 +226,7 @@ enum class Status : int { EMIX_BATTLE_STATUS(EMIX_BATTLE_NAME) };
 enum class Layer : int { EMIX_BATTLE_LAYER(EMIX_BATTLE_NAME) };
 enum class Weapon : int { EMIX_BATTLE_WEAPON(EMIX_BATTLE_NAME) };
 enum class EnemyOrder : int { EMIX_BATTLE_ENEMY_ORDER(EMIX_BATTLE_NAME) };
+enum class Retarget : int { EMIX_BATTLE_RETARGET(EMIX_BATTLE_NAME) };
 enum class Reward : int { EMIX_BATTLE_REWARD(EMIX_BATTLE_NAME) };
 enum class Tag : int { EMIX_BATTLE_TAG(EMIX_BATTLE_NAME) };
 enum class Feature : int { EMIX_BATTLE_FEATURE(EMIX_BATTLE_NAME) count };

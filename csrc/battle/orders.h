@@ -46,9 +46,15 @@ EMIX_HD bool available(const Battle& b, int i, int action) {
   return action < kTarget ? can_move(b, i, action) : can_target(b, i, action - kTarget);
 }
 
-// A new order drops a shot that is being wound up, unless it is the same target once more.
+// A new order drops a shot that is being wound up and a second blow, unless it is the same target once more. Any order
+// ends the backswing, but not a shot that is channelled.
 EMIX_HD void give_order(const Battle& b, int i, Order order, int target) {
-  if (target == kNobody || target != b[mind::target][i]) b[unit::windup][i] = 0;
+  if (target == kNobody || target != b[mind::target][i]) {
+    b[unit::windup][i] = 0;
+    if (is(b[trait::weapon][i], Weapon::direct)) b[mind::hits][i] = 0;
+  }
+  const float rest = b[unit::rest][i] - (b[stat::rest][i] - b[stat::channel][i]);
+  b[unit::rest][i] = rest > 0 ? rest : 0.0f;
   b[mind::order][i] = static_cast<int>(order);
   b[mind::order_target][i] = b[mind::target][i] = target;
 }

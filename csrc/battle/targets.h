@@ -1,5 +1,6 @@
 // Whom a unit attacks or heals. A unit with an order to attack takes that target while it lives; the others look for
-// their own: threats first, then the nearest, and the one that they have while it stays about in sight.
+// their own: threats first, then the nearest. Who is in their weapon's reach stays their target. Who has left it, or is
+// still being chased, does so until another one is in reach or, as the rules say, hits them.
 #pragma once
 #include "battle/battle.h"
 
@@ -7,7 +8,6 @@ namespace emix::battle {
 
 inline constexpr float kFar = 1e9f;
 inline constexpr float kNoThreat = 1e4f;  // farther than any place of the map: such targets come after all threats
-inline constexpr float kLeash = 1;        // how far beyond its sight a unit keeps a target
 
 // Who was nearest, and how far the present target is; edge to edge.
 template <class V>
@@ -61,26 +61,44 @@ EMIX_HD typename V::I most_wounded(const Battle& b, int i) {
   return patient;
 }
 
+// Whether these units can be hurt by i, or by whom it heals.
+template <class V>
+EMIX_HD typename V::M threatened_by(const Battle& b, int i, typename V::I whom) {
+  const auto hits = gather<V>(b[trait::reach], whom) & (V::splat(1) << load<V>(b[trait::layer], i));
+  return (hits != 0) | ((gather<V>(b[trait::tags], whom) & bit(Tag::always_threat)) != 0);
+}
+
 // Units that choose for themselves.
 template <class V>
 EMIX_HD typename V::I own_choice(const Battle& b, int i, typename V::I order, typename V::I target) {
   using F = typename V::F;
   using M = typename V::M;
   const auto attacker = load<V>(b[mind::attacker], i);
+  const auto rule = static_cast<Retarget>(static_cast<int>(b.scenario->rules[rule::retarget]));
   const F range = load<V>(b[stat::range], i);
   const F scan = select(is(order, Order::chase), V::splat(kFar), load<V>(b[stat::scan], i));
   const Sighted<V> seen = look<V>(b, i, target, scan);
-  const M kept = (seen.target_edge < kFar) & ((seen.target_edge <= scan + kLeash) | (target == attacker));
-  const M reachable = (seen.target_edge <= range) | (seen.nearest_edge > range) | (load<V>(b[unit::windup], i) > 0);
-  auto choice = select(kept & reachable, target, seen.nearest);
-  choice = select(is(order, Order::chase) & (load<V>(b[unit::windup], i) <= 0), seen.nearest, choice);
-  // Who is hit by somebody out of sight turns on him.
-  const M called = (choice == kNobody) & (attacker != kNobody) & (load<V>(b[unit::quiet], i) <= 1);
+  const M aiming = load<V>(b[unit::windup], i) > 0;
+  const M there = seen.target_edge < kFar, other_in_reach = seen.nearest_edge <= range;
+  M in_reach = there & ((seen.target_edge <= range) | aiming);
+  if (any(in_reach & other_in_reach & !aiming & (seen.nearest != target))) {
+    const auto whom = select(in_reach, target, V::index(i));
+    in_reach = in_reach & (aiming | !other_in_reach | (seen.rank >= kNoThreat) | threatened_by<V>(b, i, whom));
+  }
+  const M follows = there & (seen.target_edge <= b.scenario->rule(rule::leash));
+  const M chased = follows & !other_in_reach & (load<V>(b[mind::held], i) == 0);
+  auto choice = seen.nearest;
+  if (rule != Retarget::nearest) choice = select(chased, target, choice);
+  choice = select(in_reach | (follows & (choice == kNobody)), target, choice);
+  // Who is hit turns on the attacker: if it has nobody else to attack, or nobody whom it reaches.
+  M called = (attacker != kNobody) & (load<V>(b[unit::quiet], i) <= 1) & !in_reach & !other_in_reach;
+  if (rule != Retarget::provoked) called = called & (choice == kNobody);
   if (any(called)) {
     const auto by = select(called, attacker, V::index(i));
     const auto can_hit = (load<V>(b[trait::reach], i) >> gather<V>(b[trait::layer], by)) & 1;
     choice = select(called & (can_hit != 0) & (gather<V>(b[unit::health], by) > 0), attacker, choice);
   }
+  choice = select(is(order, Order::chase) & !aiming, seen.nearest, choice);
   const M healer = load<V>(b[stat::heal], i) > 0;
   if (any(healer)) choice = select(healer, most_wounded<V>(b, i), choice);
   return choice;

@@ -69,6 +69,7 @@ py::dict battle_constants() {
   constants["Layer"] = numbered({EMIX_BATTLE_LAYER(EMIX_BATTLE_NAME)});
   constants["Weapon"] = numbered({EMIX_BATTLE_WEAPON(EMIX_BATTLE_NAME)});
   constants["EnemyOrder"] = numbered({EMIX_BATTLE_ENEMY_ORDER(EMIX_BATTLE_NAME)});
+  constants["Retarget"] = numbered({EMIX_BATTLE_RETARGET(EMIX_BATTLE_NAME)});
   constants["Reward"] = numbered({EMIX_BATTLE_REWARD(EMIX_BATTLE_NAME)});
   constants["Feature"] = numbered({EMIX_BATTLE_FEATURE(EMIX_BATTLE_NAME)}, true);
 #undef EMIX_BATTLE_NAME

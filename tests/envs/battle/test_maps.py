@@ -138,8 +138,19 @@ def test_the_rest_of_liberty():
             "least_damage": 0.5,
             "cooldown_low": -1,
             "cooldown_high": 2,
+            "leash": 21,
         }
     )
+    rests = {name: stat["rest"] for name, stat in stats.items() if stat["rest"] != 8}
+    assert rests == pytest.approx({"marine": 12, "marauder": 0, "medivac": 0, "colossus": 16 * (11 * 0.0312 + 0.375)})
+    speeds = {name: stat["missile_speed"] * 16 for name, stat in stats.items() if stat["missile_speed"] > 0}
+    assert speeds == pytest.approx({"stalker": 18.75, "marauder": 20, "hydralisk": 40, "spine_crawler": 12})
+    assert stats["spine_crawler"]["missile_acceleration"] == pytest.approx(140 / 256)
+    assert [stats["hydralisk"][key] for key in ("close_range", "close_windup")] == pytest.approx([0.5, 0.3 * 16])
+    lotv = {name: unit.stats for name, unit in load_balance("lotv").units.items()}
+    for name, stat in stats.items():  # the same loops and cells on the other clock
+        for key in ("rest", "channel", "missile_speed", "missile_acceleration", "close_range", "close_windup"):
+            assert lotv[name][key] == pytest.approx(stat[key], rel=1e-3), (name, key)
     ground, air = 1 << LAYER["ground"] | 1 << LAYER["cliff"], 1 << LAYER["cliff"] | 1 << LAYER["air"]
     reach = {name: unit.reach for name, unit in balance.units.items()}
     assert {name for name, bits in reach.items() if bits == ground | air} == {"marine", "stalker", "hydralisk"}

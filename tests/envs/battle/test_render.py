@@ -48,6 +48,11 @@ class Battle(SimpleNamespace):
         for name, value in rows.items():
             self.minds[0, MIND[name], slot] = value
 
+    def cooldown_after(self, slot: int, loops: int) -> float:
+        """The cooldown so many loops after a shot, which starts at the period less the wind-up."""
+        period, windup = (float(self.scenario.stats[STAT[row], slot]) for row in ("period", "windup"))
+        return period - windup - loops
+
     def time(self, **rows: int) -> None:
         for name, value in rows.items():
             self.clock[0, CLOCK[name]] = value
@@ -120,7 +125,7 @@ def test_a_shot_shows_and_fades(unit):
     battle.unit(slot, aim_x=20, aim_y=16)
     battle.mind(slot, victim=battle.scenario.enemy_slot)
     aimed = picture(battle)
-    battle.unit(slot, cooldown=battle.scenario.stats[STAT["period"], slot] - 1)
+    battle.unit(slot, cooldown=battle.cooldown_after(slot, 1))
     fired = picture(battle)
     battle.unit(slot, cooldown=1)
     assert (fired != aimed).any()
@@ -160,7 +165,7 @@ def test_between_two_steps():
     battle = Battle("3m")
     battle.unit(0, x=10, cooldown=2)
     before = snapshot(battle)
-    battle.unit(0, x=12, cooldown=battle.scenario.stats[STAT["period"], 0] - 3)  # the shot left 3 of 8 loops ago
+    battle.unit(0, x=12, cooldown=battle.cooldown_after(0, 3))  # the shot left 3 of 8 loops ago
     battle.mind(0, victim=8)
     battle.unit(9, health=0)
     after = follow(before, snapshot(battle))

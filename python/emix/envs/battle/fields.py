@@ -29,6 +29,7 @@ TAG: dict[str, int] = _CONSTANTS["Tag"]
 LAYER: dict[str, int] = _CONSTANTS["Layer"]
 WEAPON: dict[str, int] = _CONSTANTS["Weapon"]
 ENEMY_ORDER: dict[str, int] = _CONSTANTS["EnemyOrder"]
+RETARGET: dict[str, int] = _CONSTANTS["Retarget"]
 REWARD: dict[str, int] = _CONSTANTS["Reward"]
 FEATURE: dict[str, int] = _CONSTANTS["Feature"]
 

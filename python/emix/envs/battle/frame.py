@@ -54,11 +54,12 @@ def snapshot(env: Battles, index: int = 0, *, total: float | None = None) -> Fra
     """Copy battle ``index`` of ``env`` to the CPU; ``total`` is the reward so far, which the battle does not know."""
     units, minds, clock = (rows[index].cpu().numpy().copy() for rows in (env.units, env.minds, env.clock))
     rows = {name: units[row] for name, row in UNIT.items()} | {name: minds[row] for name, row in MIND.items()}
-    period = env.scenario.stats[STAT["period"]][rows["kind"]]  # [slots]
+    stats = env.scenario.stats[:, rows["kind"]]  # [rows, slots]
+    full = stats[STAT["period"]] - stats[STAT["windup"]]  # [slots]: of a shot, a random bit more
     return Frame(
         **{name: rows[name] for name in Frame.__dataclass_fields__ if name in rows},
-        fired=np.maximum(period - rows["cooldown"], 0.0),  # the cooldown starts at the period and a random bit more
-        dead=np.full_like(period, np.inf),
+        fired=np.maximum(full - rows["cooldown"], 0.0),
+        dead=np.full_like(full, np.inf),
         step=int(clock[CLOCK["step"]]),
         status=int(clock[CLOCK["status"]]),
         closed=int(clock[CLOCK["closed"]]),

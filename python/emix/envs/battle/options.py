@@ -27,6 +27,9 @@ class BattleOptions:
     spawn_jitter: float = 0.1
     """Cells by which each start position moves at most along x and y. SMAC's armies start "constant up to small
     changes", whose size is not known."""
+    retarget: str = "provoked"
+    """When an enemy gives up a target that is out of its reach: provoked (another one comes into reach, or hits
+    it), kept (another one comes into reach) or nearest (in every loop, for the nearest). A target in reach stays."""
     weapon_delay: bool = True
     """Whether a weapon's period varies from shot to shot, as the engine's does."""
     move_amount: float = 2.0
@@ -70,6 +73,7 @@ class BattleOptions:
     def __post_init__(self) -> None:
         check_types(self)
         _check_choice("enemy_order", self.enemy_order, rows.ENEMY_ORDER)
+        _check_choice("retarget", self.retarget, rows.RETARGET)
         _check_choice("reward", self.reward, rows.REWARD)
         for name, least in (("spawn_jitter", 0.0), ("reward_scale_rate", 1e-6), ("move_amount", 0.1)):
             if getattr(self, name) < least:

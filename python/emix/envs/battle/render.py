@@ -209,7 +209,8 @@ class Painter:
             self.pen.line((*start, *edge), (*HEAL, 170), 2 * SAMPLES)
             self._disc(tuple(edge), 0.14 * self.cell, (*HEAL, 170))
         elif weapon == WEAPON["missile"]:
-            flown = self.stat["missile_speed"][kind] * self.cell * age / distance
+            speed = self.stat["missile_speed"][kind] + self.stat["missile_acceleration"][kind] * age / 2  # on average
+            flown = speed * self.cell * age / distance
             if flown < 1:
                 self._disc(tuple(start + flown * way), 0.16 * self.cell, colour, outline=FIRE, width=SAMPLES)
         elif weapon == WEAPON["beam"] and age < hits * interval:

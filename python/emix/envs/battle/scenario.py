@@ -165,6 +165,7 @@ def _rules(
         "playable_height": rows.CELLS,
         "spawn_jitter": options.spawn_jitter,
         "enemy_order": rows.ENEMY_ORDER[options.enemy_order],
+        "retarget": rows.RETARGET[options.retarget],
         "goal_x": goal_x,
         "goal_y": goal_y,
         "other_goal_x": other_goal_x,

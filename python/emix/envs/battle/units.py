@@ -31,14 +31,17 @@ _WEAPON = {
     "hits": ("hits", 0),
     "interval": ("interval", 1),
     "missile_speed": ("missile_speed", -1),
+    "missile_acceleration": ("missile_acceleration", -2),
     "period": ("period", 1),
     "windup": ("windup", 1),
+    "channel": ("channel", 1),
     "range": ("range", 0),
     "slop": ("slop", 0),
     "scan": ("scan", 0),
     "splash": ("splash", 0),
     "beam": ("beam", 0),
 }
+_CLOSE = {"range": ("close_range", 0), "windup": ("close_windup", 1)}
 _HEAL = {"life": ("heal", -1), "range": ("heal_range", 0), "scan": ("heal_scan", 0), "cost": ("heal_cost", 0)}
 _RULES = {
     "shield_delay": 1,
@@ -48,6 +51,9 @@ _RULES = {
     "cooldown_high": 1,
 }
 _WEAPON_DEFAULTS = ("missile_speed", "slop", "scan")
+# The game's, for a balance that does not say its own.
+_BACKSWING = 8.0  # loops
+_LEASH = 21.0  # cells
 _TARGETS = {"ground": ("ground", "cliff"), "air": ("cliff", "air")}  # who strides over cliffs is a target for both
 
 
@@ -81,7 +87,7 @@ class Balance:
 
     source: str  # file that it was read from
     units: Mapping[str, UnitType]
-    rules: Mapping[str, float]  # shield_delay, shield_regeneration, least_damage, cooldown_low, cooldown_high
+    rules: Mapping[str, float]  # shield_delay, shield_regeneration, least_damage, cooldown_low, cooldown_high, leash
 
 
 def load_balance(name: str) -> Balance:
@@ -94,12 +100,14 @@ def load_balance(name: str) -> Balance:
     file.expect(("loops_per_second", "rules", "units"))
     loops = file.number("loops_per_second", least=1.0)
     rules = file.section("rules")
-    rules.expect((*_RULES, *_WEAPON_DEFAULTS))
+    rules.expect((*_RULES, *_WEAPON_DEFAULTS), ("backswing", "leash"))
     defaults = {key: rules.number(key) for key in _WEAPON_DEFAULTS}
+    defaults["backswing"] = rules.number("backswing", _BACKSWING / loops)
     converted = {
         key: rules.number(key, least=-1.0 if key == "cooldown_low" else 0.0) * loops**power
         for key, power in _RULES.items()
     }
+    converted["leash"] = rules.number("leash", _LEASH)
     if converted["cooldown_low"] > converted["cooldown_high"]:
         raise rules.error("cooldown_low", "expected at most cooldown_high")
     units = {key: _read_unit(key, unit, loops, defaults) for key, unit in file.section("units").sections().items()}
@@ -113,7 +121,7 @@ def load_balance(name: str) -> Balance:
 
 def _read_unit(name: str, unit: Section, loops: float, defaults: Mapping[str, float]) -> UnitType:
     unit.expect(("id", "health", "speed", "radius", "separation"), (*_BODY, "tags", "layer", "weapon", "heal"))
-    stats = {row: 0.0 for keys in (_BODY, _WEAPON, _HEAL) for row, _ in keys.values()}
+    stats = {"rest": 0.0} | {row: 0.0 for keys in (_BODY, _WEAPON, _CLOSE, _HEAL) for row, _ in keys.values()}
     stats |= _numbers(unit, _BODY, loops)
     stats["cooldown_scale"] = unit.number("cooldown_scale", 15.0)  # SMAC's for a unit that it does not know
     for key in ("health", "radius", "separation", "cooldown_scale"):
@@ -150,7 +158,7 @@ def _read_weapon(
     part: Section, loops: float, defaults: Mapping[str, float], stats: dict[str, float]
 ) -> tuple[str, int, int]:
     """Fill the weapon's rows of ``stats``; return its kind, reach and bonus tags."""
-    part.expect(("kind", "targets", "damage", "range", "period"), (*_WEAPON, "bonus_tags"))
+    part.expect(("kind", "targets", "damage", "range", "period"), (*_WEAPON, "backswing", "bonus_tags", "close"))
     weapon = part.choice("kind", [kind for kind in WEAPON if kind != "none"])
     stats |= {"hits": 1.0, "slop": defaults["slop"]} | _numbers(part, _WEAPON, loops)
     # Targets are looked for as far as the weapon reaches, and at least so far.
@@ -159,6 +167,13 @@ def _read_weapon(
         speed = part.number("missile_speed", defaults["missile_speed"])
         _refuse_small(part, "missile_speed", speed)
         stats["missile_speed"] = speed / loops
+    stats["rest"] = max(part.number("backswing", defaults["backswing"]) * loops, stats["channel"])
+    if "close" in part:
+        if weapon != "missile":
+            raise part.error("close", "only a weapon of the kind missile has another one at arm's length")
+        close = part.section("close")
+        close.expect(_CLOSE)
+        stats |= _numbers(close, _CLOSE, loops)
     targets = part.words("targets", _TARGETS)
     if not targets:
         raise part.error("targets", "expected ground, air or both")
