@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import emix
 from emix.errors import UsageError
 from emix.training import checkpoint, files
 from emix.training.files import AppendedFile, open_own, replace_file
@@ -48,6 +49,33 @@ def test_a_clean_up_that_fails_is_made_up_for(tmp_path, monkeypatch):
     assert (tmp_path / "a.1.safetensors").exists()
     checkpoint.save(tmp_path, {"n": 3}, PARTS)
     assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == ["a.3.safetensors", "b.3.safetensors"]
+
+
+def test_what_a_killed_save_has_left_is_deleted_on_resume(tmp_path, monkeypatch):
+    folder, options = tmp_path / "run", {"test_episodes": 4, "checkpoint_interval": 20, "quiet": True}
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            checkpoint, "delete_replaced", lambda folder, manifest: None
+        )  # killed before it, in the last save
+        emix.train("vdn", "matrix/penalty-2x3", steps=60, run_dir=folder, plan={"batch_size": 4}, **options)
+    (folder / "summary.json").unlink()
+    parts = {entry["file"] for entry in checkpoint.read_manifest(folder / "checkpoint")["parts"].values()}
+    present = {path.name for path in (folder / "checkpoint").glob("*.safetensors")}
+    assert parts < present
+    emix.train("vdn", "matrix/penalty-2x3", steps=60, run_dir=folder, plan={"batch_size": 4}, resume=True, **options)
+    assert {path.name for path in (folder / "checkpoint").glob("*.safetensors")} == parts
+
+
+def test_nothing_is_deleted_behind_a_link_nor_what_the_checkpoint_has(tmp_path):
+    manifest = checkpoint.save(tmp_path / "real", {}, PARTS)
+    old = tmp_path / "real" / "old.safetensors"
+    old.write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    named = manifest | {"replaced": ["old.safetensors", "a.1.safetensors"]}
+    checkpoint.delete_replaced(tmp_path / "link", named)
+    assert old.exists()
+    checkpoint.delete_replaced(tmp_path / "real", named)
+    assert sorted(path.name for path in old.parent.glob("*.safetensors")) == ["a.1.safetensors", "b.1.safetensors"]
 
 
 NAMES = st.sampled_from(

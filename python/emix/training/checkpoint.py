@@ -78,10 +78,22 @@ def save(
     text = json.dumps(manifest, indent=1).encode()
     guard(read_manifest(folder))
     replace_file(folder / MANIFEST, text)
-    for name in replaced:
-        with suppress(OSError):  # the checkpoint is made; the next one tries again
-            (folder / name).unlink()
+    delete_replaced(folder, manifest)
     return manifest
+
+
+def delete_replaced(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Delete the files of the checkpoint before, as a save does last: a run that was killed there has them still.
+
+    Behind a link nothing is deleted.
+    """
+    if folder.is_symlink():
+        return
+    present = {entry["file"] for entry in manifest["parts"].values()}
+    for name in manifest["replaced"]:
+        if name not in present:
+            with suppress(OSError):  # the checkpoint is made; the next one tries again
+                (folder / name).unlink()
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from typing import Any
 from emix.distributed import Alone, Group
 from emix.errors import UsageError
 from emix.reading import expect_keys, path_of, read_json, short
+from emix.training.checkpoint import delete_replaced
 from emix.training.metrics import METRICS, read_last_rows
 from emix.training.owner import LostRunError, Owner, own
 from emix.training.settings import CONFIG, Settings, difference, read_settings, rewrite_config, write_config
@@ -84,6 +85,9 @@ class Run:
             with closing(TrainingState.create(asked, group)) as state:
                 if manifest is not None:
                     state.restore(folder / CHECKPOINT, asked, manifest)
+                    if owner is not None:
+                        owner.check()
+                        delete_replaced(folder / CHECKPOINT, manifest)
                 if owner is not None and asked != settings:
                     owner.check()
                     rewrite_config(folder, asked)
