@@ -15,6 +15,10 @@
 #include <string>
 #include <vector>
 
+// What torch's last exception on this thread said; torch has it from 2.13 on, and its headers declare it only to those
+// who build for that.
+extern "C" const char* torch_exception_get_what_without_backtrace() __attribute__((weak));
+
 namespace emix {
 
 using torch::headeronly::BFloat16;
@@ -73,8 +77,13 @@ inline Tensor empty(const std::vector<int64_t>& sizes, ScalarType type, const Te
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(), strides,
-                                                  static_cast<int32_t>(type), device_type, device_index, &handle));
+  const auto code = aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(), strides,
+                                             static_cast<int32_t>(type), device_type, device_index, &handle);
+  // In eager calls Python asks for torch's words itself; this is what a compiled graph's caller reads.
+  if (code != TORCH_SUCCESS && torch_exception_get_what_without_backtrace)
+    throw std::runtime_error(std::string(torch_exception_get_what_without_backtrace()) +
+                             " (API call failed at an allocation by emix)");
+  TORCH_ERROR_CODE_CHECK(code);
   return Tensor(handle);
 }
 

@@ -108,6 +108,13 @@ def test_memory_that_runs_out_is_torchs_error() -> None:
         assert "tried to allocate" in str(ours.value)
 
 
+@pytest.mark.skipif(torch.__version__ < (2, 13), reason="older torch writes why on stderr")
+def test_memory_that_runs_out_in_a_compiled_graph() -> None:
+    compiled = torch.compile(lambda logits: ops.masked_policy(logits), fullgraph=True, backend="aot_eager")
+    with pytest.raises(RuntimeError, match="tried to allocate"):
+        compiled(torch.zeros(1).expand(2**42, 100))
+
+
 def test_memory_that_runs_out_going_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """The backward pass of a loss says so, too, where the compiled op alone only says that a call failed."""
     q = torch.zeros(1, dtype=torch.float64, requires_grad=True)
