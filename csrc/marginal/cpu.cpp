@@ -1,6 +1,7 @@
 // marginal on the CPU. A core takes up to 64 joint actions through the two layers, an agent after the other, with the
-// weights in the second cache; nothing that lies between the layers goes to memory. Gradients of weights are summed
-// over fixed groups of units, then over the groups in order: the same bits whatever the number of threads.
+// weights in the second cache; nothing that lies between the layers goes to memory. A joint action that a state has
+// drawn several times is computed once. Gradients of weights are summed over fixed groups of states, then over the
+// groups in order: the same bits whatever the number of threads.
 #include "instruction_sets.h"
 #include "marginal/cpu_backward.h"
 #include "marginal/cpu_forward.h"
@@ -16,30 +17,32 @@ inline constexpr int64_t kWorthAThread = 1 << 20;    // multiplications
 template <class F>
 struct Forward {
   template <int kBytes>
-  static EMIX_HD void run(const Problem& p, const Weights<F>& weights, const Units& units, F* value, int64_t begin,
-                          int64_t end) {
-    ForwardWalk<kBytes, F> walk(p, weights, units, value);
-    for (int64_t unit = begin; unit < end; ++unit) walk.unit(unit);
+  static EMIX_HD void run(const Problem& p, const Weights<F>& weights, F* value, int64_t begin, int64_t end) {
+    ForwardWalk<kBytes, F>(p, weights, value).states(begin, end);
   }
 };
 
 template <class F>
 struct Backward {
   template <int kBytes>
-  static EMIX_HD void run(const Problem& p, const Weights<F>& weights, const Units& units, const Gradients& g,
-                          int64_t groups, F* sums, int64_t begin, int64_t end) {
-    BackwardWalk<kBytes, F> walk(p, weights, units, g);
-    const int64_t elements = Sums<F>(p, nullptr).elements, count = units.count(p);
-    for (int64_t group = begin; group < end; ++group) {
-      walk.begin(sums + group * elements);
-      for (int64_t unit = group * count / groups; unit < (group + 1) * count / groups; ++unit) walk.unit(unit);
-    }
+  static EMIX_HD void run(const Problem& p, const Weights<F>& weights, const Gradients& g, int64_t groups, F* sums,
+                          int64_t begin, int64_t end) {
+    BackwardWalk<kBytes, F> walk(p, weights, g);
+    const int64_t elements = Sums<F>(p, nullptr).elements;
+    for (int64_t group = begin; group < end; ++group)
+      walk.states(group * p.states / groups, (group + 1) * p.states / groups, sums + group * elements);
   }
 };
 
 int64_t grain(const Problem& p, int64_t tasks) {
   const int64_t work = p.states * p.samples * p.agents * p.hidden * p.outputs;
   return std::max<int64_t>(1, kWorthAThread * tasks / std::max<int64_t>(1, work));
+}
+
+// None that would not fill a block were all joint actions different.
+int64_t group_count(const Problem& p, int64_t elements) {
+  const int64_t rows = std::max<int64_t>(1, most_rows(p)), blocks = (p.states * p.samples + rows - 1) / rows;
+  return std::max<int64_t>(1, std::min({kGroups, kGroupElements / elements, blocks, p.states}));
 }
 
 void check_indices(const Problem& p) {
@@ -57,22 +60,19 @@ struct Cpu {
   void forward(const Problem& p, F* value, const Tensor&) const {
     check_indices(p);
     const Weights<F> weights(p);
-    const Units units(p);
-    const int64_t count = units.count(p);
-    run_rows(count, grain(p, count),
-             [&](int64_t begin, int64_t end) { at_best_level<Forward<F>>(p, weights, units, value, begin, end); });
+    run_rows(p.states, grain(p, p.states),
+             [&](int64_t begin, int64_t end) { at_best_level<Forward<F>>(p, weights, value, begin, end); });
   }
 
   template <class F>
   void backward(F, const Problem& p, const Gradients& g, const Tensor&) const {
     check_indices(p);
     const Weights<F> weights(p);
-    const Units units(p);
     const int64_t elements = std::max<int64_t>(1, Sums<F>(p, nullptr).elements);
-    const int64_t groups = std::max<int64_t>(1, std::min({kGroups, kGroupElements / elements, units.count(p)}));
+    const int64_t groups = group_count(p, elements);
     const std::unique_ptr<F[]> sums(new F[groups * elements]);
     run_rows(groups, grain(p, groups), [&](int64_t begin, int64_t end) {
-      at_best_level<Backward<F>>(p, weights, units, g, groups, sums.get(), begin, end);
+      at_best_level<Backward<F>>(p, weights, g, groups, sums.get(), begin, end);
     });
     F* total = sums.get();
     for (int64_t group = 1; group < groups; ++group)

@@ -1,4 +1,4 @@
-// A unit back: what it adds to the gradients of the weights, and the gradient of its first layer.
+// Some states back: what they add to the gradients of the weights, and the gradient of their first layer.
 #pragma once
 #include "marginal/cpu_block.h"
 
@@ -38,49 +38,33 @@ struct Sums {
 template <int kBytes, class F>
 class BackwardWalk {
  public:
-  EMIX_HD BackwardWalk(const Problem& problem, const Weights<F>& weights, const Units& of, const Gradients& gradients)
-      : p(problem),
-        w(weights),
-        units(of),
-        g(gradients),
-        size(problem),
-        block(problem, weights, of),
-        sums(problem, nullptr) {
+  EMIX_HD BackwardWalk(const Problem& problem, const Weights<F>& weights, const Gradients& gradients)
+      : p(problem), w(weights), g(gradients), size(problem), block(problem, weights), sums(problem, nullptr) {
     memory.allocate([&] {
       block.allocate(memory);
       transposed = memory.take(p.outputs * size.hidden), zeros = memory.take(size.hidden);
-      over_agents = memory.take(units.rows() * size.hidden);
-      first_grad = memory.take(p.agents * units.states * size.hidden);
+      over_agents = memory.take(most_rows(p) * size.hidden);
     });
     transpose(w.hidden.row(0), p.hidden, p.outputs, size.outputs, transposed, size.hidden);
   }
 
-  // From here on units go into these sums.
-  EMIX_HD void begin(F* data) {
+  // Their sums go into `data`.
+  EMIX_HD void states(int64_t begin, int64_t end, F* data) {
     sums = Sums<F>(p, data);
     std::fill(data, data + sums.elements, F(0));
-  }
-
-  EMIX_HD void unit(int64_t index) {
-    for (int64_t e = 0; e < p.agents * units.states * size.hidden; ++e) first_grad[e] = 0;
-    for (int64_t chunk = 0; chunk < units.chunks; ++chunk) {
-      block.load(index, chunk);
-      for (int64_t e = 0; e < units.rows() * size.hidden; ++e) over_agents[e] = 0;
+    block.start(begin, end);
+    while (block.next()) {
+      for (int64_t e = 0; e < block.rows() * size.hidden; ++e) over_agents[e] = 0;
       for (int64_t i = 0; i < p.agents; ++i) agent(i);
       for (int64_t i = 0; i < p.agents; ++i) action_gradient(i);
     }
-    for (int64_t s = 0; s < block.states; ++s)
-      for (int64_t i = 0; i < p.agents; ++i) {
-        const int64_t at = (block.state + s) * p.agents + i;
-        *sums.b_head += static_cast<const F*>(g.value)[at];
-        if (g.first) copy(first_grad_of(s, i), 1, p.hidden, 0, static_cast<F*>(g.first) + at * p.hidden, 0);
-      }
+    for (int64_t v = begin * p.agents; v < end * p.agents; ++v) *sums.b_head += static_cast<const F*>(g.value)[v];
   }
 
  private:
+  using L = Lanes<kBytes, F>;
   const Problem& p;
   const Weights<F>& w;
-  const Units& units;
   const Gradients& g;
   const Sizes size;
   Memory<F> memory;
@@ -88,51 +72,45 @@ class BackwardWalk {
   Sums<F> sums;
   F *transposed = nullptr, *zeros = nullptr;  // W_hidden' [H2, H]
   F* over_agents = nullptr;                   // sum_i dx_i [rows, H]
-  F* first_grad = nullptr;                    // [states, n, H]
-
-  EMIX_HD F* first_grad_of(int64_t state, int64_t agent) const {
-    return first_grad + (state * p.agents + agent) * size.hidden;
-  }
 
   // Its dx takes the place of its share.
   EMIX_HD void agent(int64_t i) {
     const int64_t Hp = size.hidden, H2p = size.outputs, rows = block.rows();
     block.layers(i);
-    for (int64_t s = 0; s < block.states; ++s) output_gradient(s, i);
+    for (const Segment& s : block.segments()) output_gradient(s, i);
     F* x_grad = block.share_of(i);
     product<kBytes, F>({block.x, 1, Hp}, {block.z, H2p}, {sums.hidden, H2p}, {sums.hidden, H2p},
                        padded(p.hidden, kPadRows), rows, H2p);
     product<kBytes, F>({block.z, H2p, 1}, {transposed, Hp}, {zeros, 0}, {x_grad, Hp}, padded(rows, kPadRows), p.outputs,
                        Hp);
     for (int64_t e = 0; e < rows * Hp; ++e) x_grad[e] = block.x[e] > 0 ? x_grad[e] : 0;
-    for (int64_t s = 0; s < block.states; ++s) {
-      F* __restrict to = first_grad_of(s, i);
-      for (int64_t r = s * block.samples; r < (s + 1) * block.samples; ++r)
-        for (int64_t j = 0; j < Hp; ++j) to[j] += x_grad[r * Hp + j];
-    }
+    if (g.first)
+      for (const Segment& s : block.segments()) first_gradient(s, i);
     block.add(x_grad, over_agents);
   }
 
+  EMIX_HD void first_gradient(const Segment& s, int64_t agent) const {
+    F* __restrict to = static_cast<F*>(g.first) + (s.state * p.agents + agent) * p.hidden;
+    const F* __restrict x_grad = block.share_of(agent);
+    if (s.first) std::fill(to, to + p.hidden, F(0));
+    for (int64_t r = s.begin; r < s.end; ++r)
+      for (int64_t j = 0; j < p.hidden; ++j) to[j] += x_grad[r * size.hidden + j];
+  }
+
   // z becomes its gradient.
-  EMIX_HD void output_gradient(int64_t state, int64_t agent) const {
-    const F scale =
-        static_cast<const F*>(g.value)[(block.state + state) * p.agents + agent] / static_cast<F>(p.samples);
-    const F* __restrict head = w.head.row(0);
-    for (int64_t j = 0; j < size.outputs; j += kColumns) {
-      F grad[kColumns], value_sum[kColumns] = {}, grad_sum[kColumns] = {};
-      for (int64_t c = 0; c < kColumns; ++c) grad[c] = scale * head[j + c];
-      for (int64_t r = state * block.samples; r < (state + 1) * block.samples; ++r) {
-        F* __restrict z = block.z + r * size.outputs + j;
-        for (int64_t c = 0; c < kColumns; ++c) {
-          value_sum[c] += relu(z[c]);
-          z[c] = z[c] > 0 ? grad[c] : 0;
-          grad_sum[c] += z[c];
-        }
+  EMIX_HD void output_gradient(const Segment& s, int64_t agent) const {
+    const F scale = static_cast<const F*>(g.value)[s.state * p.agents + agent] / static_cast<F>(p.samples);
+    for (int64_t j = 0; j < size.outputs; j += L::count) {
+      const typename L::type grad = scale * L::at(w.head.row(0) + j), zero = {};
+      typename L::type value_sum = {}, grad_sum = {};
+      for (int64_t r = s.begin; r < s.end; ++r) {
+        auto& z = L::at(block.z + r * size.outputs + j);
+        value_sum += block.count(r) * (z < zero ? zero : z);
+        z = z > zero ? block.count(r) * grad : zero;
+        grad_sum += z;
       }
-      for (int64_t c = 0; c < kColumns; ++c) {
-        sums.head[j + c] += scale * value_sum[c];
-        sums.b_hidden[j + c] += grad_sum[c];
-      }
+      L::at(sums.head + j) += scale * value_sum;
+      L::at(sums.b_hidden + j) += grad_sum;
     }
   }
 

@@ -44,6 +44,13 @@ def make_inputs(
     }
 
 
+def repeated(inputs: Inputs, seed: int, share: float) -> Inputs:
+    """In about `share` of the samples all agents of a state do what they do in the first one: equal joint actions."""
+    joint = inputs["actions"]
+    repeats = torch.rand(joint.shape[:-1], generator=torch.Generator().manual_seed(seed)).unsqueeze(-1) < share
+    return {**inputs, "actions": joint.where(~repeats, joint[:1])}
+
+
 def sampled_inputs(seed: int) -> Inputs:
     inputs = make_inputs(seed)
     inputs["logits"] = torch.randn(3, 4, 3, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -126,6 +133,43 @@ def test_equals_the_naive_one_at_smac_sizes(device: str, sizes: dict[str, int], 
         assert error(a, b) < 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+@pytest.mark.parametrize("share", [0.0, 0.9, 1.0])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"K": 100, "n": 2, "A": 6},
+        {"K": 100, "n": 3, "A": 6},
+        {"K": 100, "n": 10, "A": 18},
+        {"K": 70, "n": 30, "A": 20},  # 20^30 joint actions: more than 64 bits can tell apart
+        {"K": 130, "n": 64, "A": 2},  # one more than they can
+        {"K": 100, "n": 5, "A": 1},
+    ],
+)
+def test_equal_joint_actions_count_as_often_as_they_are_drawn(
+    device: str, sizes: dict[str, int], share: float, dtype: torch.dtype, emulated: bool
+) -> None:
+    """None, many or all of a state's: values and all gradients, however many states share a block."""
+    inputs = repeated(make_inputs(17, (2 if emulated else 9,), **sizes), 17, share)
+    inputs = changed({**inputs, "actions": inputs["actions"].to(dtype)}, lambda x: x.to(device))
+    leaves(inputs)
+    ours, expected = run(inputs), ops.reference.marginal_value(**inputs)
+    assert error(ours, expected) < 1e-12
+    for a, b in zip(gradients(ours, inputs, 17), gradients(expected, inputs, 17), strict=True):
+        assert error(a, b) < 1e-11
+
+
+def test_more_samples_than_are_looked_through_at_once(device: str) -> None:
+    """10,000 samples of 9 joint actions, and as many of mostly different ones."""
+    for A in (3, 200):
+        inputs = changed(make_inputs(18, (2,), K=10_000, n=2, A=A, H=3, H2=4), lambda x: x.to(device))
+        leaves(inputs)
+        ours, expected = run(inputs), ops.reference.marginal_value(**inputs)
+        assert error(ours, expected) < 1e-12
+        for a, b in zip(gradients(ours, inputs, 18), gradients(expected, inputs, 18), strict=True):
+            assert error(a, b) < 1e-11
+
+
 def test_equals_the_expectation_over_all_joint_actions(device: str) -> None:
     """Every joint action of the others once: the mean is the exact expectation under uniform policies."""
     n, A = 3, 3
@@ -206,9 +250,9 @@ def test_narrow_inputs_are_computed_in_float32(device: str, dtype: torch.dtype, 
         assert error(a, b) < tolerance
 
 
-@pytest.mark.parametrize("numbers", [False, True])
-def test_gradcheck(device: str, numbers: bool) -> None:
-    inputs = changed(make_inputs(6, (2, 2), K=3, n=2, H=3, H2=4, numbers=numbers), lambda x: x.to(device))
+@pytest.mark.parametrize(("numbers", "A"), [(False, 4), (True, 4), (False, 1)])
+def test_gradcheck(device: str, numbers: bool, A: int) -> None:
+    inputs = changed(make_inputs(6, (2, 2), K=3, n=2, A=A, H=3, H2=4, numbers=numbers), lambda x: x.to(device))
     leaves(inputs)
     assert torch.autograd.gradcheck(ops.marginal_value, tuple(inputs.values()))
 
@@ -232,25 +276,37 @@ def test_no_gradient_for_actions(device: str) -> None:
     assert found[1] is None
 
 
-def test_a_nan_is_seen_in_its_row_alone(device: str) -> None:
-    inputs = changed(make_inputs(9), lambda x: x.to(device))
+@pytest.mark.parametrize("share", [0.0, 0.9])
+def test_a_nan_is_seen_in_its_row_alone(device: str, share: float) -> None:
+    inputs = changed(repeated(make_inputs(9), 9, share), lambda x: x.to(device))
     inputs["first"][1, 2, 1] = torch.nan
     value = run(inputs)
     assert value[1, 2, 1].isnan()
     assert value.isnan().sum() == 1
 
 
-def test_a_state_does_not_depend_on_its_neighbours(device: str) -> None:
-    inputs = converted(make_inputs(10, (70,), K=9, H=33), torch.float32, device)
+def test_a_nan_of_an_action_is_seen_where_others_take_it(device: str) -> None:
+    inputs = changed(make_inputs(19, (40,), K=4, n=2, A=6), lambda x: x.to(device))
+    inputs["w_action"][1, 2] = torch.nan
+    taken = (inputs["actions"][..., 1] == 2).any(0)
+    assert 0 < taken.sum() < 40
+    assert torch.equal(run(inputs)[:, 0].isnan(), taken)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.6])
+def test_a_state_does_not_depend_on_its_neighbours(device: str, share: float) -> None:
+    inputs = converted(repeated(make_inputs(10, (70,), K=9, H=33), 10, share), torch.float32, device)
     value = run(inputs)
     for part in (slice(0, 1), slice(17, 60), slice(69, 70)):
         some = {**inputs, "first": inputs["first"][part], "actions": inputs["actions"][:, part]}
         torch.testing.assert_close(run(some), value[part], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("numbers", [False, True])
-def test_repeats_bit_for_bit_with_any_number_of_threads(device: str, numbers: bool) -> None:
-    inputs = converted(make_inputs(11, (40,), K=30, H=24, numbers=numbers), torch.float32, device)
+@pytest.mark.parametrize(("numbers", "share"), [(False, 0.0), (False, 0.9), (True, 0.0)])
+def test_repeats_bit_for_bit_with_any_number_of_threads(device: str, numbers: bool, share: float) -> None:
+    """Of states whose rows fill blocks across them: 300, so that there is work for several threads."""
+    inputs = repeated(make_inputs(11, (300,), K=30, H=64, H2=64, numbers=numbers), 11, share)
+    inputs = converted(inputs, torch.float32, device)
     wanted = leaves(inputs)
     threads, found = torch.get_num_threads(), []
     try:
