@@ -32,6 +32,12 @@ FULL = ["HalfCheetah-6x1", "Hopper-3x1", "Swimmer-2x1", "Walker2d-2x3"]
 DIRECT = {"HalfCheetah-6x1": (1, 60), "Hopper-3x1": (1, 200), "Humanoid-9|8": (0.4, 60), "Pusher-3p": (2, 110)}
 
 
+@pytest.fixture(autouse=True)
+def _mujocos_log_goes_elsewhere(tmp_path, monkeypatch):
+    """What gymnasium-robotics itself builds is not quiet: MuJoCo writes MUJOCO_LOG.TXT into the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 def upstream(name, **settings):
     scenario, _, factorisation = name.partition("-")
     env = mamujoco_v1.parallel_env(scenario, factorisation, global_categories=(), **settings)
