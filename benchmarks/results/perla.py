@@ -59,7 +59,7 @@ def draw(records: list[Record], out: Path) -> None:
         ("battle", "battle/", BATTLE, WON, "test win rate"),
         ("mujoco", "mamujoco/", MUJOCO, RETURN, "test return"),
     ):
-        lines = {name: [(method, metric)] for name, method in methods.items()}
+        lines = {run: [(method, metric)] for run, method in methods.items()}
         curves(_of(records, env, methods), lines, label, out / f"perla-{name}.png")
 
 
@@ -84,7 +84,7 @@ def _by_env(records: list[Record], methods: dict[str, str], metric: str, digits:
             env.removeprefix("foraging/Foraging-"), method, seeds(runs), f"{max(run.env_steps for run in runs):,}",
             with_interval(runs, lambda run: over_all(run, metric), digits),
             with_interval(runs, lambda run: at_the_end(run, metric), digits),
-            with_interval(runs, lambda run: run.seconds / 60, 1),
+            f"{sum(run.seconds for run in runs) / len(runs) / 60:.1f}",
         ]
         for env, method, runs in _groups(records, methods)
     ]  # fmt: skip
