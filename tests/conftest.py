@@ -5,8 +5,9 @@ import pytest
 import torch
 
 torch.set_num_threads(2)
-# A shell's background jobs ignore Ctrl-C, and so would the processes that tests start and interrupt.
+# A shell's background jobs ignore Ctrl-C, those of nohup hang-ups too, and so would the processes that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 EMULATED = "emulated" in os.environ.get("EMIX_LIBRARY", "")
 

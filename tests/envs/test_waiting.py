@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 import torch
@@ -67,18 +68,29 @@ def test_a_program_that_closes_nothing_ends():
     assert subprocess.run([sys.executable, "-c", code], timeout=300, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_the_whole_group_saves_a_checkpoint(tmp_path, number):
-    """As batch systems and terminals send it: to the training and all that it has started at once."""
+@pytest.fixture
+def process(tmp_path):
+    """A training of its own session that has played for some rows; it ends with the test, whatever comes of that."""
     command = [sys.executable, "-m", "emix", "train", "vdn", ENV, "--steps", "1000000", "--log-interval", "100"]
     command += ["--test-episodes", "4", "--run-dir", str(tmp_path / "run")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 300
-    while not metrics.exists() or metrics.read_bytes().count(b"\n") < 3:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    try:
+        while not metrics.exists() or metrics.read_bytes().count(b"\n") < 3:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_whole_group_saves_a_checkpoint(process, tmp_path, number):
+    """As batch systems and terminals send it: to the training and all that it has started at once."""
     os.killpg(process.pid, number)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 128 + number
@@ -87,17 +99,8 @@ def test_a_signal_to_the_whole_group_saves_a_checkpoint(tmp_path, number):
     assert (tmp_path / "run" / "checkpoint" / "manifest.json").exists()
 
 
-def test_three_times_ctrl_c_end_any_wait(tmp_path):
+def test_three_times_ctrl_c_end_any_wait(process):
     """The training waits for a worker that does not answer."""
-    command = [sys.executable, "-m", "emix", "train", "vdn", ENV, "--steps", "1000000", "--log-interval", "100"]
-    command += ["--test-episodes", "4", "--run-dir", str(tmp_path / "run")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
-    metrics = tmp_path / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + 300
-    while not metrics.exists() or metrics.read_bytes().count(b"\n") < 2:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
     children = subprocess.run(
         ["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True, check=False
     )
