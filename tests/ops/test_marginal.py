@@ -150,6 +150,8 @@ def test_equal_joint_actions_count_as_often_as_they_are_drawn(
     device: str, sizes: dict[str, int], share: float, dtype: torch.dtype, emulated: bool
 ) -> None:
     """None, many or all of a state's: values and all gradients, however many states share a block."""
+    if emulated:  # where every draw is computed, slowly
+        sizes = {**sizes, "K": 3}
     inputs = repeated(make_inputs(17, (2 if emulated else 9,), **sizes), 17, share)
     inputs = changed({**inputs, "actions": inputs["actions"].to(dtype)}, lambda x: x.to(device))
     leaves(inputs)
@@ -159,10 +161,12 @@ def test_equal_joint_actions_count_as_often_as_they_are_drawn(
         assert error(a, b) < 1e-11
 
 
-def test_more_samples_than_are_looked_through_at_once(device: str) -> None:
+def test_more_samples_than_are_looked_through_at_once(device: str, emulated: bool) -> None:
     """10,000 samples of 9 joint actions, and as many of mostly different ones."""
     for A in (3, 200):
-        inputs = changed(make_inputs(18, (2,), K=10_000, n=2, A=A, H=3, H2=4), lambda x: x.to(device))
+        inputs = changed(
+            make_inputs(18, (2,), K=100 if emulated else 10_000, n=2, A=A, H=3, H2=4), lambda x: x.to(device)
+        )
         leaves(inputs)
         ours, expected = run(inputs), ops.reference.marginal_value(**inputs)
         assert error(ours, expected) < 1e-12
@@ -303,9 +307,12 @@ def test_a_state_does_not_depend_on_its_neighbours(device: str, share: float) ->
 
 
 @pytest.mark.parametrize(("numbers", "share"), [(False, 0.0), (False, 0.9), (True, 0.0)])
-def test_repeats_bit_for_bit_with_any_number_of_threads(device: str, numbers: bool, share: float) -> None:
+def test_repeats_bit_for_bit_with_any_number_of_threads(
+    device: str, numbers: bool, share: float, emulated: bool
+) -> None:
     """Of states whose rows fill blocks across them: 300, so that there is work for several threads."""
-    inputs = repeated(make_inputs(11, (300,), K=30, H=64, H2=64, numbers=numbers), 11, share)
+    states, width = (10, 16) if emulated else (300, 64)
+    inputs = repeated(make_inputs(11, (states,), K=30, H=width, H2=width, numbers=numbers), 11, share)
     inputs = converted(inputs, torch.float32, device)
     wanted = leaves(inputs)
     threads, found = torch.get_num_threads(), []
