@@ -9,8 +9,8 @@ from benchmarks.results.numbers import at_the_end, over_all, seeds, table, with_
 from benchmarks.results.pictures import curves
 from benchmarks.results.records import Record
 
-RETURN, WON, ERROR = "test_return_mean", "test_battle_won_mean", "td_error_abs"
-METRICS = (RETURN, WON, ERROR, "value_mean")
+RETURN, ERROR = "test_return_mean", "td_error_abs"
+METRICS = (RETURN, ERROR)
 FAILED = 0.1  # a run whose test return ends below it has failed, as in the paper's fig. 4
 
 # Of each name of a run the method that it is. The foraging runs have 64 units where the paper has 256.
@@ -20,47 +20,29 @@ FORAGING = {
     "perla-ippo,hidden_dim=64": "PERLA_IPPO",
     "perla-ippo,hidden_dim=64,samples=0": "IPPO",
 }
-SAMPLES = {
-    "perla-mappo,hidden_dim=64,samples=0": "MAPPO",
-    "perla-mappo,hidden_dim=64,samples=1": "K = 1",
-    "perla-mappo,hidden_dim=64,samples=10": "K = 10",
-    "perla-mappo,hidden_dim=64": "K = 100",
-}
-ABLATED = "foraging/Foraging-8x8-3p-3f-v2"
-BATTLE = {
-    "perla-mappo@smac,samples=10": "PERLA_MAPPO, K = 10",
-    "perla-mappo@smac,samples=0": "MAPPO",
-}
 MUJOCO = {
     "perla-mappo@mujoco,samples=10": "PERLA_MAPPO, K = 10",
     "perla-mappo@mujoco,samples=0": "MAPPO",
 }
-NAMES = {*FORAGING, *SAMPLES, *BATTLE, *MUJOCO}
+NAMES = {*FORAGING, *MUJOCO}
 
 
 def tables(records: list[Record]) -> dict[str, str]:
-    """Foraging, failures, K, temporal-difference errors, battles and multi-agent MuJoCo."""
+    """Foraging, failures, temporal-difference errors and multi-agent MuJoCo."""
     foraging = _of(records, "foraging/", FORAGING)
     return {
-        "foraging": _by_env(foraging, FORAGING, RETURN),
+        "foraging": _by_env(foraging, FORAGING),
         "failures": _failures(foraging),
-        "samples": _by_env(_of(records, ABLATED, SAMPLES), SAMPLES, RETURN),
         "errors": _errors(foraging),
-        "battle": _by_env(_of(records, "battle/", BATTLE), BATTLE, WON),
-        "mujoco": _by_env(_of(records, "mamujoco/", MUJOCO), MUJOCO, RETURN, digits=0),
+        "mujoco": _by_env(_of(records, "mamujoco/", MUJOCO), MUJOCO, digits=0),
     }
 
 
 def draw(records: list[Record], out: Path) -> None:
-    """Learning curves of foraging, by K, of battles and of multi-agent MuJoCo."""
-    for name, env, methods, metric, label in (
-        ("foraging", "foraging/", FORAGING, RETURN, "test return"),
-        ("samples", ABLATED, SAMPLES, RETURN, "test return"),
-        ("battle", "battle/", BATTLE, WON, "test win rate"),
-        ("mujoco", "mamujoco/", MUJOCO, RETURN, "test return"),
-    ):
-        lines = {run: [(method, metric)] for run, method in methods.items()}
-        curves(_of(records, env, methods), lines, label, out / f"perla-{name}.png")
+    """Learning curves of foraging and of multi-agent MuJoCo."""
+    for name, env, methods in (("foraging", "foraging/", FORAGING), ("mujoco", "mamujoco/", MUJOCO)):
+        lines = {run: [(method, RETURN)] for run, method in methods.items()}
+        curves(_of(records, env, methods), lines, "test return", out / f"perla-{name}.png")
 
 
 def _of(records: list[Record], env: str, methods: dict[str, str]) -> list[Record]:
@@ -78,12 +60,12 @@ def _groups(records: list[Record], methods: dict[str, str]) -> list[tuple[str, s
     return groups
 
 
-def _by_env(records: list[Record], methods: dict[str, str], metric: str, digits: int = 2) -> str:
+def _by_env(records: list[Record], methods: dict[str, str], digits: int = 2) -> str:
     rows = [
         [
             env.removeprefix("foraging/Foraging-"), method, seeds(runs), f"{max(run.env_steps for run in runs):,}",
-            with_interval(runs, lambda run: over_all(run, metric), digits),
-            with_interval(runs, lambda run: at_the_end(run, metric), digits),
+            with_interval(runs, lambda run: over_all(run, RETURN), digits),
+            with_interval(runs, lambda run: at_the_end(run, RETURN), digits),
             f"{sum(run.seconds for run in runs) / len(runs) / 60:.1f}",
         ]
         for env, method, runs in _groups(records, methods)

@@ -85,12 +85,12 @@ class Run:
             with closing(TrainingState.create(asked, group)) as state:
                 if manifest is not None:
                     state.restore(folder / CHECKPOINT, asked, manifest)
-                    if owner is not None:
-                        owner.check()
-                        delete_replaced(folder / CHECKPOINT, manifest)
-                if owner is not None and asked != settings:
+                if owner is not None:
                     owner.check()
-                    rewrite_config(folder, asked)
+                    if manifest is not None:
+                        delete_replaced(folder / CHECKPOINT, manifest)
+                    if asked != settings:
+                        rewrite_config(folder, asked)
                 yield cls(folder, asked, state, manifest, owner)
 
     def check_owner(self) -> None:
