@@ -41,8 +41,8 @@ class InputLayer(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Linear and ReLU twice, then linear (EPyMARL's); or with a LayerNorm of the input and after every layer, and a GRU
-    before the last where it is recurrent (on-policy's, Yu et al. 2022).
+    """Linear and ReLU twice, then linear (EPyMARL's), which is one op; or with a LayerNorm of the input and after every
+    layer, and a GRU before the last where it is recurrent (on-policy's, Yu et al. 2022).
 
     Args:
         inputs: I.
@@ -70,6 +70,7 @@ class FeedForward(nn.Module):
         def norm(size: int) -> nn.Module:
             return nn.LayerNorm(size) if layer_norm else nn.Identity()
 
+        self.is_one_op = not layer_norm and not recurrent
         self.norm = norm(inputs)
         self.first = InputLayer(inputs, n_agents, hidden_dim)
         self.body = nn.Sequential(
@@ -81,6 +82,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """See the module; without a GRU there is no state, and none is returned."""
+        if self.is_one_op:
+            return self._as_critic(x), None
         y = self.body(self.first(self.norm(x)))  # [B, T, n, H]
         if self.gru is not None:
             b, _, n, _ = y.shape
@@ -89,6 +92,14 @@ class FeedForward(nn.Module):
             rows = self.gru(rows, start)
             y, hidden = rows.unflatten(0, (b, n)).transpose(1, 2), rows[:, -1].unflatten(0, (b, n))
         return self.head(self.gru_norm(y)), hidden
+
+    def _as_critic(self, x: Tensor) -> Tensor:
+        """``[B, T, n, outputs]`` by one op: those of a single critic whose v is 0."""
+        first, second, head, n = self.first.linear, self.body[2], self.head, self.first.n_agents
+        state, obs = (x, x.new_empty(*x.shape[:-1], n, 0)) if x.dim() == 3 else (x.new_empty(*x.shape[:-2], 0), x)
+        weights = [first.weight.t(), first.bias, second.weight.t(), second.bias]
+        weights += [functional.pad(w, (0, 1)) for w in (head.weight.t(), head.bias)]  # a column for v
+        return ops.ensemble_critic(state, obs, *(weight.unsqueeze(0) for weight in weights)).squeeze(0)
 
 
 class GruNetwork(nn.Module):
