@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +96,8 @@ class FeedForward(nn.Module):
 
     def _as_critic(self, x: Tensor) -> Tensor:
         """``[B, T, n, outputs]`` by one op: those of a single critic whose v is 0."""
-        first, second, head, n = self.first.linear, self.body[2], self.head, self.first.n_agents
+        first, second, head = self.first.linear, cast(nn.Linear, self.body[2]), self.head
+        n = self.first.n_agents
         state, obs = (x, x.new_empty(*x.shape[:-1], n, 0)) if x.dim() == 3 else (x.new_empty(*x.shape[:-2], 0), x)
         weights = [first.weight.t(), first.bias, second.weight.t(), second.bias]
         weights += [functional.pad(w, (0, 1)) for w in (head.weight.t(), head.bias)]  # a column for v
