@@ -66,8 +66,8 @@ def test_smix_means_the_paper():
         ("smx", "did you mean smix"),
         (
             "zzz",
-            "expected one of ader, dop, ensemble-mix, facmac, ippo, iql, mappo, perla-ippo, perla-mappo, "
-            "qmix, smix, vdn",
+            "expected one of ader, coma, dop, ensemble-mix, facmac, ippo, iql, mappo, perla-ippo, perla-mappo, "
+            "qmix, qtran, smix, vdn",
         ),
         ("smix@forage", "did you mean smix@foraging"),
         ("smix@", "unknown recipe 'smix@'"),
@@ -136,7 +136,7 @@ def test_what_cannot_be_a_learner_is_refused(monkeypatch):
         learners.register_learner("mine", Mine, Mine)
 
 
-@pytest.mark.parametrize("name", ["smix", "dop"])
+@pytest.mark.parametrize("name", ["smix", "coma", "qtran", "dop"])
 def test_continuous_actions_are_refused_by_learners_of_discrete_ones(name):
     spec = EnvSpec("mine", n_agents=2, action=Box(3), obs_dim=4, state_dim=5, episode_limit=6)
     with pytest.raises(UsageError, match=r"expects discrete actions, mine has Box\(dim=3"):

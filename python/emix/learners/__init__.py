@@ -17,6 +17,7 @@ import yaml
 from emix.errors import UsageError
 from emix.learners.ader import Ader
 from emix.learners.ader_config import AderConfig
+from emix.learners.coma import Coma, ComaConfig
 from emix.learners.ensemble_mix import EnsembleMix
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
 from emix.learners.facmac import Facmac
@@ -24,6 +25,7 @@ from emix.learners.facmac_config import FacmacConfig
 from emix.learners.learner import Learner
 from emix.learners.ppo import PPO
 from emix.learners.ppo_config import PPOConfig
+from emix.learners.qtran import Qtran, QtranConfig
 from emix.learners.value import ValueConfig, ValueLearner
 from emix.plugins import load_entry_points
 
@@ -226,10 +228,12 @@ def _closest(name: str, known: Iterable[str]) -> str:
 
 
 register_learner("ader", Ader, AderConfig, _RECIPES / "ader")
+register_learner("coma", Coma, ComaConfig, _RECIPES / "coma")
 register_learner("facmac", Facmac, FacmacConfig, _RECIPES / "facmac")
 for _name in ("dop", "ensemble-mix"):
     register_learner(_name, EnsembleMix, EnsembleMixConfig, _RECIPES / _name)
 for _name in ("ippo", "mappo", "perla-ippo", "perla-mappo"):
     register_learner(_name, PPO, PPOConfig, _RECIPES / _name)
+register_learner("qtran", Qtran, QtranConfig, _RECIPES / "qtran")
 for _name in ("iql", "qmix", "smix", "vdn"):
     register_learner(_name, ValueLearner, ValueConfig, _RECIPES / _name)

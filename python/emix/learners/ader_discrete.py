@@ -1,57 +1,23 @@
-"""ADER's policies of discrete actions: how they act, and what the update takes of them, exactly."""
+"""ADER's policies of discrete actions: what the update takes of them, exactly."""
 
 from __future__ import annotations
 
 from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from emix import ops
-from emix.data import EnvSpec, Episodes, Step
+from emix.data import EnvSpec, Episodes
 from emix.learners.ader_config import AderConfig
 from emix.learners.ader_critics import Critics, TwinCritic, entropy_slopes, reward_slopes
 from emix.learners.ader_policies import Improvement
-from emix.learners.learner import Acted, BaseActor
-from emix.learners.parts import Parts, Schedule
-from emix.learners.shared import Memory, greedy, initial_memory, pick, previous_actions
+from emix.learners.floor_actor import FloorActor
+from emix.learners.parts import Schedule
+from emix.learners.shared import pick, previous_actions
 from emix.nn.agent import RecurrentAgent
 from emix.nn.critic import EnsembleCritic
 from emix.ops.recurrent import Precision
-
-
-class DiscreteActor(BaseActor):
-    """Draws from the policies with their floor while exploring; in tests takes the likeliest actions.
-
-    Args:
-        agent: the policies.
-        epsilon: their floor.
-        generator: of the draws.
-        spec: sizes of the environment.
-        hidden_dim: of the agents' memory.
-    """
-
-    def __init__(
-        self, agent: nn.Module, epsilon: Schedule, generator: torch.Generator, spec: EnvSpec, hidden_dim: int
-    ) -> None:
-        self.agent, self.epsilon, self.generator = agent, epsilon, generator
-        self.spec, self.hidden_dim = spec, hidden_dim
-        self.parts = Parts(agent=agent, epsilon=epsilon, generator=generator)
-
-    def initial_memory(self, num_envs: int) -> Memory:
-        """The memory at the start of an episode in each of E environments."""
-        return initial_memory(num_envs, self.spec, self.hidden_dim, self.generator.device)
-
-    @torch.no_grad()
-    def act(self, step: Step, memory: Memory, *, explore: bool) -> Acted:
-        """Actions int64 ``[E, n]``, each available (0 where an agent has none), and the next memory."""
-        logits, hidden = self.agent(step.obs.unsqueeze(1), memory.last_actions.unsqueeze(1), memory.hidden)
-        logits = logits.squeeze(1)  # [E, n, A]
-        if explore:
-            actions = ops.sample_actions(logits, step.avail, floor=self.epsilon.tensor, generator=self.generator)
-        else:
-            actions = greedy(logits, step.avail)
-        return Acted(actions, Memory(hidden, actions))
 
 
 class DiscretePolicies(NamedTuple):
@@ -80,10 +46,10 @@ class Discrete:
         spec, dim = self.spec, self.config.critic_dim
         return EnsembleCritic(2, 0, spec.obs_dim, spec.n_actions, spec.n_agents, dim, value_head=False)
 
-    def make_actor(self, epsilon: Schedule, generator: torch.Generator) -> DiscreteActor:
+    def make_actor(self, epsilon: Schedule, generator: torch.Generator) -> FloorActor:
         """What plays."""
         self.epsilon = epsilon
-        return DiscreteActor(self.agent, epsilon, generator, self.spec, self.config.hidden_dim)
+        return FloorActor(self.agent, epsilon, generator, self.spec, self.config.hidden_dim)
 
     def policies(self, batch: Episodes) -> DiscretePolicies:
         """With the floor, which counts in the losses, too."""

@@ -103,7 +103,10 @@ class DecomposedCritic:
 
         def learn() -> None:
             loss, result = self._loss(steps_at(t))
-            norm = self._descend(loss, None if times == 1 or self.skips_padding else real.index_select(0, t).squeeze(0))
+            if times == 1 or self.skips_padding:
+                norm = self.optimiser.descend(loss)
+            else:
+                norm = self.optimiser.descend_where(real.index_select(0, t).squeeze(0), loss)
             result |= {"loss": loss.detach(), "critic_grad_norm": norm}
             column = torch.stack([result[name] for name in self.measured]).unsqueeze(-1)
             torch.where(numbers == t, column, results, out=results)
@@ -116,22 +119,6 @@ class DecomposedCritic:
         return metrics | {
             name: masked_mean(result, learned) for name, result in zip(self.measured, results, strict=True)
         }
-
-    def _descend(self, loss: Tensor, real: Tensor | None) -> Tensor:
-        """One step down the loss, which changes nothing where ``real`` [] is False; the gradient's norm.
-
-        The device decides. At a step of nothing but padding the gradient is 0, but the optimiser's moments would fade,
-        and Adam's move the weights.
-        """
-        if real is None:
-            return self.optimiser.descend(loss)
-        moments = [value for state in self.optimiser.torch.state.values() for value in state.values()]
-        tensors = [*(parameter.detach() for parameter in self.networks.parameters()), *moments]
-        kept = torch._foreach_mul(tensors, (~real).float())
-        norm = self.optimiser.descend(loss)
-        torch._foreach_mul_(tensors, real.float())
-        torch._foreach_add_(tensors, kept)
-        return norm
 
     @torch.no_grad()
     def _make_targets(

@@ -102,6 +102,20 @@ class Optimiser:
             self.torch.step()
         return norm
 
+    def descend_where(self, real: Tensor, loss: Tensor) -> Tensor:
+        """``descend`` down ``loss`` that changes nothing where ``real`` [] is False, as the device decides.
+
+        At a time step of nothing but padding the gradient is 0, but the optimiser's moments would fade, and Adam's move
+        the weights.
+        """
+        moments = [value for state in self.torch.state.values() for value in state.values()]
+        tensors = [*(parameter.detach() for parameter in self.parameters.values()), *moments]
+        kept = torch._foreach_mul(tensors, (~real).float())
+        norm = self.descend(loss)
+        torch._foreach_mul_(tensors, real.float())
+        torch._foreach_add_(tensors, kept)
+        return norm
+
     def everywhere(self, count: Tensor) -> Tensor:
         """The sum of the processes' counts."""
         count = count.detach().clone()

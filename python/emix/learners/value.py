@@ -23,12 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from emix import ops
-from emix.data import EnvSpec, Episodes, Step, require_discrete
-from emix.learners.learner import Acted, BaseActor, BaseLearner
+from emix.data import EnvSpec, Episodes, require_discrete
+from emix.learners.greedy_actor import EpsilonGreedyActor
+from emix.learners.learner import BaseLearner
 from emix.learners.parts import Optimiser, Parts, Schedule, Target
 from emix.learners.plan import Plan
 from emix.learners.seeded import seeded
-from emix.learners.shared import Memory, check_fields, greedy, initial_memory, pick, previous_actions
+from emix.learners.shared import check_fields, greedy, pick, previous_actions
 from emix.nn.agent import RecurrentAgent
 from emix.nn.mixer import IndependentMixer, MonotonicMixer, SumMixer
 from emix.ops.recurrent import Precision
@@ -91,49 +92,6 @@ class ValueConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, choices=_CHOICES, fractions=_FRACTIONS)
-
-
-class EpsilonGreedyActor(BaseActor):
-    """Each agent takes its likeliest action, or while exploring, with probability epsilon, any available one.
-
-    Args:
-        agent: gives the agents' values.
-        epsilon: falls as training goes on.
-        generator: of what is random.
-        spec: sizes of the environment.
-        hidden_dim: of the agent's memory.
-    """
-
-    def __init__(
-        self, agent: nn.Module, epsilon: Schedule, generator: torch.Generator, spec: EnvSpec, hidden_dim: int
-    ) -> None:
-        self.agent, self.epsilon, self.generator = agent, epsilon, generator
-        self.spec, self.hidden_dim = spec, hidden_dim
-        self.parts = Parts(agent=agent, epsilon=epsilon, generator=generator)
-
-    def initial_memory(self, num_envs: int) -> Memory:
-        """The memory at the start of an episode in each of E environments."""
-        return initial_memory(num_envs, self.spec, self.hidden_dim, self.generator.device)
-
-    @torch.no_grad()
-    def act(self, step: Step, memory: Memory, *, explore: bool) -> Acted:
-        """Choose every agent's action: epsilon-greedy while exploring (Algorithm 1, line 6), else greedy.
-
-        Args:
-            step: what E environments returned last.
-            memory: what this method returned last, or ``initial_memory`` at the start of the environments' episodes.
-            explore: draw from ``generator``; without it nothing random is used.
-
-        Returns:
-            Actions int64 ``[E, n]``, each available (0 where an agent has none), and the next memory.
-        """
-        q, hidden = self.agent(step.obs.unsqueeze(1), memory.last_actions.unsqueeze(1), memory.hidden)
-        actions = greedy(q.squeeze(1), step.avail)  # [E, n]
-        if explore:
-            random = self.spec.action.random(tuple(actions.shape), self.generator, step.avail)  # [E, n]
-            coins = torch.rand(actions.shape, generator=self.generator, dtype=torch.float32, device=actions.device)
-            actions = torch.where(coins < self.epsilon.tensor, random, actions)
-        return Acted(actions, Memory(hidden, actions))
 
 
 class ValueLearner(BaseLearner):

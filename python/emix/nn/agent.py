@@ -1,6 +1,7 @@
 """The recurrent agent network of the PyMARL family, one set of weights for all agents."""
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from emix import ops
 from emix.nn.gru import GRU
@@ -27,6 +28,7 @@ class RecurrentAgent(nn.Module):
     ) -> None:
         super().__init__()
         self.precision = precision
+        self.sizes = (obs_dim, n_actions, n_agents)
         self.encode = nn.Linear(obs_dim + n_actions + n_agents, hidden_dim)
         self.gru = GRU(hidden_dim, hidden_dim, precision=precision)
         self.head = nn.Linear(hidden_dim, n_actions)
@@ -45,3 +47,13 @@ class RecurrentAgent(nn.Module):
         first, last = self.encode, self.head
         weights = first.weight, first.bias, *self.gru.weights, last.weight, last.bias
         return ops.agent_sequence(obs, last_actions, hidden, *weights, precision=self.precision)
+
+    def unroll(self, obs: Tensor, last_actions: Tensor) -> tuple[Tensor, Tensor]:
+        """``forward`` from an episode's start with the GRU's state after every step, which the op of ``forward`` keeps
+        to itself: action values ``[B, T, n, A]`` and states ``[B, T, n, H]``; ``precision`` is the GRU's alone."""
+        w_obs, w_action, w_id = self.encode.weight.split(self.sizes, dim=1)
+        columns = functional.pad(w_action.t(), (0, 0, 0, 1))  # [A + 1, H]; no action: 0
+        x = functional.linear(obs, w_obs, self.encode.bias) + functional.embedding(last_actions, columns) + w_id.t()
+        rows = self.gru(x.relu().transpose(1, 2).flatten(0, 1))  # [B n, T, H]
+        states = rows.unflatten(0, (len(obs), -1)).transpose(1, 2)  # [B, T, n, H]
+        return self.head(states), states

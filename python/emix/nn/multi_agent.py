@@ -189,7 +189,7 @@ class ActionCritic(nn.Module):
         for_all = x.dim() == actions.dim() - (1 if self.discrete else 2)
         first = (first.unsqueeze(-2) if for_all else first) + w_id  # [..., n, H]
         if own is not None:
-            first = first + _selected(w_action, own)
+            first = first + selected(w_action, own)
         return self._marginal(first, actions, w_action)
 
     def every_own(self, x: Tensor, actions: Tensor) -> Tensor:
@@ -226,7 +226,7 @@ def orthogonal_(network: nn.Module, head_gain: float) -> None:
                     nn.init.orthogonal_(parameter, gain)
 
 
-def _selected(w_action: Tensor, actions: Tensor) -> Tensor:
+def selected(w_action: Tensor, actions: Tensor) -> Tensor:
     """Each agent's column of its action: ``[n, A, H]``, ``[..., n]`` -> ``[..., n, H]``."""
     n, a, _ = w_action.shape
     offsets = a * torch.arange(n, device=actions.device)
