@@ -185,7 +185,7 @@ def actor_loss(config, networks, agent, floor, newest, off, advantage_of=None):
     advantage of eq. 5 is held: it is that of the policies of ``advantage_of``, by default the same."""
     fixed = advantage_of or agent
 
-    def mean(episodes, term):
+    def mean(episodes, term, norm=config.norm):
         total, count = 0.0, 0
         for episode, length in zip(episodes, episodes.lengths.tolist(), strict=True):
             pi, held = (policies(each, episode, length, floor) for each in (agent, fixed))
@@ -198,7 +198,7 @@ def actor_loss(config, networks, agent, floor, newest, off, advantage_of=None):
                         pi[t][i], held[t][i].detach(), q, float(m[i].detach()), int(episode.actions[t, i])
                     )
                 count += 1
-        return total / count / (newest.avail.shape[2] if config.norm == "bti" else 1)
+        return total / {"bt": count, "bti": count * newest.avail.shape[2], "sum": 1}[norm]
 
     def on_term(pi, held, q, m, action):
         advantage = m * (q[action] - sum(held * q))  # eq. 5
@@ -208,4 +208,5 @@ def actor_loss(config, networks, agent, floor, newest, off, advantage_of=None):
         return m * sum(pi * q)
 
     share = {"mixed": config.nu, "on_policy": 0.0, "off_policy": 1.0}[config.actor]
-    return -(1 - share) * mean(newest, on_term) - share * mean(off, off_term)
+    off_norm = "sum" if config.off_norm == "sum" else config.norm
+    return -(1 - share) * mean(newest, on_term) - share * mean(off, off_term, off_norm)

@@ -126,6 +126,7 @@ def exploring_policy(spec, values, q, logits, avail, draws=200_000):
     [
         ({"bonus": "kurtosis", "beta": 0.5}, 1.0, "kurtosis"),
         ({"bonus": "kurtosis", "beta": 0.5, "gate_over": "all"}, 0.0, "nothing"),  # a light tail where none may act
+        ({"bonus": "kurtosis", "beta": 0.5, "bonus_limit": 3.0}, 1.0, "limited"),  # the first action's would be 4.06
         ({"bonus": "variance", "beta": 2.0}, 1.0, "variance"),
         ({"bonus": "none"}, 0.0, "nothing"),
     ],
@@ -139,7 +140,12 @@ def test_exploration_draws_from_the_softmax_with_bonus_and_floor(spec, values, o
     if values.get("gate_over") == "all":
         q[:, 0] = q[:, 2] = q[:, 3]  # excess -2, 1.25, -2, -2 over all
     kurtosis = torch.tensor([slow.kurtosis(q[:, a].tolist()) for a in range(4)])
-    bonus = {"kurtosis": kurtosis, "variance": q.var(0, correction=0), "nothing": torch.zeros(4)}[what]
+    bonus = {
+        "kurtosis": kurtosis,
+        "limited": kurtosis.clamp(max=6.0),
+        "variance": q.var(0, correction=0),
+        "nothing": torch.zeros(4),
+    }[what]
     expected = slow.floored(logits + values.get("beta", 0.0) * bonus * avail, avail, 0.2)
     share, reported, gate = exploring_policy(spec, values, q, logits, avail)
     torch.testing.assert_close(share, expected, atol=0.006, rtol=0)
@@ -206,6 +212,17 @@ def test_draw_takes_the_newest_a_window_of_new_ones_and_any(spec, random_episode
             seen[name] |= set(numbers)
     assert seen == {"on": set(range(36, 45)), "off": set(range(45)), "actors": set(range(41, 45))}
     assert len(make_learner(spec, batch=3, on_batch=4).draw(replay).actors) == 3
+
+
+def test_dops_ring_draws_from_all_of_it_where_the_newest_are_cut(spec, random_episodes):
+    """The next episode would lie at place 5 of a buffer of 10: its newest 5 are in one piece, its newest 6 are not."""
+    replay = replay_of(random_episodes, spec)  # 45 episodes
+    keys = {float(replay.steps.tensors["reward"][replay.table[k, 0]]): k for k in range(45)}
+    for count, first in ((4, 41), (5, 40), (6, 35)):
+        learner, seen = make_learner(spec, on_batch=count, on_window=10, actor_batch="ring"), set()
+        for _ in range(60):
+            seen |= {keys[float(reward)] for reward in learner.draw(replay).actors.reward[:, 0]}
+        assert seen == set(range(first, 45))
 
 
 def test_targets_are_renewed_every_so_many_time_steps(spec, random_episodes):
@@ -288,6 +305,9 @@ def test_a_foreign_state_is_refused_and_changes_nothing(spec):
         ("c2", -1e-3),
         ("nu", 1.1),
         ("actor", "on"),
+        ("actor_batch", "oldest"),
+        ("off_norm", "mean"),
+        ("bonus_limit", 0.0),
         ("critic_update", "sequential"),
         ("on_window", 15),
         ("tb_steps", 0),

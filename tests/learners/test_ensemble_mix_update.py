@@ -1,6 +1,7 @@
 """Ensemble-MIX's update against its equations written out in loops, and that padding does not matter."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,8 @@ METHODS = {
     "retrace": {"on_target": "retrace"},
     "c": {"c": 0.3, "c2": 0.0},
     "bias": {"mixer_bias": True, "actor": "off_policy", "c1": 0.0},
+    "sum": {"actor": "mixed", "norm": "bti", "off_norm": "sum", "nu": 0.2},
+    "no ids": {"agent_id": False},
     "bootstrap": {"bootstrap_truncated": True, "nu": 0.2, "tb_steps": 2, "on_target": "retrace", "c1": 0.0},
 }
 COUNT = 3  # on-policy episodes, which are also the actors'
@@ -119,6 +122,24 @@ def test_losses_and_gradients_equal_the_equations(small_spec, batch, method):
     torch.testing.assert_close(gradients(learner.agent), expected, atol=1e-9, rtol=1e-6)
 
 
+def test_two_steps_are_the_off_policy_term_and_then_the_on_policy_one(small_spec, batch):
+    learner = make_learner(small_spec, actor="two_steps", norm="bti", off_norm="sum")
+    config, agent = learner.config, copy.deepcopy(learner.agent)
+    metrics = learner.update(batch)
+    optimiser = torch.optim.RMSprop(agent.parameters(), lr=config.lr, alpha=config.rms_alpha, eps=config.rms_eps)
+    floor, off = learner.epsilon.value, batch.critics[config.on_batch :]
+    for actor, name in (("off_policy", "off_actor"), ("on_policy", "actor")):
+        one = replace(config, actor=actor)
+        loss = slow.actor_loss(one, learner.critic.networks, agent, floor, batch.actors, off)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        norm = torch.cat([each.grad.flatten() for each in agent.parameters()]).norm()
+        torch.testing.assert_close(metrics[f"{name}_loss"], loss.detach())
+        torch.testing.assert_close(metrics[f"{name}_grad_norm"], norm)
+    torch.testing.assert_close(dict(learner.agent.state_dict()), dict(agent.state_dict()), atol=1e-9, rtol=1e-6)
+
+
 def test_gradients_equal_finite_differences(small_spec, batch):
     # Without the diversity, whose mean is not learned from.
     learner = make_learner(small_spec, c2=0.0)
@@ -207,7 +228,7 @@ def test_more_padding_changes_nothing(small_spec, batch, critic_update, optimize
     assert learners[1].critic.target.units == 12
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, "two steps"])
 @pytest.mark.parametrize("critic_update", ["batched", "per_step"])
 def test_update_never_waits_for_the_device(small_spec, batch, method, critic_update):
     called = set()
@@ -217,7 +238,8 @@ def test_update_never_waits_for_the_device(small_spec, batch, method, critic_upd
             called.add(func.overloadpacket.__name__)
             return func(*args, **(kwargs or {}))
 
-    learner = make_learner(small_spec, **METHODS[method], critic_update=critic_update)
+    values = METHODS.get(method, {"actor": "two_steps", "off_norm": "sum"})
+    learner = make_learner(small_spec, **values, critic_update=critic_update)
     learner.critic.skips_padding = False  # as on a GPU
     learner.update(batch)
     with Record():

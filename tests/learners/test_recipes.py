@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -10,6 +10,7 @@ from emix import learners
 from emix.data import Box, EnvSpec
 from emix.errors import UsageError
 from emix.learners.plan import Plan
+from emix.training import make_settings
 from emix.training.config import training_config
 
 NAMES = [name for name in learners.list_algorithms() if "@" in name]
@@ -37,19 +38,98 @@ def test_the_value_algorithms_are_mixer_times_target():
     }
 
 
-def test_dop_is_a_row_of_ensemble_mix():
-    for name in ("dop", "dop@pymarl2"):
-        config = learners.make_config(name, learners.load_recipe(name).learner)
-        assert (config.members, config.c1, config.c2, config.bonus) == (1, 0, 0, "none")
-        assert (config.actor, config.norm, config.critic_update) == ("on_policy", "bti", "per_step")
+# A recipe is its published source's: every hyperparameter, and how its runs are driven.
+PYMARL_Q = {"target": "max", "gamma": 0.99, "lr": 5e-4, "rms_alpha": 0.99, "rms_eps": 1e-5, "grad_norm_clip": 10}
+PYMARL_Q |= {"target_update_episodes": 200, "epsilon_start": 1.0, "epsilon_finish": 0.05, "epsilon_anneal_time": 50_000}
+PYMARL_Q |= {"hidden_dim": 64, "bootstrap_truncated": False, "plan": Plan(batch_size=32, buffer_size=5000)}
+SMIX = PYMARL_Q | {"target": "lambda", "td_lambda": 0.8, "plan": Plan(batch_size=32, buffer_size=1500)}
+SMIX_NET = {"mixer": "qmix", "mixing_embed_dim": 32, "hypernet_layers": 1}
+OFFPG = {"td_lambda": 0.8, "tb_lambda": 0.93, "tb_steps": 5, "gamma": 0.99, "critic_dim": 256, "hidden_dim": 64}
+OFFPG |= {"mixing_embed_dim": 32, "mixer_bias": False, "optimizer": "rmsprop", "rms_alpha": 0.99, "lr": 5e-4}
+OFFPG |= {"grad_norm_clip": 20, "target_update_interval": 600, "epsilon_start": 0.5, "epsilon_finish": 0.05}
+OFFPG |= {"epsilon_anneal_time": 500_000, "entropy": 0, "c": None, "on_target": "td_lambda", "norm": "bti"}
+OFFPG |= {"critic_update": "per_step", "test_sample": False}
+DOP = OFFPG | {"members": 1, "c1": 0, "c2": 0, "bonus": "none", "actor": "on_policy", "rms_eps": 1e-5}
+DOP |= {"critic_lr": 1e-4, "on_batch": 16, "on_window": 32, "plan": Plan(batch_size=32, buffer_size=5000)}
+STAG = {"bootstrap_truncated": True, "agent_id": False}
+AUTHORS = DOP | {"members": 10, "bonus": "kurtosis", "beta": 1e-4, "bonus_limit": 0.1, "gate_over": "all"}
+AUTHORS |= {"actor": "two_steps", "off_norm": "sum", "actor_batch": "ring", "agent_id": True}
+SC2 = {"steps": 10_050_000, "test_interval": 20_000, "test_episodes": 24}
+SMIX_RUNS = {"num_envs": 4, "test_interval": 20_000, "test_episodes": 24}
+PUBLISHED = {
+    "iql@pymarl": (PYMARL_Q | {"mixer": "none"}, SC2 | {"num_envs": 1}),
+    "vdn@pymarl": (PYMARL_Q | {"mixer": "vdn"}, SC2 | {"num_envs": 1}),
+    "qmix@pymarl": (PYMARL_Q | SMIX_NET | {"hypernet_layers": 2, "hypernet_dim": 64}, SC2 | {"num_envs": 1}),
+    "qmix@paper": (PYMARL_Q | SMIX_NET, SMIX_RUNS),
+    "smix@paper": (SMIX | SMIX_NET, SMIX_RUNS),
+    "smix@code": (SMIX | SMIX_NET, SC2 | {"num_envs": 8}),
+    "iql@r": (SMIX | {"mixer": "none"}, SMIX_RUNS),
+    "vdn@r": (SMIX | {"mixer": "vdn"}, SMIX_RUNS),
+    "dop@paper": (DOP | {"actor_batch": "newest"}, SC2 | {"num_envs": 4}),
+    "dop@authors": (DOP | {"actor_batch": "ring"}, SC2 | {"num_envs": 4}),
+    "dop@pymarl2": (
+        DOP
+        | {"critic_lr": 5e-4, "rms_eps": 1e-8, "on_batch": 32, "on_window": 64, "actor_batch": "ring"}
+        | {"plan": Plan(batch_size=64, buffer_size=5000)},
+        {"steps": 10_050_000, "num_envs": 8, "test_interval": 10_000, "test_episodes": 32},
+    ),
+    "dop@stag-hunt": (DOP | STAG, {"steps": 2_050_000, "num_envs": 4, "test_interval": 10_000, "test_episodes": 16}),
+    "ensemble-mix@authors": (AUTHORS, SC2 | {"num_envs": 1}),
+    "ensemble-mix@stag-hunt": (
+        {"members": 10, "c1": 0.01, "c2": 0.001, "beta": 0.001, "nu": 0.5, "actor": "mixed"} | STAG,
+        {"steps": 2_050_000, "num_envs": 4, "test_interval": 10_000, "test_episodes": 16},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_recipe_is_what_its_source_says(name):
+    recipe, (values, training) = learners.load_recipe(name), PUBLISHED[name]
+    config = learners.make_config(name, recipe.learner)
+    assert {field: getattr(config, field) for field in values} == values
+    found = training_config(recipe.training)
+    assert {field: getattr(found, field) for field in training} == training
+
+
+def test_stag_hunt_is_the_same_but_for_ids_and_time_limits():
+    for algorithm in ("dop", "ensemble-mix"):
+        paper, stag = (
+            learners.make_config(algorithm, learners.load_recipe(f"{algorithm}@{recipe}").learner)
+            for recipe in ("paper", "stag-hunt")
+        )
+        assert replace(stag, bootstrap_truncated=False, agent_id=True) == paper
+
+
+def test_ensemble_mix_is_the_papers():
     paper = learners.load_recipe("ensemble-mix")
     config = learners.make_config("ensemble-mix", paper.learner)
     assert (config.members, config.c1, config.c2, config.beta, config.nu) == (10, 0.01, 0.001, 0.001, 0.5)
     assert config == learners.make_config("ensemble-mix", {})
     assert (config.plan.batch_size, config.plan.buffer_size) == (32, 5000)
-    for name in ("dop", "dop@pymarl2", "ensemble-mix"):  # the papers' critics see a state without last actions
+    names = ("dop", "dop@authors", "dop@pymarl2", "ensemble-mix", "ensemble-mix@authors")
+    for name in names:  # the papers' critics see a state without last actions
         assert learners.load_recipe(name).env_options("battle/3m") == {"state_last_action": False}
         assert learners.load_recipe(name).env_options("prey/stag-hunt") == {}
+
+
+# What section VI-E to VI-G of SMIX(lambda) changes, as options of a run.
+ABLATIONS = {
+    "lambda 0": ({"td_lambda": 0.0}, {}),
+    "lambda 1": ({"td_lambda": 1.0}, {}),
+    "SMIX(n)": ({"target": "n_step", "n_step": 16}, {}),
+    "on policy": ({}, {"buffer_size": 4, "batch_size": 4}),
+    "larger buffer": ({}, {"buffer_size": 5000}),
+    "noabs": ({"positive_weights": False}, {}),
+}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_of_smix_changes_what_it_says(name):
+    learner, plan = ABLATIONS[name]
+    before = make_settings("smix", "matrix/msteps-5")
+    after = make_settings("smix", "matrix/msteps-5", learner=learner, plan=plan)
+    assert after.learner == replace(before.learner, **learner, plan=replace(before.learner.plan, **plan))
+    assert after.training == before.training
 
 
 def test_smix_means_the_paper():

@@ -80,10 +80,19 @@ def slow_targets_and_values(learner, episodes):
     return torch.stack(ys), torch.stack(qs)
 
 
-@pytest.mark.parametrize(("mixer", "target"), METHODS)
-def test_loss_and_gradient_equal_a_slow_reference(spec, random_episodes, mixer, target):
+ABLATIONS = {
+    "no abs": {"positive_weights": False},
+    "two layers": {"hypernet_layers": 2},
+}
+
+
+@pytest.mark.parametrize(
+    ("mixer", "target", "values"),
+    [*((*method, {}) for method in METHODS), *(("qmix", "lambda", values) for values in ABLATIONS.values())],
+)
+def test_loss_and_gradient_equal_a_slow_reference(spec, random_episodes, mixer, target, values):
     episodes = random_episodes(dtype=torch.float64)
-    learner = make_learner(spec, mixer, target, grad_norm_clip=1e9)
+    learner = make_learner(spec, mixer, target, grad_norm_clip=1e9, **values)
     y, q_tot = slow_targets_and_values(learner, episodes)
     loss = (y - q_tot).square().mean()
     parameters = dict(learner.networks.named_parameters())

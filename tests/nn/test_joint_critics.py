@@ -68,11 +68,19 @@ def test_the_joint_value_is_its_layers_over_what_pymarl_builds(inputs):
     assert joint.value(state).shape == (2, 7)
 
 
-def test_unrolled_agents_are_those_of_the_op(inputs):
-    agent = RecurrentAgent(O, A, N, H).double()
+@pytest.mark.parametrize("agent_id", [True, False])
+def test_unrolled_agents_are_those_of_the_op(inputs, agent_id):
+    agent = RecurrentAgent(O, A, N, H, agent_id=agent_id).double()
     q, states = agent.unroll(inputs["obs"], inputs["last"])
     expected, last_state = agent(inputs["obs"], inputs["last"])
     torch.testing.assert_close(q, expected)
     torch.testing.assert_close(states[:, -1], last_state)
     ours, theirs = (torch.autograd.grad(each.square().sum(), list(agent.parameters())) for each in (q, expected))
     torch.testing.assert_close(ours, theirs)
+
+
+def test_agents_without_ids_act_alike_on_what_is_alike(inputs):
+    obs, last = inputs["obs"][:, :, :1].expand(-1, -1, N, -1), inputs["last"][:, :, :1].expand(-1, -1, N)
+    alike, unlike = (RecurrentAgent(O, A, N, H, agent_id=agent_id).double()(obs, last)[0] for agent_id in (False, True))
+    assert torch.equal(alike[:, :, 0], alike[:, :, 2])
+    assert not torch.allclose(unlike[:, :, 0], unlike[:, :, 2])

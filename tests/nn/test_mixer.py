@@ -43,6 +43,21 @@ def test_monotonic_rises_with_every_agent(mixer):
     assert (gradient > 0).all()
 
 
+def test_without_positive_weights_the_signs_stay(mixer):
+    q, state = values()
+    mixer.positive_weights = False
+    q_tot = mixer(q, state)
+    for b in range(B):
+        for t in range(T):
+            s = state[b, t]
+            x = q[b, t] @ mixer.w1(s).view(N, E) + mixer.b1(s)
+            expected = torch.nn.functional.elu(x) @ mixer.w2(s) + mixer.v(s)
+            torch.testing.assert_close(q_tot[b, t], expected.squeeze())
+    q.requires_grad_()
+    (gradient,) = torch.autograd.grad(mixer(q, state).sum(), q)
+    assert (gradient < 0).any()
+
+
 def test_monotonic_permutes_with_its_agents(mixer):
     q, state = values()
     q_tot = mixer(q, state)

@@ -81,6 +81,7 @@ class RandomEpisodes:
     ) -> None:
         self.spec, self.device, self.table = spec, device, fields(spec, record)
         self.steps = 1 if unit == "transition" else spec.episode_limit
+        self.added = 0
 
     def sample(self, batch: int, *, newest: int | None = None) -> Episodes:
         """``batch`` of them, the same each time."""

@@ -104,10 +104,16 @@ class EnsembleMix(BaseLearner):
         count = min(self.config.on_batch, self.plan.batch_size)
         on = data.sample(count, newest=self.config.on_window)
         off = data.sample(self.plan.batch_size)
-        newest = data.sample(count, newest=count)
+        held = self.config.on_window if self._ring_is_cut(data.added, count) else count
+        newest = data.sample(count, newest=held)
         if not self.critic.skips_padding:  # one length for all, so that a GPU captures few
             on, off, newest = alike(on, off, newest)
         return Batch(joined(on, off), newest)
+
+    def _ring_is_cut(self, added: int, count: int) -> bool:
+        """Whether the newest ``count`` episodes of DOP's buffer lie at its end and its beginning, where it then draws
+        from all of it."""
+        return self.config.actor_batch == "ring" and added % self.config.on_window < count
 
     def update(self, batch: Batch, *, loop: Loop = run_loop) -> dict[str, Tensor]:
         """Train the critics by eq. 16, then the actors by eq. 12 (algorithm 2).
@@ -120,8 +126,9 @@ class EnsembleMix(BaseLearner):
             0-dim tensors on the device. The critics': ``loss`` (eq. 16), ``critic_grad_norm`` (before clipping; like
             all of these a mean over the optimiser's steps), ``diversity`` (eq. 15, where c2 is not 0), and over the
             valid steps ``td_error_abs``, ``q_taken_mean``, ``target_mean`` and ``uncertainty_weight_mean`` (eq. 11,
-            where c1 is not 0). The actors': ``actor_loss``, ``actor_grad_norm``, ``entropy``; ``explore_fraction``,
-            the share of open gates while acting since the last ``advance``.
+            where c1 is not 0). The actors': ``actor_loss``, ``actor_grad_norm``, ``entropy``, with actor "two_steps"
+            those of the on-policy step, and ``off_actor_loss`` and ``off_actor_grad_norm``; ``explore_fraction``, the
+            share of open gates while acting since the last ``advance``.
         """
         config, rows, count = self.config, batch.critics, len(batch.actors)
         on, off = rows[:count], rows[count:]
@@ -133,15 +140,19 @@ class EnsembleMix(BaseLearner):
             with torch.no_grad():
                 on_pi = ops.masked_policy(self._logits(on), on.avail, self.epsilon.tensor)
         metrics = self.critic.update(rows, count, off_pi, on_pi, loop)
-        metrics |= self._update_actors(batch.actors, off, off_logits)
+        if config.actor == "two_steps":
+            first = self._update_actors(batch.actors, off, off_logits, on_share=0.0, off_share=1.0)
+            metrics |= {f"off_{name}": first[name] for name in ("actor_loss", "actor_grad_norm")}
+        shares = {"mixed": (1 - config.nu, config.nu), "off_policy": (0.0, 1.0)}
+        metrics |= self._update_actors(batch.actors, off, off_logits, *shares.get(config.actor, (1.0, 0.0)))
         explored, acted = self.actor.explored
         return metrics | {"explore_fraction": explored.float() / acted.clamp(min=1).float()}
 
-    def _update_actors(self, newest: Episodes, off: Episodes, off_logits: Tensor) -> dict[str, Tensor]:
-        """One step up eq. 12, and up the entropy where that has a weight."""
+    def _update_actors(
+        self, newest: Episodes, off: Episodes, off_logits: Tensor, on_share: float, off_share: float
+    ) -> dict[str, Tensor]:
+        """One step up eq. 12's terms with their shares, and up the entropy where that has a weight."""
         config = self.config
-        shares = {"mixed": (1 - config.nu, config.nu), "on_policy": (1.0, 0.0), "off_policy": (0.0, 1.0)}
-        on_share, off_share = shares[config.actor]
         objective = entropy = torch.zeros((), dtype=torch.float32, device=self.device)
         if on_share > 0:
             terms = self._actor_terms(newest, self._logits(newest))
@@ -149,7 +160,7 @@ class EnsembleMix(BaseLearner):
             entropy = entropy + on_share * self.optimiser.mean(terms.entropy.mean(-1), newest.valid)
         if off_share > 0:
             terms = self._actor_terms(off, off_logits)
-            objective = objective + off_share * self._mean(terms.off, off.valid)
+            objective = objective + off_share * self._off_term(terms.off, off.valid)
             entropy = entropy + off_share * self.optimiser.mean(terms.entropy.mean(-1), off.valid)
         loss = -objective
         if config.entropy > 0:
@@ -167,6 +178,12 @@ class EnsembleMix(BaseLearner):
         """The mean over the valid steps of the sum over agents, or the mean over agents, too: ``[B, T, n]`` -> []."""
         total = self.optimiser.mean(terms.sum(-1), valid)
         return total if self.config.norm == "bt" else total / self.spec.n_agents
+
+    def _off_term(self, terms: Tensor, valid: Tensor) -> Tensor:
+        """The off-policy terms' mean, or their sum: ``[B, T, n]`` -> []."""
+        if self.config.off_norm == "norm":
+            return self._mean(terms, valid)
+        return torch.where(valid, terms.sum(-1), 0.0).sum()
 
     def _logits(self, episodes: Episodes) -> Tensor:
         """The actors' logits at every observation, ``[B, T+1, n, A]``."""
@@ -194,4 +211,11 @@ def actor_terms(
 
 
 def _make_agent(config: EnsembleMixConfig, spec: EnvSpec, precision: Precision) -> nn.Module:
-    return RecurrentAgent(spec.obs_dim, spec.n_actions, spec.n_agents, config.hidden_dim, precision=precision)
+    return RecurrentAgent(
+        spec.obs_dim,
+        spec.n_actions,
+        spec.n_agents,
+        config.hidden_dim,
+        agent_id=config.agent_id,
+        precision=precision,
+    )

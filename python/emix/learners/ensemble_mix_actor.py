@@ -87,18 +87,23 @@ class EnsembleMixActor(BaseActor):
         open_gate = torch.zeros(logits.shape[:-1], dtype=torch.bool, device=self.device)
         if config.bonus != "none":
             q = self.critic(step.state, step.obs)  # [N, E, n, A]
-            if config.bonus == "kurtosis" and config.gate_over == "available":
+            if config.bonus == "kurtosis" and config.gate_over == "available" and config.bonus_limit is None:
                 return ops.explore_actions(
                     logits, q, avail, bonus=config.beta, floor=self.epsilon.tensor, generator=self.generator
                 )
             moments = ops.ensemble_moments(q)  # eq. 6 and 7
             if config.bonus == "kurtosis":
-                open_gate = (moments.kurtosis - 3).mean(-1) > 0  # eq. 13 over all actions
+                excess = moments.kurtosis - 3  # [E, n, A]
+                # Eq. 13: only the sign of the mean matters.
+                open_gate = (excess if config.gate_over == "all" else excess * avail).sum(-1) > 0
                 bonus = moments.kurtosis * open_gate.unsqueeze(-1)  # [E, n, A], eq. 14
             else:
                 open_gate = ~open_gate
                 bonus = moments.variance
-            logits = logits + config.beta * bonus * avail
+            bonus = config.beta * bonus
+            if config.bonus_limit is not None:
+                bonus = bonus.clamp(-config.bonus_limit, config.bonus_limit)
+            logits = logits + bonus * avail
         action = ops.sample_actions(logits, avail, floor=self.epsilon.tensor, generator=self.generator)
         probability = ops.policy_terms(logits, action, avail, floor=self.epsilon.tensor).log_prob.exp()
         return ops.ExploreActions(action, probability, open_gate)

@@ -12,8 +12,10 @@ from emix.learners.shared import check_fields
 
 CriticUpdate = Literal["per_step", "batched"]
 OnTarget = Literal["td_lambda", "retrace"]
-Actor = Literal["mixed", "on_policy", "off_policy"]
+Actor = Literal["mixed", "two_steps", "on_policy", "off_policy"]
+ActorBatch = Literal["newest", "ring"]
 Norm = Literal["bt", "bti"]
+OffNorm = Literal["norm", "sum"]
 Bonus = Literal["kurtosis", "variance", "none"]
 GateOver = Literal["available", "all"]
 Optimizer = Literal["rmsprop", "adam"]
@@ -22,7 +24,9 @@ _CHOICES = {
     "critic_update": get_args(CriticUpdate),
     "on_target": get_args(OnTarget),
     "actor": get_args(Actor),
+    "actor_batch": get_args(ActorBatch),
     "norm": get_args(Norm),
+    "off_norm": get_args(OffNorm),
     "bonus": get_args(Bonus),
     "gate_over": get_args(GateOver),
     "optimizer": get_args(Optimizer),
@@ -47,22 +51,32 @@ class EnsembleMixConfig:
     c2: float = 0.001
     """C_2: weight of the diversity in the critics' loss, eq. 16; 0: none. [P]"""
     diversity_limit: float | None = None
-    """The diversity's term in the loss goes no further than this: 0.1 in [A]; not limited in [P]."""
+    """The diversity's term in the loss, c2 times it, goes no further than this: 0.1 in [A], which at c2 0.001 is a
+    diversity of 100; not limited in [P]."""
     bonus: Bonus = "kurtosis"
     """What exploring actors' logits get on top: beta times the members' "kurtosis" where the gate is open, eq. 14, beta
     times their "variance" everywhere (the ablation of fig. 4), or "none". [P]"""
     beta: float = 0.001
     """The bonus's factor. [P]; 1e-4 in [A]"""
+    bonus_limit: float | None = None
+    """The bonus, times beta, is cut to this: 0.1 in [A]; not limited in [P]."""
     gate_over: GateOver = "available"
     """Actions over which the gate takes the mean of the excess kurtosis, eq. 13: those "available", as the others'
     values were never trained, or "all" as in [A]."""
     actor: Actor = "mixed"
-    """Which terms of eq. 12 train the actors: both, weighted by nu, or one of them alone, as DOP does ("on_policy")."""
+    """Which terms of eq. 12 train the actors: both, weighted by nu; both, each in an optimiser step of its own, the
+    off-policy term first ("two_steps" [A], where nu is not used); or one of them alone, as DOP does ("on_policy")."""
+    actor_batch: ActorBatch = "newest"
+    """The actors' on-policy episodes: the "newest", or as [DOP] draws them, whose buffer of ``on_window`` is a "ring":
+    the newest ones where they lie in one piece, else any of the buffer, which with [DOP]'s sizes is half of the
+    updates."""
     nu: float = 0.5
     """Share of the off-policy term in eq. 12. [P]"""
     norm: Norm = "bt"
     """The actors' terms are sums over agents, averaged over episodes and steps ("bt", eq. 12), or are averaged over the
     agents, too ("bti", [DOP])."""
+    off_norm: OffNorm = "norm"
+    """The off-policy term is averaged as ``norm`` says, or is a "sum" over agents, episodes and steps [A]."""
     entropy: float = 0.0
     """Weight of the policies' entropy over its own value; 0: none [P], [DOP]. (PyMARL2's DOP)"""
     c: float | None = None
@@ -88,6 +102,8 @@ class EnsembleMixConfig:
     on SMAC, where a timeout counts as a terminal state."""
     mixer_bias: bool = False
     """Whether Q_tot has the bias b(s) of eq. 10, which [DOP] makes and does not add."""
+    agent_id: bool = True
+    """Whether the policies see which agent's they are; not on stag hunt. The critics always do. [DOP]"""
     hidden_dim: int = 64
     """Units of the actor's first layer and of its GRU. [DOP]"""
     critic_dim: int = 256

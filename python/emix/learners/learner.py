@@ -68,6 +68,11 @@ class BaseActor:
 class EpisodeData(Protocol):
     """Where learners draw their batches from: a replay."""
 
+    @property
+    def added(self) -> int:
+        """How many episodes came to it so far."""
+        ...
+
     def sample(self, batch: int, *, newest: int | None = None) -> Episodes:
         """``batch`` different episodes, each equally likely, of all that are held or of the ``newest``."""
         ...

@@ -71,6 +71,8 @@ class ValueConfig:
     """Units of that hidden layer. (PyMARL)"""
     mixer_init_scale: float = 1.0
     """The monotonic mixer's weights are multiplied by this at the start; 1 in [C], less where states are large."""
+    positive_weights: bool = True
+    """Whether the monotonic mixer takes the absolute values of its weights; False is the ablation without it. [P]"""
     lr: float = 5e-4
     """Learning rate of RMSprop. [P]"""
     rms_alpha: float = 0.99
@@ -224,4 +226,5 @@ def _make_mixer(config: ValueConfig, spec: EnvSpec) -> nn.Module:
         hypernet_layers=config.hypernet_layers,
         hypernet_dim=config.hypernet_dim,
         init_scale=config.mixer_init_scale,
+        positive_weights=config.positive_weights,
     )

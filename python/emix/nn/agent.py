@@ -20,16 +20,24 @@ class RecurrentAgent(nn.Module):
         n_actions: A, actions of an agent.
         n_agents: n.
         hidden_dim: H, units of the first layer and of the GRU, 1 to 256.
+        agent_id: whether there is the id; without it all agents act alike on the same history.
         precision: of all its matrix products on CUDA, forward and backward: see ``emix.ops.recurrent``.
     """
 
     def __init__(
-        self, obs_dim: int, n_actions: int, n_agents: int, hidden_dim: int = 64, *, precision: Precision = "float32"
+        self,
+        obs_dim: int,
+        n_actions: int,
+        n_agents: int,
+        hidden_dim: int = 64,
+        *,
+        agent_id: bool = True,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
         self.precision = precision
-        self.sizes = (obs_dim, n_actions, n_agents)
-        self.encode = nn.Linear(obs_dim + n_actions + n_agents, hidden_dim)
+        self.sizes = (obs_dim, n_actions, n_agents if agent_id else 0)
+        self.encode = nn.Linear(sum(self.sizes), hidden_dim)
         self.gru = GRU(hidden_dim, hidden_dim, precision=precision)
         self.head = nn.Linear(hidden_dim, n_actions)
 
@@ -53,7 +61,9 @@ class RecurrentAgent(nn.Module):
         to itself: action values ``[B, T, n, A]`` and states ``[B, T, n, H]``; ``precision`` is the GRU's alone."""
         w_obs, w_action, w_id = self.encode.weight.split(self.sizes, dim=1)
         columns = functional.pad(w_action.t(), (0, 0, 0, 1))  # [A + 1, H]; no action: 0
-        x = functional.linear(obs, w_obs, self.encode.bias) + functional.embedding(last_actions, columns) + w_id.t()
+        x = functional.linear(obs, w_obs, self.encode.bias) + functional.embedding(last_actions, columns)
+        if w_id.numel() > 0:
+            x = x + w_id.t()
         rows = self.gru(x.relu().transpose(1, 2).flatten(0, 1))  # [B n, T, H]
         states = rows.unflatten(0, (len(obs), -1)).transpose(1, 2)  # [B, T, n, H]
         return self.head(states), states

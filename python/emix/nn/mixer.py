@@ -66,6 +66,7 @@ class MonotonicMixer(nn.Module):
             of ``hypernet_dim`` units between (PyMARL now).
         init_scale: what W1, b1, w2 and V are multiplied by at the start. At 1 (PyMARL) Q_tot starts far from 0 where
             states are large: near 8 on a grid's coordinates.
+        positive_weights: whether the absolute values of W1 and w2 are taken. Without, Q_tot may fall where a Q_i rises.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class MonotonicMixer(nn.Module):
         hypernet_layers: int = 1,
         hypernet_dim: int = 64,
         init_scale: float = 1.0,
+        positive_weights: bool = True,
     ) -> None:
         super().__init__()
 
@@ -84,7 +86,7 @@ class MonotonicMixer(nn.Module):
                 return nn.Linear(state_dim, out_features)
             return nn.Sequential(nn.Linear(state_dim, hypernet_dim), nn.ReLU(), nn.Linear(hypernet_dim, out_features))
 
-        self.n_agents = n_agents
+        self.n_agents, self.positive_weights = n_agents, positive_weights
         self.w1 = hypernet(n_agents * embed_dim)
         self.b1 = nn.Linear(state_dim, embed_dim)
         self.w2 = hypernet(embed_dim)
@@ -103,7 +105,11 @@ class MonotonicMixer(nn.Module):
 
     def forward(self, q: Tensor, state: Tensor) -> Tensor:
         """``[..., n]``, state ``[..., S]`` -> Q_tot ``[...]``."""
-        return ops.monotonic_mix(q, *self.weights(state))  # [...]
+        if self.positive_weights:
+            return ops.monotonic_mix(q, *self.weights(state))  # [...]
+        w1, b1, w2, v = self.weights(state)
+        hidden = nn.functional.elu((q.unsqueeze(-2) @ w1).squeeze(-2) + b1)  # [..., E]
+        return (hidden * w2).sum(-1) + v
 
 
 class MixerEnsemble(nn.Module):
