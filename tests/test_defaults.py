@@ -108,7 +108,9 @@ def trained(algorithm, folder):
     return (folder / "metrics.jsonl").read_bytes(), tensors | played
 
 
-@pytest.mark.parametrize("algorithm", ["smix", "ensemble-mix", "ader", "perla-mappo", "ippo", *VECTORS])
+@pytest.mark.parametrize(
+    "algorithm", ["smix", "coma", "qtran", "ensemble-mix", "ader", "perla-mappo", "ippo", *VECTORS]
+)
 @pytest.mark.parametrize(("dtype", "device"), SETTINGS[:1])
 def test_learners(algorithm, dtype, device, tmp_path):
     metrics, tensors = trained(algorithm, tmp_path / "usual")

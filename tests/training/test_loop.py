@@ -97,8 +97,8 @@ def test_killed_and_resumed_with_environments_in_worker_processes(run, tmp_path,
     assert (tmp_path / "killed" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("algorithm", ["dop", "ensemble-mix"])
-def test_killed_and_resumed_with_actors_and_critics(run, tmp_path, killed, algorithm):
+@pytest.mark.parametrize("algorithm", ["coma", "dop", "ensemble-mix", "qtran"])
+def test_killed_and_resumed_with_other_learners(run, tmp_path, killed, algorithm):
     settings = run.settings(algorithm, steps=500)
     run(tmp_path / "whole", settings)
 
@@ -110,7 +110,7 @@ def test_killed_and_resumed_with_actors_and_critics(run, tmp_path, killed, algor
         run(tmp_path / "killed", settings, hook=die)
     run(tmp_path / "killed", settings)
     rows = (tmp_path / "whole" / "metrics.jsonl").read_bytes()
-    assert b"critic_grad_norm" in rows
+    assert b"grad_norm" in rows
     assert (tmp_path / "killed" / "metrics.jsonl").read_bytes() == rows
 
 
