@@ -88,6 +88,24 @@ def test_an_optimiser_that_torch_does_not_have_is_refused(kind, options, message
         Optimiser(networks(), kind, **options)
 
 
+@pytest.mark.parametrize(("kind", "options"), [("rmsprop", {"alpha": 0.9}), ("adam", {}), ("sgd", {"momentum": 0.9})])
+def test_a_step_where_nothing_is_real_changes_nothing(kind, options):
+    ours, theirs = networks(), networks()
+    x = torch.randn(7, 5)
+    undoing, plain = (Optimiser(each, kind, lr=0.1, clip=1.0, **options) for each in (ours, theirs))
+    yes, no = torch.tensor(True), torch.tensor(False)
+    norms = []
+    for real in (yes, no, yes):
+        norm = undoing.descend_where(real, ours["used"](x).square().sum())
+        if real:
+            norms.append((norm, plain.descend(theirs["used"](x).square().sum())))
+    assert all(torch.equal(*pair) for pair in norms)
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    first, second = undoing.state_dict(), plain.state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 class Three:
     """A group of three processes with the same data."""
 

@@ -112,7 +112,7 @@ def test_ensemble_mix_is_the_papers():
         assert learners.load_recipe(name).env_options("prey/stag-hunt") == {}
 
 
-# What section VI-E to VI-G of SMIX(lambda) changes, as options of a run.
+# What the ablations of SMIX(lambda) change, as options of a run.
 ABLATIONS = {
     "lambda 0": ({"td_lambda": 0.0}, {}),
     "lambda 1": ({"td_lambda": 1.0}, {}),
