@@ -9,7 +9,7 @@ SOURCES := $(shell find csrc cmake CMakeLists.txt pyproject.toml -type f 2>/dev/
 TASK := lbf/Foraging-5x5-2p-1f-v3
 RUNS ?= runs/$(shell date +%Y-%m-%d_%H-%M-%S)
 
-.PHONY: setup train test test-emulated sanitize bench fuzz gpu-check gpu-wheels kill-test lint format clean
+.PHONY: setup train test test-emulated sanitize bench fuzz gpu-check gpu-wheels kill-test sc2-failures lint format clean
 setup: $(INSTALLED)
 
 $(INSTALLED): $(SOURCES)
@@ -58,6 +58,11 @@ sanitize: setup
 	  EMIX_LIBRARY=build/sanitize-$$level/libemix.so LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/python -m pytest -n 2 -p no:cacheprovider $(SANITIZE_TESTS) || exit 1; \
 	done
+
+# StarCraft II's stand-in, which dies, is cut off, says nothing and says nonsense so many times while episodes are played.
+COUNT ?= 100
+sc2-failures: setup
+	$(BIN)/python -m tests.sc2_standin.failures --count $(COUNT)
 
 bench: setup
 	$(BIN)/python -m pytest benchmarks

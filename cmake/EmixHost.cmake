@@ -3,6 +3,8 @@ find_package(Python REQUIRED COMPONENTS Interpreter Development.Module)
 find_package(pybind11 CONFIG REQUIRED)
 pybind11_add_module(_host csrc/host/module.cpp)
 target_include_directories(_host PRIVATE csrc)
+# What it observes and pays is what libemix.so does, bit for bit.
+target_compile_options(_host PRIVATE -ffp-contract=off -fno-trapping-math -fno-math-errno -Wno-psabi)
 set_target_properties(_host PROPERTIES CXX_STANDARD 17)
 target_compile_definitions(
   _host

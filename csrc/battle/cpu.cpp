@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "battle/cpu_contents.h"
+#include "battle/loops.h"
 #include "battle/ops.h"
 #include "instruction_sets.h"
 
@@ -9,28 +10,6 @@ namespace emix::battle {
 namespace {
 
 inline constexpr int64_t kGrain = 8;  // battles of a handful of units that are worth waking a thread
-
-struct Loops {
-  static constexpr bool kTablesAreNear = true;
-
-  template <class V, class F>
-  EMIX_HD void each(int slots, const F& f) const {
-    for (int i = 0; i < slots; i += V::kWidth) f(i);
-  }
-  template <class F>
-  EMIX_HD void each_one(int count, const F& f) const {
-    for (int i = 0; i < count; ++i) f(i);
-  }
-  template <class F>
-  EMIX_HD void each_pair(int rows, int columns, const F& f) const {
-    for (int i = 0; i < rows; ++i)
-      for (int j = 0; j < columns; ++j) f(i, j);
-  }
-  template <class F>
-  EMIX_HD void once(const F& f) const {
-    f();
-  }
-};
 
 // What a thread needs beside the state.
 struct Workspace {

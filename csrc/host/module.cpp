@@ -1,8 +1,8 @@
 // emix._host: what needs neither torch nor a GPU. Never on an op's path.
 #include <pybind11/pybind11.h>
 
-#include "battle/observe.h"
 #include "cuda_versions.h"
+#include "host/battle.h"
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -108,6 +108,16 @@ PYBIND11_MODULE(_host, m) {
   m.def("battle_sizes", &battle_sizes, py::arg("allies"), py::arg("enemies"), py::arg("type_bits"),
         py::arg("ally_shield"), py::arg("enemy_shield"), py::arg("features"),
         "Of a layout: how many numbers an observation and the state have, and how many actions there are.");
+  const auto array = [](const char* name) { return py::arg(name).noconvert(); };  // no copy: some are written to
+  m.def("battle_observe", &emix::host::observe, array("units"), array("minds"), array("clock"), array("stats"),
+        array("traits"), array("rules"), array("terrain"), py::arg("layout"),
+        "One battle's observations [n, O], state [S] float32 and available actions [n, A] bool, of arrays as the "
+        "battle's tensors; stats and traits are those of the unit that stands in each slot.");
+  m.def("battle_score", &emix::host::score, array("before"), array("units"), array("minds"), array("clock"),
+        array("stats"), array("traits"), array("rules"), array("terrain"), py::arg("layout"),
+        "The end of an environment step: writes clock's step and status, and returns reward, terminated, truncated, "
+        "battle_won, dead_allies, dead_enemies. before [slots] float32: each unit's health and shield at its start, 0 "
+        "of the dead.");
   m.def("keep_freed_memory", &keep_freed_memory,
         "Let the C library keep freed memory for the next allocation, for the rest of this process. Returns whether it "
         "is glibc, which can.");

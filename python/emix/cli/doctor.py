@@ -17,6 +17,13 @@ from typing import Any, Literal
 import tyro
 
 import emix
+from emix.envs.sc2.packages import (
+    Look,
+    look_at_game,
+    look_at_maps,
+    look_at_protocol,
+    look_at_websocket,
+)
 
 State = Literal["ok", "missing", "broken"]
 
@@ -44,6 +51,8 @@ def main(arguments: Sequence[str]) -> int:
     findings += [_package("lbforaging", "lbf/ environments", 'pip install "emix[lbf]"')]
     findings += [_package("gymnasium-robotics", "mamujoco/ environments", 'pip install "emix[mamujoco]"')]
     findings += [_package("pettingzoo", "environments as PettingZoo's", 'pip install "emix[pettingzoo]"')]
+    looks = (look_at_protocol(), look_at_websocket(), look_at_game(), look_at_maps())
+    findings += [Finding(look.what, _optional(look), look.detail, look.mend) for look in looks]
     for finding in findings:
         print(f"{finding.state:<8} {finding.what:<18} {finding.detail}")
         if finding.mend:
@@ -51,6 +60,11 @@ def main(arguments: Sequence[str]) -> int:
     broken = [finding.what for finding in findings if finding.state == "broken"]
     print(f"{', '.join(broken)} must be mended" if broken else "emix can train here")
     return 1 if broken else 0
+
+
+def _optional(look: Look) -> State:
+    """What is broken of StarCraft II keeps nobody from training on anything else."""
+    return "missing" if look.state == "broken" else look.state
 
 
 def _python() -> Finding:

@@ -22,6 +22,8 @@ from emix.envs.options import (
     StagHuntOptions,
     names_of,
 )
+from emix.envs.sc2.options import BATTLE_NAMES, GAME_NAMES
+from emix.envs.sc2.packages import missing_for_sc2
 
 if TYPE_CHECKING:
     from emix.envs.core import Env
@@ -40,6 +42,7 @@ class Family:
     examples: tuple[str, ...] = ()  # some of its names
     requires: str = ""  # a package that it imports
     install: str = ""  # the command that installs it
+    lacks: Callable[[], tuple[str, str]] | None = None  # what else is missing, and the command that mends it; or empty
 
     def fits(self, name: str) -> bool:
         """Whether ``name`` is one of its names."""
@@ -54,10 +57,12 @@ class Family:
         """What is offered to somebody who mistypes a name."""
         return self.examples or (self.pattern,)
 
-    @property
-    def installed(self) -> bool:
-        """Whether what it requires is there."""
-        return not self.requires or find_spec(self.requires) is not None
+    def missing(self) -> tuple[str, str]:
+        """What is not there, as the rest of a sentence, and the command that mends it; both empty where all is."""
+        if self.requires and find_spec(self.requires) is None:
+            return f"needs the package {self.requires}, which is not installed", self.install
+        lacks, mend = self.lacks() if self.lacks else ("", "")
+        return f"cannot be made: {lacks}" if lacks else "", mend
 
 
 _ANY, _MANY = "any letter", "any letters, or none"
@@ -112,6 +117,14 @@ def built_in() -> tuple[Family, ...]:
             _late("emix.envs.battle.env", "make_battle"),
             options=names_of(BattleOptions),
             examples=_all("battle/{}", ((name,) for name in list_maps())),
+        ),
+        Family(
+            "sc2/<map>",
+            "SMAC in StarCraft II itself, a process for each environment: the maps of battle/<map>",
+            _late("emix.envs.sc2.env", "make_sc2"),
+            options=(*BATTLE_NAMES, *GAME_NAMES),
+            examples=_all("sc2/{}", ((name,) for name in list_maps())),
+            lacks=missing_for_sc2,
         ),
         Family(
             "prey/stag-hunt",

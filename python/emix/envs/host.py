@@ -39,7 +39,7 @@ class EnvWorkerError(RuntimeError):
 
 
 class HostEnv:
-    """``num_envs`` copies of a host environment in at most one worker process per core.
+    """``num_envs`` copies of a host environment in at most one worker process per core, or ``group_size`` in each.
 
     ``make_env()`` builds one copy: a ``gymnasium.Env`` all of whose randomness comes from ``reset(seed=...)``. Its
     action space is a ``MultiDiscrete`` of n equal numbers A, and it gets a list of n integers, or a ``Box`` [n, D] with
@@ -53,6 +53,8 @@ class HostEnv:
 
     ``Step.info`` has the numbers (bool, int or float) of the copies' infos as float64 [E], NaN where a copy does not
     give one: an ``info["battle_won"]`` becomes the metric ``battle_won_mean``.
+
+    ``reset_seconds`` and ``step_seconds`` are how long a worker may take for an answer, by default 300 and 60.
 
     An exception in a copy, and the death of a worker, raise EnvWorkerError; spaces of another kind, and observations,
     rewards and flags that are not as declared, raise UsageError. It cannot be copied or pickled.
@@ -68,6 +70,9 @@ class HostEnv:
         device: torch.device | str = "cpu",
         seed: int = 0,
         first_env: int = 0,
+        group_size: int | None = None,
+        reset_seconds: float | None = None,
+        step_seconds: float | None = None,
     ) -> None:
         self.spec = _read_spec(name, make_env, episode_limit)
         self.num_envs = num_envs = integer(f"{name}: num_envs", num_envs, least=1)
@@ -78,7 +83,8 @@ class HostEnv:
         self._first_env = integer(f"{name}: first_env", first_env, least=0)
         self._done: Tensor | None = None  # [E], on the CPU
         self._info: dict[str, Tensor] = {}  # [E] float64 each, of every name that an environment has given so far
-        self._size = math.ceil(num_envs / _cores())  # G, environments of a worker; the last may have unused places
+        # G, environments of a worker; the last may have unused places
+        self._size = group_size or math.ceil(num_envs / _cores())
         starts = range(0, num_envs, self._size)
         self._places = self._size * len(starts)  # W * G
         groups = [partial(EnvGroup, self.spec, make_env, first, self._size) for first in starts]
@@ -95,6 +101,7 @@ class HostEnv:
                 f"{name}: a worker process has not started within {error.seconds:g} seconds: is the machine "
                 f"overloaded, or has somebody stopped it?"
             ) from error
+        self._vector.reset_seconds, self._vector.step_seconds = reset_seconds, step_seconds
         _open.add(self)
         shared = self._vector.observations  # [W, G, ...] each
         self._out = {key: torch.from_numpy(array).flatten(0, 1)[:num_envs] for key, array in shared.items()}

@@ -36,10 +36,10 @@ class EnvInfo:
 
 def list_envs() -> list[EnvInfo]:
     """List the families of environments: whether each is installed, and the command that installs what is missing."""
-    rows = ((family, family.installed) for family in _families())
+    rows = ((family, *family.missing()) for family in _families())
     return [
-        EnvInfo(family.pattern, installed, "" if installed else family.install, family.description, family.options)
-        for family, installed in rows
+        EnvInfo(family.pattern, not missing, install, family.description, family.options)
+        for family, missing, install in rows
     ]
 
 
@@ -120,8 +120,9 @@ def make(
     family = next((family for family in _families() if family.fits(name)), None)
     if family is None:
         raise unknown_name(name)
-    if not family.installed:
-        raise UsageError(f"{name} needs the package {family.requires}, which is not installed: {family.install}")
+    missing, install = family.missing()
+    if missing:
+        raise UsageError(f"{name} {missing}: {install}")
     refuse_unknown(name, options, family.options)
     place = _usable_device(name, device)
     return family.maker(name, options, num_envs=num_envs, device=place, seed=seed, first_env=first_env)

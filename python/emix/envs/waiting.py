@@ -29,16 +29,19 @@ class Workers(AsyncVectorEnv):
     ``reset`` and ``step`` raise ``HungError``. So does the start, after it has killed the workers.
     """
 
+    reset_seconds: float | None = None  # where a simulator needs others than the module's
+    step_seconds: float | None = None
+
     def reset(self, **options: Any) -> Any:
         """Start episodes."""
         self.reset_async(**options)
-        self._await(RESET_SECONDS)
+        self._await(self.reset_seconds or RESET_SECONDS)
         return self.reset_wait()
 
     def step(self, actions: Any) -> Any:
         """Take actions."""
         self.step_async(actions)
-        self._await(STEP_SECONDS)
+        self._await(self.step_seconds or STEP_SECONDS)
         return self.step_wait()
 
     def end(self) -> None:

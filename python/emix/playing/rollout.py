@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from emix.data import EnvSpec, Episodes, Field, Step, fields
+from emix.data.episodes import alike
 from emix.envs.core import Env
 from emix.errors import UsageError
 from emix.learners.learner import Acted
@@ -47,6 +48,9 @@ class Rollout(NamedTuple):
 def collect(env: Env, policy: Policy, *, explore: bool, stopwatch: Stopwatch | None = None) -> Rollout:
     """Reset every environment and play until all have finished, as PyMARL's parallel runner.
 
+    An episode whose last ``info["failed"]`` is not 0 has been cut off by a simulator that was lost: it is thrown away,
+    and its environment plays its next one in its place.
+
     The action is also picked at the last observation, which a truncated episode bootstraps from. The host asks whether
     all have finished, and so waits for the device, every eighth step on a GPU, and once at the end: steps beyond the
     end of all episodes cost less than the waiting.
@@ -61,17 +65,12 @@ def collect(env: Env, policy: Policy, *, explore: bool, stopwatch: Stopwatch | N
         RuntimeError: an environment did not finish within its ``spec.episode_limit``.
         UsageError: the policy does not record what it declares.
     """
-    watch = stopwatch or Stopwatch()
-    play = Play(env, policy, explore=explore, watch=watch)
-    entries = [play.begin()]
-
-    def go_on(steps: int) -> Tensor:
-        entries.extend(play.go_on(steps))
-        return all_done(entries[-1])
-
-    play_out(env, go_on)
-    with watch("env"):
-        return as_rollout(stacked(entries), env.spec, policy.record)
+    play = Play(env, policy, explore=explore, watch=stopwatch or Stopwatch())
+    rollout = _play_once(play, None)
+    while (failed := _failed(rollout)).any():
+        rollout = _replaced(rollout, _play_once(play, failed.to(env.device)), failed)
+    rollout.info.pop("failed", None)
+    return rollout
 
 
 class Play:
@@ -84,11 +83,11 @@ class Play:
         self.env, self.policy, self.explore, self.watch = env, policy, explore, watch
         self.seen = [field.name for field in fields(env.spec) if field.name != "actions"]  # what a Step brings
 
-    def begin(self) -> Entry:
-        """Reset every environment, and act."""
+    def begin(self, where: Tensor | None = None) -> Entry:
+        """Reset every environment, or those where ``where`` [E] is True, and act."""
         self.memory = self.policy.initial_memory(self.env.num_envs)
         with self.watch("env"):
-            step = self.env.reset()
+            step = self.env.reset(where)
         entry = self._act(step)
         _check_record(self.policy, entry, self.env.num_envs)
         return entry
@@ -108,6 +107,38 @@ class Play:
         seen = {name: getattr(step, name) for name in self.seen}
         info = {f"info.{name}": value for name, value in step.info.items()}
         return {**seen, "actions": self.action, **record, **info}
+
+
+def _play_once(play: Play, where: Tensor | None) -> Rollout:
+    """An episode of every environment, or of those where ``where`` [E] is True; of the others there is none."""
+    entries = [play.begin(where)]
+
+    def go_on(steps: int) -> Tensor:
+        entries.extend(play.go_on(steps))
+        return all_done(entries[-1])
+
+    play_out(play.env, go_on)
+    with play.watch("env"):
+        return as_rollout(stacked(entries), play.env.spec, play.policy.record)
+
+
+def _failed(rollout: Rollout) -> Tensor:
+    """[E] bool, on the CPU: which episodes are to be played anew."""
+    return rollout.info.get("failed", torch.zeros_like(rollout.returns)) > 0
+
+
+def _replaced(rollout: Rollout, other: Rollout, where: Tensor) -> Rollout:
+    """``rollout`` with ``other``'s episodes where ``where`` [E] is True."""
+    episodes, others = alike(rollout.episodes, other.episodes)
+    chosen, unknown = where.to(episodes.valid.device), torch.full_like(rollout.returns, torch.nan)  # [E]
+    episodes[chosen] = others[chosen]
+    infos = [{**dict.fromkeys(rollout.info | other.info, unknown), **each.info} for each in (rollout, other)]
+    return Rollout(
+        episodes,
+        torch.where(where, other.lengths, rollout.lengths),
+        torch.where(where, other.returns, rollout.returns),
+        {name: torch.where(where, infos[1][name], column) for name, column in infos[0].items()},
+    )
 
 
 def play_out(env: Env, go_on: Callable[[int], Tensor]) -> None:
