@@ -88,10 +88,6 @@ class Game:
         """The map's sizes and terrain."""
         return self._ask("game_info", sc2api_pb2.RequestGameInfo())
 
-    def data(self) -> sc2api_pb2.ResponseData:
-        """What the game says of its units: weapons, speeds, armour."""
-        return self._ask("data", sc2api_pb2.RequestData(unit_type_id=True))
-
     def observe(self) -> raw_pb2.ObservationRaw:
         """The units that are there."""
         return self._ask("observation", sc2api_pb2.RequestObservation()).observation.raw_data
