@@ -28,7 +28,8 @@ ALLOWED = {
     "playing": BOTTOM | {"data", "envs", "learners"},
     "training": BOTTOM | {"data", "distributed", "envs", "learners", "ops", "playing"},
     "bench": BOTTOM | {"data", "distributed", "envs", "learners", "nn", "ops", "playing", "training"},
-    "cli": BOTTOM | {"", "bench", "data", "envs", "learners", "ops", "playing", "training"},
+    "reports": BOTTOM | {"training"},
+    "cli": BOTTOM | {"", "bench", "data", "envs", "learners", "ops", "playing", "reports", "training"},
 }
 
 

@@ -18,7 +18,7 @@ from importlib import import_module
 import emix
 from emix.errors import UsageError, is_out_of_memory
 
-TRAINING = ("train", "resume", "sweep")
+TRAINING = ("train", "resume", "sweep", "reproduce")
 _LONGEST = 2000  # characters of a sentence
 COMMANDS = {
     "train": "train a learner on an environment",
@@ -26,6 +26,8 @@ COMMANDS = {
     "sweep": "train algorithms x environments x seeds, as many at once as the machine holds",
     "eval": "play greedy episodes with a trained run",
     "plot": "draw the learning curves of runs",
+    "report": "compare runs: tables with intervals, figures, Markdown and HTML",
+    "reproduce": "train what a table or figure of a paper shows, and compare",
     "replay": "show a trained run's battles as a GIF or MP4",
     "bench": "measure the ops on this machine, beside eager PyTorch and torch.compile",
     "envs": "list the environments, and how to install those that are missing",
@@ -122,7 +124,7 @@ def _leave_stdout() -> None:
 
 
 def _help() -> str:
-    lines = [f"  {name:<8} {summary}" for name, summary in COMMANDS.items()]
+    lines = [f"  {name:<9} {summary}" for name, summary in COMMANDS.items()]
     return "\n".join(
         [
             "usage: emix COMMAND [...]",

@@ -63,22 +63,31 @@ def main(arguments: Sequence[str]) -> int:
     if not names_first and not {"-h", "--help"} & set(arguments):
         raise UsageError(f"emix sweep expects ALGORITHMS ENVS first, such as {EXAMPLE}")
     chosen, options = tyro.cli(Sweep, args=list(arguments), prog="emix sweep", return_unknown_args=True)
-    jobs = _plan(chosen, options)
+    jobs = plan(chosen, options)
+    stopped = carry_out(jobs, chosen.jobs, path_of(chosen.runs))
+    return finish(path_of(chosen.runs), ["sweep", *arguments], jobs, stopped)
+
+
+def carry_out(jobs: Sequence[Job], at_once: int | None, root: Path) -> int:
+    """Train them, ``at_once`` at a time; return 0, or the exit code of a sweep that was stopped.
+
+    Raises:
+        UsageError: a folder holds another run, or cannot be written.
+    """
     threads = max(job.settings.training.threads for job in jobs)
-    at_once = default_jobs(threads) if chosen.jobs is None else chosen.jobs
+    at_once = default_jobs(threads) if at_once is None else at_once
     if at_once < 1:
         raise UsageError(f"--jobs expects at least 1, got {at_once}")
     for job in jobs:
         job.inspect()
-    root = path_of(chosen.runs)
     _refuse_unwritable(root)
     say(_introduction(jobs, at_once))
     with closing(Display(jobs)) as display, pass_on_signals(jobs) as stop:
         run_jobs(jobs, at_once, stop, display.show)
-    return _finish(root, ["sweep", *arguments], jobs, 128 + stop.signal if stop.signal else 0)
+    return 128 + stop.signal if stop.signal else 0
 
 
-def _plan(chosen: Sweep, options: Sequence[str]) -> list[Job]:
+def plan(chosen: Sweep, options: Sequence[str]) -> list[Job]:
     """The runs, environment by environment, every one of them checked."""
     for option in options:
         name = option.partition("=")[0].replace("_", "-")
@@ -96,7 +105,7 @@ def _plan(chosen: Sweep, options: Sequence[str]) -> list[Job]:
             with closing(settings.make_env(num_envs=1, device="cpu", seed=0)) as one:
                 specs[made] = one.spec
         check_settings(settings, specs[made])
-        for seed in _seeds(chosen.seeds):
+        for seed in seed_numbers(chosen.seeds):
             run = replace(settings, training=replace(settings.training, seed=seed))
             folder = run_folder(run, path_of(chosen.runs))
             if folder in jobs and jobs[folder].settings != run:  # smix and smix@paper are the same run
@@ -133,7 +142,7 @@ def _names(what: str, text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _seeds(text: str) -> list[int]:
+def seed_numbers(text: str) -> list[int]:
     """``"1-3,7"`` as ``[1, 2, 3, 7]``."""
     seeds: dict[int, None] = {}
     for part in text.split(","):
@@ -164,12 +173,18 @@ def _introduction(jobs: Sequence[Job], at_once: int) -> str:
         [
             *(f"{name}: recipe {recipe['name']}, version {recipe['version']}" for name, recipe in recipes.items()),
             f"{len(jobs)} runs, {finished} of them finished before, {at_once} at once, "
-            f"{jobs[0].settings.training.steps:,} environment steps each",
+            f"{_steps(jobs)} environment steps each",
         ]
     )
 
 
-def _finish(root: Path, command: Sequence[str], jobs: Sequence[Job], stopped: int) -> int:
+def _steps(jobs: Sequence[Job]) -> str:
+    """Of a run, or of the shortest to the longest."""
+    steps = sorted({job.settings.training.steps for job in jobs})
+    return f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+
+
+def finish(root: Path, command: Sequence[str], jobs: Sequence[Job], stopped: int) -> int:
     """Print and write what came out; return the exit code."""
     rows = results(jobs)
     write_results(root, command, jobs, rows)

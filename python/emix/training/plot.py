@@ -22,10 +22,12 @@ from emix.training.spread import mean_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 WIDEST = 3  # panels in a row
+MOST_INSIDE = 5  # lines whose legend lies in the panel
 LABELS = {
     "test_return_mean": "test return",
     "test_battle_won_mean": "test win rate",
@@ -100,7 +102,7 @@ def draw_curves(panels: Mapping[str, Mapping[str, Sequence[np.ndarray]]], label:
     Raises:
         UsageError: ``out`` cannot be written.
     """
-    _import_matplotlib()
+    import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -109,13 +111,53 @@ def draw_curves(panels: Mapping[str, Mapping[str, Sequence[np.ndarray]]], label:
     figure = Figure(figsize=(6.4 * columns, 4.2 * rows), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     names = sorted({name for panel in panels.values() for name in panel})
-    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+    colours = {name: line_style(i) for i, name in enumerate(names)}
     places = figure.subplots(rows, columns, squeeze=False).flat
     for axes, (env, lines) in zip(places, panels.items(), strict=False):
         axes.set_title(env, fontsize=11)
         _draw_panel(axes, lines, colours, label)
     for axes in places[len(panels) :]:
         axes.set_axis_off()
+    return save_figure(figure, out)
+
+
+def _draw_panel(
+    axes: Axes, lines: Mapping[str, Sequence[np.ndarray]], colours: Mapping[str, tuple[str, str]], label: str
+) -> None:
+    from matplotlib.ticker import EngFormatter
+
+    for name, curves in lines.items():
+        steps, mean, width = mean_curve(curves)
+        seeds = f"mean, 95 % interval of {len(curves)} seeds" if len(curves) > 1 else "1 seed"
+        axes.plot(
+            steps, mean, color=colours[name][0], linestyle=colours[name][1], linewidth=1.8, label=f"{name} ({seeds})"
+        )
+        if len(curves) > 1:
+            axes.fill_between(steps, mean - width, mean + width, color=colours[name][0], alpha=0.2, linewidth=0)
+    axes.set_ylim(_limits([curve for curves in lines.values() for curve in curves]))
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel(label)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.01)
+    if len(lines) <= MOST_INSIDE:
+        axes.legend(frameon=False, fontsize=9)
+    else:
+        axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+
+
+def line_style(number: int) -> tuple[str, str]:
+    """The colour and the dashes of a picture's lines: once the colours are used up, they come again, dashed."""
+    return COLOURS[number % len(COLOURS)], ("-", "--", ":")[number // len(COLOURS) % 3]
+
+
+def save_figure(figure: Figure, out: Path) -> Path:
+    """Write a figure as PNG, and return its path.
+
+    Raises:
+        UsageError: ``out`` cannot be written.
+    """
     picture = BytesIO()
     figure.savefig(picture, format="png")
     try:
@@ -129,26 +171,7 @@ def draw_curves(panels: Mapping[str, Mapping[str, Sequence[np.ndarray]]], label:
     return out
 
 
-def _draw_panel(axes: Axes, lines: Mapping[str, Sequence[np.ndarray]], colours: Mapping[str, str], label: str) -> None:
-    from matplotlib.ticker import EngFormatter
-
-    for name, curves in lines.items():
-        steps, mean, width = mean_curve(curves)
-        seeds = f"mean, 95 % interval of {len(curves)} seeds" if len(curves) > 1 else "1 seed"
-        axes.plot(steps, mean, color=colours[name], linewidth=1.8, label=f"{name} ({seeds})")
-        if len(curves) > 1:
-            axes.fill_between(steps, mean - width, mean + width, color=colours[name], alpha=0.2, linewidth=0)
-    axes.set_ylim(_limits([curve for curves in lines.values() for curve in curves]))
-    axes.set_xlabel("environment steps")
-    axes.set_ylabel(label)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.margins(x=0.01)
-    axes.legend(frameon=False, fontsize=9)
-
-
-def _import_matplotlib() -> None:
+def import_matplotlib() -> None:
     """Import it; a notebook's MPLBACKEND, which its processes inherit, need not be one that there is here."""
     backend = os.environ.pop("MPLBACKEND", None)
     if backend is None:

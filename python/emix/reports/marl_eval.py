@@ -1,0 +1,46 @@
+"""The records as marl-eval reads them (Gorsane et al., "Towards a standardised performance evaluation protocol for
+cooperative MARL", 2022): ``{env: {task: {algorithm: {run: {step_i: {step_count, metric: [values]}}}}}}``.
+
+Its aggregates need as many points of every run, so that curves that are longer than others lose their last points.
+Its absolute metrics (the best parameters, tested on ten times the episodes) are not there: a run keeps its last
+parameters alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from emix.reports.records import RETURN, WON, Record
+
+NAMES = {RETURN: "mean_episode_return", WON: "win_rate"}
+
+
+def export(records: Sequence[Record], titles: Mapping[str, str], metrics: Sequence[str]) -> dict[str, Any]:
+    """Every metric that all records have, under marl-eval's names. A name of an algorithm has no comma there.
+
+    Args:
+        records: to export.
+        titles: of runs' names; a run of another name is called by it.
+        metrics: to export.
+    """
+    metrics = [metric for metric in metrics if all(metric in run.curves for run in records)]
+    if not metrics:
+        return {}
+    points = min(len(run.curves[metrics[0]][0]) for run in records)
+    content: dict[str, Any] = {}
+    for run in records:
+        env, _, task = run.env.partition("/")
+        title = titles.get(run.name, run.name).replace(",", ";")
+        runs = content.setdefault(env, {}).setdefault(task or env, {}).setdefault(title, {})
+        runs[f"seed_{run.seed}"] = _run(run, metrics, points)
+    return content
+
+
+def _run(run: Record, metrics: Sequence[str], points: int) -> dict[str, Any]:
+    steps = run.curves[metrics[0]][0][:points]
+    values = {NAMES.get(metric, metric): run.curves[metric][1] for metric in metrics}
+    return {
+        f"step_{i}": {"step_count": step, **{name: [each[i]] for name, each in values.items()}}
+        for i, step in enumerate(steps)
+    }

@@ -1,0 +1,211 @@
+"""Finished runs in the compact form in which they are committed: a line of JSON each.
+
+A table is made from these lines, so that whoever doubts it can make it again without training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from emix.errors import UsageError
+from emix.reading import MIB, expect_keys, parse_json, path_of, read_bytes, short
+from emix.training import read_rows
+from emix.training.files import make_folder, replace_file
+from emix.training.metrics import METRICS
+from emix.training.run import finished
+from emix.training.settings import CONFIG, read_settings
+
+DIGITS = 4  # of a metric: less than its seeds differ by
+SUFFIX = ".jsonl"
+WON, RETURN = "test_battle_won_mean", "test_return_mean"
+_MOST = 256 * MIB
+_FIELDS: dict[str, Any] = {
+    "name": str, "env": str, "seed": int, "env_steps": int, "seconds": (int, float), "curves": dict,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run.
+
+    Args:
+        name: ``Settings.name``, the algorithm with what differs from its recipe.
+        env: name of the environment.
+        seed: of the run.
+        env_steps: that it took.
+        seconds: that it took.
+        curves: of each metric the environment steps where it was logged, and its values.
+    """
+
+    name: str
+    env: str
+    seed: int
+    env_steps: int
+    seconds: float
+    curves: dict[str, tuple[list[int], list[float]]]
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What tells runs apart."""
+        return self.env, self.name, self.seed
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.env}, seed {self.seed}"
+
+    def curve(self, metric: str) -> np.ndarray:
+        """[2, points]: environment steps and values."""
+        return np.array(self.curves[metric], dtype=float)
+
+
+class Gathered(NamedTuple):
+    """What lies below some paths."""
+
+    records: list[Record]
+    left_out: list[tuple[str, str]]
+    """What else is there, and why it is none of the records."""
+
+
+def gather(paths: Iterable[Path | str], wanted: Callable[[str], bool]) -> Gathered:
+    """The finished runs in folders, in those below them, and in files of records; of their metrics those ``wanted``.
+
+    Of a run that comes twice, the later one stays.
+
+    Raises:
+        UsageError: a path holds no run, or a file of records is damaged.
+    """
+    found: dict[tuple[str, str, int], tuple[Record, Path]] = {}
+    left_out = []
+    for path in map(path_of, paths):
+        if path.suffix == SUFFIX:
+            if not path.exists():
+                raise UsageError(f"{path} is not there: expected the folder of a run, or a file of records")
+            new = [(record, path) for record in read(path)]
+        else:
+            new = []
+            for folder in _runs(path):
+                try:
+                    new.append((_record(folder, wanted), folder))
+                except (_LeftOutError, UsageError) as error:
+                    left_out.append((str(folder), str(error)))
+        for record, source in new:
+            if record.key in found and found[record.key][1] != source:
+                left_out.append((str(found[record.key][1]), f"{record} is also in {source}, which counts"))
+            found[record.key] = record, source
+    return Gathered([found[key][0] for key in sorted(found)], left_out)
+
+
+def is_test_metric(name: str) -> bool:
+    """Whether a metric is the mean of a test."""
+    return name.startswith("test_") and name.endswith("_mean")
+
+
+class _LeftOutError(Exception):
+    """Why a run is none of those that count."""
+
+
+def _runs(path: Path) -> list[Path]:
+    if (path / CONFIG).exists():
+        return [path]
+    found = sorted(each.parent for each in path.rglob(CONFIG)) if path.is_dir() else []
+    if not found:
+        raise UsageError(
+            f"{path} holds no run: expected a folder with {CONFIG}, as `emix train` makes it, one with such folders "
+            f"below it, or a file of records (*{SUFFIX})"
+        )
+    return found
+
+
+def _record(folder: Path, wanted: Callable[[str], bool]) -> Record:
+    settings, done = read_settings(folder), finished(folder)
+    rows = read_rows(folder) if (folder / METRICS).exists() else []
+    if done is None:
+        steps = rows[-1]["env_steps"] if rows else 0
+        raise _LeftOutError(
+            f"not finished: {steps:,} of {settings.training.steps:,} environment steps; `emix resume {folder}` goes on"
+        )
+    curves = {}
+    for metric in sorted({name for row in rows for name in row if wanted(name)}):
+        points = [(row["env_steps"], _short(row[metric])) for row in rows if row.get(metric) is not None]
+        if points:
+            steps, values = zip(*points, strict=True)
+            curves[metric] = (list(steps), list(values))
+    return Record(
+        settings.name, settings.env, settings.training.seed, done["env_steps"], done.get("seconds", 0.0), curves
+    )
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def merge(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
+    """All of them, in a fixed order; a run that was made again replaces the old one."""
+    runs = {run.key: run for run in (*old, *new)}
+    return [runs[key] for key in sorted(runs)]
+
+
+def read(path: Path) -> list[Record]:
+    """Of a file that :func:`write` wrote; none where there is no such file.
+
+    Raises:
+        UsageError: a line is no record.
+    """
+    if not path.exists():
+        return []
+    lines = read_bytes(path, most=_MOST).splitlines()
+    return [_parse(line, f"{path} is not a file of records, line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _parse(line: bytes, problem: str) -> Record:
+    values = expect_keys(parse_json(line, problem), _FIELDS, problem)
+    if unknown := set(values) - set(_FIELDS):
+        raise UsageError(f"{problem}: unknown fields {short(sorted(unknown))}")
+    for name, curve in values["curves"].items():
+        if not (_is_list(curve, 2) and all(map(_is_list, curve)) and len(curve[0]) == len(curve[1]) > 0):
+            raise UsageError(f"{problem}: {short(name)} expects as many steps as values, got {short(curve)}")
+        if not all(_is_number(value) for values in curve for value in values) or sorted(curve[0]) != curve[0]:
+            raise UsageError(f"{problem}: {short(name)} expects numbers over rising steps, got {short(curve)}")
+    return Record(**values)
+
+
+def _is_list(value: object, length: int | None = None) -> bool:
+    return isinstance(value, list) and length in (None, len(value))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def write(records: Sequence[Record], path: Path) -> None:
+    """A line for each.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    lines = [json.dumps(asdict(run), separators=(",", ":")) + "\n" for run in records]
+    save(path, "".join(lines).encode())
+
+
+def save(path: Path, data: bytes) -> None:
+    """Replace a file, and make the folder where missing.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        make_folder(path.parent)
+        replace_file(path, data)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+
+
+def ordered(values: Iterable[str], first: Collection[str]) -> list[str]:
+    """Each once: those of ``first`` in its order, and then the others in alphabetical order."""
+    there = set(values)
+    return [name for name in first if name in there] + sorted(there - set(first))
