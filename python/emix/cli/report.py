@@ -45,7 +45,7 @@ class Report:
     threshold: float | None = None
     """To be sustained; by default 0.9 of a win rate, none of other metrics."""
     bounds: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="ENV=LOW,HIGH")] = ()
-    """What counts as 0 and as 1 on environments of a pattern, to average over tasks: foraging/*=0,1; repeatable."""
+    """What counts as 0 and 1 on environments of a pattern, to average over tasks: foraging/*=0,1; may be repeated."""
     baseline: str | None = None
     """The method that the others are compared with where there are more than five; by default the first."""
     collect: Path | None = None

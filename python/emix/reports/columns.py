@@ -75,8 +75,8 @@ def seeds(runs: Sequence[Record]) -> str:
 
 
 def steps_to(curves: Sequence[np.ndarray], threshold: float, tests: int) -> str:
-    """How many curves stay at a threshold, and from which step on: the median, in which those that do not count as
-    later than all others, and the range of those that do."""
+    """How many curves stay at a threshold, and from which step on: the range of those that do, and of three or more the
+    median over all, in which those that do not are later than all others."""
     found = [sustained(curve, threshold, tests) for curve in curves]
     reached = sorted(step for step in found if step is not None)
     count = f"{len(reached)} of {len(curves)}"

@@ -318,7 +318,7 @@ def _explanations(compared: Compared) -> list[str]:
         "area under the curve: by trapezoids, over the curve's length: the mean over the training.",
         "P(first > second): the probability that a run of the first has a higher score than one of the second on the "
         "same task, equal scores counting half. p: two-sided, of a permutation test within the tasks; p (Holm): "
-        "adjusted for the number of pairs. Of three runs against three on one task no result is below p = 0.1.",
+        "adjusted for the number of pairs. Of three runs against three on one task no result is below about 0.1.",
     ]
     if compared.threshold is not None:
         lines.append(

@@ -8,7 +8,7 @@ interval then.
 
 A bootstrap of few runs is too narrow: three runs of one task have ten different samples. Whether two methods differ is
 therefore asked of a permutation test, which keeps its level however few there are: of three runs against three no
-result is below p = 0.1.
+result is below about p = 0.1.
 """
 
 from __future__ import annotations

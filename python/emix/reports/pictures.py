@@ -53,16 +53,16 @@ def draw_profiles(thresholds: np.ndarray, profiles: Mapping[str, Profile], label
 
 def draw_improvement(pairs: Sequence[Comparison], out: Path) -> Path:
     """A line for each pair, with its interval, about one half; return the path of the PNG."""
-    figure, axes = _figure(7.2, 1.1 + 0.34 * len(pairs))
+    figure, axes = _figure(8.4, 1.1 + 0.45 * len(pairs))
     for row, pair in enumerate(reversed(pairs)):
         if pair.interval is not None:
             axes.plot(pair.interval, [row, row], color=COLOURS[0], linewidth=7, alpha=0.3, solid_capstyle="butt")
         axes.plot(pair.probability, row, "o", color=COLOURS[0], markersize=6)
     axes.axvline(0.5, color="black", linewidth=0.8, linestyle="--")
-    axes.set_yticks(range(len(pairs)), [f"{pair.ours} > {pair.theirs}" for pair in reversed(pairs)])
+    axes.set_yticks(range(len(pairs)), [f"{pair.ours}\n> {pair.theirs}" for pair in reversed(pairs)], fontsize=8)
     axes.set_ylim(-0.6, len(pairs) - 0.4)
     axes.set_xlim(-0.03, 1.03)
-    axes.set_xlabel("P(first > second)")
+    axes.set_xlabel("probability of improvement")
     return save_figure(figure, out)
 
 
