@@ -65,7 +65,7 @@ EMIX_HD void product_strip(const Left<F>& a, const Matrix<const F>& b, const Mat
 template <int kBytes, int kRows, int kVectors, class F>
 EMIX_HD void product_packed_strip(const Left<F>& a, const Matrix<const F>& b, const Matrix<const F>& start,
                                   const Matrix<F>& c, int64_t rows, int64_t depth) {
-  constexpr int64_t kSlice = 128, kWidth = kVectors * kBytes / sizeof(F);
+  constexpr int64_t kSlice = 128, kLanes = kBytes / sizeof(F), kWidth = kVectors * kLanes;
   alignas(64) F packed[kSlice * kWidth];
   int64_t first = 0;
   do {  // without depth, too: C = start
