@@ -43,7 +43,8 @@ def tree(folder: Path) -> dict[str, bytes]:
         (["trian"], "unknown command 'trian': did you mean `emix train`?"),
         (
             ["xyzzy"],
-            "unknown command 'xyzzy': expected one of train, resume, sweep, eval, plot, replay, bench, envs, doctor",
+            "unknown command 'xyzzy': expected one of train, resume, sweep, eval, plot, report, reproduce, "
+            "replay, bench, envs, doctor",
         ),
         (["train"], "expects ALGORITHM ENV first, such as `emix train smix matrix/msteps-5 --seed 1`, got 'nothing'"),
         (["train", "--seed", "1"], "expects ALGORITHM ENV first"),
