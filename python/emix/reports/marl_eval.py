@@ -17,17 +17,17 @@ NAMES = {RETURN: "mean_episode_return", WON: "win_rate"}
 
 
 def export(records: Sequence[Record], titles: Mapping[str, str], metrics: Sequence[str]) -> dict[str, Any]:
-    """Every metric that all records have, under marl-eval's names. A name of an algorithm has no comma there.
+    """The first metric, which all records have, and those that all have at the same steps, under marl-eval's names. A
+    name of an algorithm has no comma there.
 
     Args:
         records: to export.
         titles: of runs' names; a run of another name is called by it.
         metrics: to export.
     """
-    metrics = [metric for metric in metrics if all(metric in run.curves for run in records)]
-    if not metrics:
-        return {}
-    points = min(len(run.curves[metrics[0]][0]) for run in records)
+    first = metrics[0]
+    metrics = [metric for metric in metrics if all(_at_steps_of(run, first, metric) for run in records)]
+    points = min(len(run.curves[first][0]) for run in records)
     content: dict[str, Any] = {}
     for run in records:
         env, _, task = run.env.partition("/")
@@ -35,6 +35,10 @@ def export(records: Sequence[Record], titles: Mapping[str, str], metrics: Sequen
         runs = content.setdefault(env, {}).setdefault(task or env, {}).setdefault(title, {})
         runs[f"seed_{run.seed}"] = _run(run, metrics, points)
     return content
+
+
+def _at_steps_of(run: Record, first: str, metric: str) -> bool:
+    return metric in run.curves and list(run.curves[metric][0]) == list(run.curves[first][0])
 
 
 def _run(run: Record, metrics: Sequence[str], points: int) -> dict[str, Any]:
