@@ -50,50 +50,17 @@ EMIX_HD void product_tile(const Left<F>& a, const Matrix<const F>& b, const Matr
   }
 }
 
-// The tiles below each other in a strip of C of kVectors registers.
-template <int kBytes, int kRows, int kVectors, class F>
-EMIX_HD void product_strip(const Left<F>& a, const Matrix<const F>& b, const Matrix<const F>& start, const Matrix<F>& c,
-                           int64_t rows, int64_t depth) {
-  for (int64_t i = 0; i < rows; i += kRows)
-    product_tile<kBytes, kRows, kVectors, F>({a.data + i * a.row, a.row, a.column}, b,
-                                             {start.data + i * start.stride, start.stride},
-                                             {c.data + i * c.stride, c.stride}, depth);
-}
-
-// The same from a copy of B's strip, in slices of the depth: rows of B that lie a page or a power of two apart would
-// drive each other out of the first cache, tile after tile. The sums and their order are the same.
-template <int kBytes, int kRows, int kVectors, class F>
-EMIX_HD void product_packed_strip(const Left<F>& a, const Matrix<const F>& b, const Matrix<const F>& start,
-                                  const Matrix<F>& c, int64_t rows, int64_t depth) {
-  constexpr int64_t kSlice = 128, kLanes = kBytes / sizeof(F), kWidth = kVectors * kLanes;
-  alignas(64) F packed[kSlice * kWidth];
-  int64_t first = 0;
-  do {  // without depth, too: C = start
-    const int64_t slice = depth - first < kSlice ? depth - first : kSlice;
-    for (int64_t k = 0; k < slice; ++k)
-      memcpy(packed + k * kWidth, b.data + (first + k) * b.stride, kWidth * sizeof(F));
-    const Matrix<const F> so_far = first == 0 ? start : Matrix<const F>{c.data, c.stride};
-    product_strip<kBytes, kRows, kVectors, F>({a.data + first * a.column, a.row, a.column}, {packed, kWidth}, so_far, c,
-                                              rows, slice);
-    first += kSlice;
-  } while (first < depth);
-}
-
 // C [rows, columns] = start + A [rows, depth] B [depth, columns]; rows a multiple of kPadRows, columns of kColumns.
 // `start` may be C. Columns outside, so that their strip of B stays in the first cache.
 template <int kBytes, class F>
 EMIX_HD void product(const Left<F>& a, const Matrix<const F>& b, const Matrix<const F>& start, const Matrix<F>& c,
                      int64_t rows, int64_t depth, int64_t columns) {
   constexpr int64_t kLanes = kBytes / sizeof(F), kRows = kBytes == 64 ? 8 : 4;  // AVX-512 has more registers
-  const bool packing_pays = rows >= 6 * kRows;
   const auto strip = [&](auto vectors, int64_t j) __attribute__((always_inline)) {
-    constexpr int kVectors = decltype(vectors)::value;
-    const Matrix<const F> b_strip{b.data + j, b.stride}, start_strip{start.data + j, start.stride};
-    const Matrix<F> c_strip{c.data + j, c.stride};
-    if (packing_pays)
-      product_packed_strip<kBytes, kRows, kVectors, F>(a, b_strip, start_strip, c_strip, rows, depth);
-    else
-      product_strip<kBytes, kRows, kVectors, F>(a, b_strip, start_strip, c_strip, rows, depth);
+    for (int64_t i = 0; i < rows; i += kRows)
+      product_tile<kBytes, kRows, decltype(vectors)::value, F>(
+          {a.data + i * a.row, a.row, a.column}, {b.data + j, b.stride},
+          {start.data + i * start.stride + j, start.stride}, {c.data + i * c.stride + j, c.stride}, depth);
   };
   int64_t j = 0;
   for (; j + 2 * kLanes <= columns; j += 2 * kLanes) strip(std::integral_constant<int, 2>(), j);
