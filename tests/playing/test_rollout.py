@@ -7,6 +7,7 @@ from emix.data import Box, Discrete, EnvSpec, Episodes, Field, Step
 from emix.errors import UsageError
 from emix.learners.learner import Acted
 from emix.playing import RandomActor, Stopwatch, collect
+from tests.scripted import ScriptedEnv
 
 # Three environments: one terminates after 2 steps, one after 5, one runs into its time limit after 3.
 PLANS = [[(2, False)], [(5, False)], [(3, True)]]
@@ -149,3 +150,33 @@ def test_a_gpu_is_asked_every_eighth_step(scripted_env, policy, limit, played):
 def test_an_environment_that_does_not_end_is_named(scripted_env, policy):
     with pytest.raises(RuntimeError, match="scripted: an episode did not end within its limit of 4 steps"):
         collect(scripted_env([[(9, False)]], limit=4), policy, explore=True)
+
+
+class LossyEnv(ScriptedEnv):
+    """``lost[e]``: how many of environment e's first episodes its simulator cuts off; every episode has "failed"."""
+
+    lost = (0, 2, 1)
+
+    def reset(self, where: torch.Tensor | None = None) -> Step:
+        played = torch.ones(self.num_envs, dtype=torch.bool) if where is None else where
+        self.time, self.episode = 0, self.episode + played
+        plans = zip(self.plans, self.episode.tolist(), played.tolist(), strict=True)
+        self.plan = [plan[(number - 1) % len(plan)] if plays else (0, False) for plan, number, plays in plans]
+        return self._step()
+
+    def _step(self) -> Step:
+        step = super()._step()
+        lost = (self.episode <= torch.tensor(self.lost)).float()
+        return replace(step, info=step.info | {"simulator_lost": lost, "failed": torch.ones(self.num_envs)})
+
+
+def test_an_episode_whose_simulator_was_lost_is_played_anew(policy):
+    env = LossyEnv([[(2, False)], [(3, True), (1, True), (5, False)], [(4, True), (3, True)]])
+    episodes, lengths, returns, info = collect(env, policy, explore=True)
+    assert env.episode.tolist() == [1, 3, 2]
+    assert lengths.tolist() == episodes.lengths.tolist() == [2, 5, 3]
+    assert returns.tolist() == [3, 65, 66]
+    assert info["battle_won"].tolist() == [1, 1, 0]
+    assert episodes.terminated.any(1).tolist() == [True, True, False]
+    assert "simulator_lost" not in info
+    assert info["failed"].tolist() == [1, 1, 1]  # what an environment says of itself is its own

@@ -45,7 +45,7 @@ def fail(folder: Path, *, count: int, num_envs: int, seed: int = 0, rate: float 
             complete = house.fault.left == 0
             rollout = collect(env, actor, explore=True)
             assert (rollout.episodes.lengths == rollout.lengths).all()
-            assert "failed" not in rollout.info
+            assert "simulator_lost" not in rollout.info
             played += zip(rollout.lengths.tolist(), rollout.returns.tolist(), strict=True)
             files = files or open_files(env)
             if complete:

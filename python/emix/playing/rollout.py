@@ -48,8 +48,8 @@ class Rollout(NamedTuple):
 def collect(env: Env, policy: Policy, *, explore: bool, stopwatch: Stopwatch | None = None) -> Rollout:
     """Reset every environment and play until all have finished, as PyMARL's parallel runner.
 
-    An episode whose last ``info["failed"]`` is not 0 has been cut off by a simulator that was lost: it is thrown away,
-    and its environment plays its next one in its place.
+    An episode whose last ``info["simulator_lost"]`` is not 0 has been cut off by a simulator that was lost: it is
+    thrown away, and its environment plays its next one in its place.
 
     The action is also picked at the last observation, which a truncated episode bootstraps from. The host asks whether
     all have finished, and so waits for the device, every eighth step on a GPU, and once at the end: steps beyond the
@@ -67,9 +67,9 @@ def collect(env: Env, policy: Policy, *, explore: bool, stopwatch: Stopwatch | N
     """
     play = Play(env, policy, explore=explore, watch=stopwatch or Stopwatch())
     rollout = _play_once(play, None)
-    while (failed := _failed(rollout)).any():
-        rollout = _replaced(rollout, _play_once(play, failed.to(env.device)), failed)
-    rollout.info.pop("failed", None)
+    while (lost := _lost(rollout)).any():
+        rollout = _replaced(rollout, _play_once(play, lost.to(env.device)), lost)
+    rollout.info.pop("simulator_lost", None)
     return rollout
 
 
@@ -122,9 +122,9 @@ def _play_once(play: Play, where: Tensor | None) -> Rollout:
         return as_rollout(stacked(entries), play.env.spec, play.policy.record)
 
 
-def _failed(rollout: Rollout) -> Tensor:
+def _lost(rollout: Rollout) -> Tensor:
     """[E] bool, on the CPU: which episodes are to be played anew."""
-    return rollout.info.get("failed", torch.zeros_like(rollout.returns)) > 0
+    return rollout.info.get("simulator_lost", torch.zeros_like(rollout.returns)) > 0
 
 
 def _replaced(rollout: Rollout, other: Rollout, where: Tensor) -> Rollout:

@@ -48,7 +48,7 @@ def play(env, house, steps, seed=0):
         assert (terminated, truncated) == (game.now.terminated.item(), game.now.truncated.item())
         for key in ("battle_won", "dead_allies", "dead_enemies"):
             assert info[key] == game.now.info[key].item()
-        assert info["failed"] == 0
+        assert info["simulator_lost"] == 0
         if terminated or truncated:
             return
 

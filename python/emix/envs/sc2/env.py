@@ -33,8 +33,9 @@ class SC2Battle(gymnasium.Env):
     """One game of StarCraft II with the observation that ``emix.envs.HostEnv`` reads.
 
     The first ``reset`` starts the game; later ones kill all units, and the map's trigger makes both armies anew. A game
-    that does not answer is ended, and the episode with it: ``truncated``, with ``info["failed"]`` 1, so that whoever
-    plays throws it away; the next ``reset`` starts another game. ``info["restarts"]`` counts the games that were lost.
+    that does not answer is ended, and the episode with it: ``truncated``, with ``info["simulator_lost"]`` 1, so that
+    whoever plays throws it away; the next ``reset`` starts another game. ``info["restarts"]`` counts the games
+    that were lost.
 
     Args:
         scenario: the task.
@@ -91,7 +92,7 @@ class SC2Battle(gymnasium.Env):
                 self._end_episode(game)
         except LostError as error:
             self._fail(error)
-            return self._seen, 0.0, False, True, self._info(failed=1)
+            return self._seen, 0.0, False, True, self._info(simulator_lost=1)
         self._seen = self.units.observe()
         info = self._info(**{name: getattr(score, name) for name in ("battle_won", "dead_allies", "dead_enemies")})
         return self._seen, score.reward, score.terminated, score.truncated, info
@@ -173,7 +174,7 @@ class SC2Battle(gymnasium.Env):
         return self._game
 
     def _info(self, **numbers: float) -> dict[str, float]:
-        return {"failed": 0, "restarts": self.restarts, **numbers}
+        return {"simulator_lost": 0, "restarts": self.restarts, **numbers}
 
 
 def make_sc2(name: str, options: Mapping[str, Any], *, num_envs: int, **batch: Any) -> HostEnv:
