@@ -12,8 +12,8 @@ from emix.data import EnvSpec, Episodes
 from emix.learners.ader_config import AderConfig
 from emix.learners.ader_critics import Critics, TwinCritic, entropy_slopes, reward_slopes
 from emix.learners.ader_policies import Improvement
-from emix.learners.floor_actor import FloorActor
 from emix.learners.parts import Schedule
+from emix.learners.recurrent_actors import FloorActor
 from emix.learners.shared import pick, previous_actions
 from emix.nn.agent import RecurrentAgent
 from emix.nn.critic import EnsembleCritic

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from emix import ops
 from emix.data import EnvSpec, Episodes, require_discrete
-from emix.learners.floor_actor import FloorActor
 from emix.learners.learner import BaseLearner
 from emix.learners.loop import Loop, run_loop
 from emix.learners.parts import Optimiser, Parts, Schedule, Target
 from emix.learners.plan import Plan
+from emix.learners.recurrent_actors import FloorActor
 from emix.learners.seeded import seeded
 from emix.learners.shared import check_fields, masked_mean, pick, previous_actions
 from emix.nn.agent import RecurrentAgent

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from emix import ops
 from emix.data import EnvSpec, Episodes, require_discrete
-from emix.learners.greedy_actor import EpsilonGreedyActor
 from emix.learners.learner import BaseLearner
 from emix.learners.parts import Optimiser, Parts, Schedule, Target
 from emix.learners.plan import Plan
+from emix.learners.recurrent_actors import EpsilonGreedyActor
 from emix.learners.seeded import seeded
 from emix.learners.shared import check_fields, greedy, pick, previous_actions
 from emix.nn.agent import RecurrentAgent
