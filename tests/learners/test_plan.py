@@ -2,6 +2,7 @@
 
 import pytest
 
+from emix import learners
 from emix.errors import UsageError
 from emix.learners.plan import Plan
 
@@ -30,3 +31,11 @@ def test_updates_after_a_rollout():
 def test_a_plan_refuses_nonsense(values, message):
     with pytest.raises(UsageError, match=message):
         Plan(**values)
+
+
+@pytest.mark.parametrize("algorithm", ["iql", "qmix", "smix", "qtran", "coma@r", "dop", "ensemble-mix"])
+def test_agents_with_a_memory_learn_from_episodes(algorithm):
+    name = algorithm.partition("@")[0]
+    values = learners.load_recipe(algorithm).learner
+    with pytest.raises(UsageError, match="agents with a memory learn from episodes"):
+        learners.make_config(name, values | {"plan": Plan(unit="transition", batch_size=32, buffer_size=5000)})

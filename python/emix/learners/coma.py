@@ -67,6 +67,7 @@ class ComaConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, choices={}, fractions=_FRACTIONS)
+        self.plan.require_episodes()
 
 
 class Coma(BaseLearner):

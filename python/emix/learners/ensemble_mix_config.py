@@ -138,6 +138,7 @@ class EnsembleMixConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, choices=_CHOICES, fractions=_FRACTIONS, not_negative=_NOT_NEGATIVE)
+        self.plan.require_episodes()
         if self.members > _MOST_MEMBERS:
             raise UsageError(f"members: expected at most {_MOST_MEMBERS}, got {self.members}")
         if self.members < 2 and (self.bonus != "none" or self.c1 > 0 or self.c2 > 0):

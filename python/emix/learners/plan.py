@@ -74,3 +74,12 @@ class Plan:
     def updates(self, steps: int) -> int:
         """Updates after a rollout that played so many environment steps."""
         return self.updates_per_rollout + steps * self.updates_per_step
+
+    def require_episodes(self) -> None:
+        """For agents that remember what they saw.
+
+        Raises:
+            UsageError: single transitions are to be drawn.
+        """
+        if self.unit != "episode":
+            raise UsageError(f"plan.unit: agents with a memory learn from episodes: expected episode, got {self.unit}")

@@ -74,6 +74,7 @@ class QtranConfig:
     def __post_init__(self) -> None:
         choices, not_negative = {"target": get_args(TargetKind)}, {"opt_weight", "nopt_weight"}
         check_fields(self, choices=choices, fractions=_FRACTIONS, not_negative=not_negative)
+        self.plan.require_episodes()
 
 
 class Qtran(BaseLearner):

@@ -94,6 +94,7 @@ class ValueConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, choices=_CHOICES, fractions=_FRACTIONS)
+        self.plan.require_episodes()
 
 
 class ValueLearner(BaseLearner):
