@@ -72,6 +72,12 @@ def test_tensorboard_forgets_what_came_after_the_checkpoint(tmp_path):
     assert [event.step for event in events.Scalars("train/return_mean")] == [0, 10, 20, 30]
 
 
+def test_no_two_event_files_begin_in_the_same_second(tmp_path):
+    offsets = write_rows(tmp_path, [0, 10])
+    write_rows(tmp_path, [20], offsets=offsets[10], env_steps=10)
+    assert len({file.name.split(".")[3] for file in tmp_path.glob("events.out.tfevents.*")}) == 2
+
+
 def test_what_is_not_finite_becomes_null(tmp_path):
     writer = MetricsWriter(tmp_path)
     writer.write({"env_steps": 1, "loss": float("inf")}, {"env_steps": 1})

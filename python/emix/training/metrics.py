@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -143,6 +144,7 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter  # imports protobuf, which may not fit what is installed
 
+            _leave_the_second(folder)
             self.writer = SummaryWriter(str(folder), purge_step=purge_step)
         except Exception as error:
             self._give_up(error)
@@ -172,6 +174,14 @@ class TensorBoard:
 
     def _give_up(self, error: Exception) -> None:
         self.writer, self.problem = None, f"no TensorBoard events from here on: {one_line(error)}"
+
+
+def _leave_the_second(folder: Path) -> None:
+    # TensorBoard reads event files in the order of their names: the second, the process' number and a
+    # count as text, in which 10 is before 9. A run resumed in the second that it began in would be read first.
+    now = int(time.time())
+    if any(folder.glob(f"events.out.tfevents.{now:010d}.*")):
+        time.sleep(max(0.0, now + 1 - time.time()))
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
