@@ -17,11 +17,15 @@ class Call {
     return result;
   }
 
+  std::vector<int64_t> result_shape() const { return outputs_ ? shape({*outputs_}) : leading_; }
+
   RowView upstream(const Tensor& grad) {
-    return arguments.rows(arguments.upstream("grad", grad, leading_, " like the result"), leading_.size());
+    return arguments.rows(arguments.upstream("grad", grad, result_shape(), " like the result"), leading_.size());
   }
 
  protected:
+  std::optional<int64_t> outputs_;  // of a mixer of several values, which has an axis for them
+
   Call(std::initializer_list<Input> inputs, size_t inner_axes) : arguments(inputs) {
     const auto sizes = arguments.first().sizes();
     if (sizes.size() < inner_axes)
@@ -69,13 +73,20 @@ struct ExpectedCall : Call {
 struct MonotonicCall : Call {
   Monotonic problem;
 
+  // Of several values where w2 has an axis more than q.
   MonotonicCall(const Tensor& q, const Tensor& w1, const Tensor& b1, const Tensor& w2, const OptionalTensor& v)
       : Call({{"q", q}, {"w1", w1}, {"b1", b1}, {"w2", w2}, {"v", v}}, 1) {
     if (b1.dim() == 0) fail("`b1` must have shape [..., E], got []");
     const int64_t n = q.sizes().back(), E = b1.sizes().back();
     problem.rows = rows, problem.agents = n, problem.embed = E;
     problem.q = read("q", q, {n}), problem.b1 = read("b1", b1, {E}), problem.w1 = read("w1", w1, {n, E});
-    problem.w2 = read("w2", w2, {E}), problem.v = read("v", v, {});
+    if (w2.dim() == q.dim() + 1) {
+      const int64_t m = w2.sizes().back();
+      outputs_ = problem.outputs = m;
+      problem.w2 = read("w2", w2, {E, m}), problem.v = read("v", v, {m});
+    } else {
+      problem.w2 = read("w2", w2, {E}), problem.v = read("v", v, {});
+    }
   }
 };
 

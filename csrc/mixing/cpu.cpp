@@ -174,7 +174,7 @@ EMIX_MIXING_CLONES(EMIX_BASELINE, BFloat16)
 
 int64_t row_elements(const Linear& p) { return 2 * p.agents; }
 int64_t row_elements(const Expected& p) { return 2 * p.agents * p.actions; }
-int64_t row_elements(const Monotonic& p) { return p.agents * p.embed; }
+int64_t row_elements(const Monotonic& p) { return (p.agents + p.outputs) * p.embed; }
 
 template <class Problem>
 int64_t grain(const Problem& problem) {

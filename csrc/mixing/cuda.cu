@@ -209,13 +209,33 @@ __device__ __forceinline__ Wide<T> hidden_unit(const Monotonic& p, int64_t row, 
   return h;
 }
 
+// The values of a row, where there are several: a hidden unit is computed once, and the warp sums each value.
+template <class T>
+__device__ __forceinline__ void mix_values(const Monotonic& p, int64_t row, int lane, const T* w2, Wide<T>* out) {
+  using F = Wide<T>;
+  int64_t first = 0;
+  do {  // once at least: without hidden units a value is its bias
+    const int64_t e = first + lane;
+    const F value = e < p.embed ? elu(hidden_unit<T>(p, row, e)).value : F(0);
+    for (int64_t k = 0; k < p.outputs; ++k) {
+      const F weight = e < p.embed ? static_cast<F>(w2[e * p.outputs + k]) : F(0);
+      const F sum = group_sum(value * std::fabs(weight), kWarp);
+      if (lane == k % kWarp) out[k] = sum + (first > 0 ? out[k] : static_cast<F>(p.v.row<T>(row)[k]));
+    }
+  } while ((first += kWarp) < p.embed);
+}
+
 template <class T>
 __global__ void __launch_bounds__(kBlock, kBlocks) forward(const __grid_constant__ Monotonic p, Wide<T>* out) {
   using F = Wide<T>;
   const int lane = static_cast<int>(threadIdx.x % kWarp);
   for (int64_t row = thread_index() / kWarp; row < p.rows; row += thread_count() / kWarp) {
-    const F bias = bias_at<T>(p.v, row);
     const T* const w2 = p.w2.row<T>(row);
+    if (p.outputs != 1) {
+      mix_values<T>(p, row, lane, w2, out + row * p.outputs);
+      continue;
+    }
+    const F bias = bias_at<T>(p.v, row);
     F sum = 0;
     for (int64_t e = lane; e < p.embed; e += kWarp) {
       const T weight = w2[e];
@@ -235,18 +255,22 @@ __global__ void __launch_bounds__(kBlock, kBlocks)
     const T *q = p.q.row<T>(row), *w1 = p.w1.row<T>(row);
     F* q_grad = output_row<F>(g.q, row, p.agents);
     T *w1_grad = output_row<T>(g.w1, row, p.agents * p.embed), *b1_grad = output_row<T>(g.b1, row, p.embed),
-      *w2_grad = output_row<T>(g.w2, row, p.embed);
-    const F grad = grad_at<F>(g.grad, row);
+      *w2_grad = output_row<T>(g.w2, row, p.embed * p.outputs);
+    const F* const grads = g.grad.given() ? g.grad.row<F>(row) : nullptr;  // [outputs]
     int64_t first = 0;
     do {  // once at least: without hidden units q's gradient is 0
       const int64_t e = first + lane;
       F h_grad = 0;
       if (e < p.embed) {
-        const F weight = static_cast<F>(p.w2.row<T>(row)[e]);
+        const T* const w2 = p.w2.row<T>(row) + e * p.outputs;
         const Elu<F> unit = elu(hidden_unit<T>(p, row, e));
-        h_grad = grad * std::fabs(weight) * unit.slope;
+        for (int64_t k = 0; k < p.outputs; ++k) {
+          const F grad = grads ? grads[k] : F(1), weight = static_cast<F>(w2[k]);
+          h_grad += grad * std::fabs(weight);
+          if (w2_grad) w2_grad[e * p.outputs + k] = static_cast<T>(with_sign(weight, grad * unit.value));
+        }
+        h_grad *= unit.slope;
         if (b1_grad) b1_grad[e] = static_cast<T>(h_grad);
-        if (w2_grad) w2_grad[e] = static_cast<T>(with_sign(weight, grad * unit.value));
       }
       for (int64_t i = 0; i < p.agents; i += kLoads) {
         T weight[kLoads], value[kLoads];

@@ -3,6 +3,7 @@
 //   linear     Q_tot = sum_i m_i Q_i + b,  m_i = u_i / (sum_j u_j + 1e-10)             u >= 0
 //   expected   E_pi Q_tot = sum_i m_i sum_a pi_i(a) w_i(a) Q_i(a) + b                  exact, as Q_tot is linear
 //   monotonic  Q_tot = sum_e ELU(h_e) |w2_e| + v,  h_e = sum_i Q_i |W1_ie| + b1_e      rises with every Q_i
+//              or m of them, one for each column of w2 and element of v
 #pragma once
 #include "device.h"
 #include "elementary.h"
@@ -21,11 +22,11 @@ struct Expected {
 };
 
 struct Monotonic {
-  int64_t rows = 0, agents = 0, embed = 0;
+  int64_t rows = 0, agents = 0, embed = 0, outputs = 1;
   RowView q, w1, b1, w2, v;
 };
 
-// What a backward pass writes: contiguous, nullptr where not wanted. grad: dL/dQ_tot, one element a row; not given: 1.
+// What a backward pass writes: contiguous, nullptr where not wanted. grad: dL/dQ_tot; not given: 1.
 struct LinearGradients {
   RowView grad;
   void *q = nullptr, *weight = nullptr;

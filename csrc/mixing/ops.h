@@ -8,7 +8,8 @@
 namespace emix::mixing {
 
 // m_i = weight_i / (sum weight + 1e-10); sum_i m_i q_i + bias, sum_i m_i sum_a pi uncertainty q + bias, and QMIX's
-// ELU(q |w1| + b1) |w2| + v with its derivative by q. Gradients that are not wanted have no elements.
+// ELU(q |w1| + b1) |w2| + v, where w2 may have m columns, with the derivative by q of one value. Gradients that are not
+// wanted have no elements.
 inline void define_ops(Library& m) {
   m.def("linear_mix(Tensor q, Tensor weight, Tensor? bias=None) -> Tensor");
   m.def("linear_mix_backward(Tensor grad, Tensor q, Tensor weight) -> (Tensor, Tensor)");
@@ -27,7 +28,7 @@ inline void define_ops(Library& m) {
 template <class Device, class MixerCall>
 Tensor forward_of(const Device& device, const MixerCall& call) {
   const Arguments& arguments = call.arguments;
-  const Tensor output = empty(call.shape({}), arguments.wide, arguments.first());
+  const Tensor output = empty(call.result_shape(), arguments.wide, arguments.first());
   dispatch_floating(arguments.type, [&](auto type) {
     using T = decltype(type);
     device.template run_forward<T>(call.problem, static_cast<Wide<T>*>(output.mutable_data_ptr()));
@@ -104,13 +105,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> monotonic_mix_backward(const Tensor& 
                                                                   const Tensor& b1, const Tensor& w2,
                                                                   bool weights_wanted) {
   MonotonicCall call(q, w1, b1, w2, {});
-  const int64_t n = call.problem.agents, E = call.problem.embed;
+  const int64_t n = call.problem.agents, E = call.problem.embed, m = call.problem.outputs;
   MonotonicGradients g;
   g.grad = call.upstream(grad);
   const Tensor q_grad = summed_gradient_of(call, {n}, g.q);
   const Tensor w1_grad = gradient_of(call, {n, E}, g.w1, weights_wanted);
   const Tensor b1_grad = gradient_of(call, {E}, g.b1, weights_wanted);
-  const Tensor w2_grad = gradient_of(call, {E}, g.w2, weights_wanted);
+  const Tensor w2_grad = w2.dim() > q.dim() ? gradient_of(call, {E, m}, g.w2, weights_wanted)
+                                            : gradient_of(call, {E}, g.w2, weights_wanted);
   backward_of(Device(q), call, g);
   return {q_grad, w1_grad, b1_grad, w2_grad};
 }
@@ -118,6 +120,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> monotonic_mix_backward(const Tensor& 
 // The backward pass for an upstream gradient of 1.
 template <class Device>
 Tensor monotonic_mix_grad(const Tensor& q, const Tensor& w1, const Tensor& b1, const Tensor& w2) {
+  if (w2.dim() > q.dim()) fail("`w2` must have shape [..., E] like `b1`, got ", shape_of(w2.sizes()));
   const MonotonicCall call(q, w1, b1, w2, {});
   MonotonicGradients g;
   const Tensor q_grad = summed_gradient_of(call, {call.problem.agents}, g.q);

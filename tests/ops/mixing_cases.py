@@ -8,8 +8,10 @@ from torch import Tensor
 from emix import ops
 from tests.ops.cases import Inputs
 
-NAMES = ["linear_mix", "expected_linear_mix", "monotonic_mix", "monotonic_mix_grad"]
-DIFFERENTIABLE = NAMES[:3]
+# A case's name is that of its op, but for the monotonic mixer of several values.
+NAMES = ["linear_mix", "expected_linear_mix", "monotonic_mix", "monotonic_mix of many", "monotonic_mix_grad"]
+DIFFERENTIABLE = NAMES[:4]
+OUTPUTS = 5
 
 
 def make_inputs(
@@ -35,9 +37,15 @@ def make_inputs(
             "bias": normal() if options else None,
             "uncertainty": uncertainty if options else None,
         }
-    inputs: Inputs = {"q": normal(n), "w1": normal(n, inner), "b1": normal(inner), "w2": normal(inner)}
-    return inputs if name == "monotonic_mix_grad" else {**inputs, "v": normal()}
+    outputs = (OUTPUTS,) if name == "monotonic_mix of many" else ()
+    inputs: Inputs = {"q": normal(n), "w1": normal(n, inner), "b1": normal(inner), "w2": normal(inner, *outputs)}
+    return inputs if name == "monotonic_mix_grad" else {**inputs, "v": normal(*outputs)}
 
 
 def run(name: str, inputs: Inputs, module: object = ops) -> Tensor:
-    return getattr(module, name)(**inputs)
+    return getattr(module, op_of(name))(**inputs)
+
+
+def op_of(name: str) -> str:
+    """The op that a case calls."""
+    return name.removesuffix(" of many")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from emix import ops
 from tests.ops.cases import changed, moved, relative_error, strided
-from tests.ops.mixing_cases import DIFFERENTIABLE, NAMES, make_inputs, run
+from tests.ops.mixing_cases import DIFFERENTIABLE, NAMES, make_inputs, op_of, run
 
 # Right answers
 
@@ -172,6 +172,31 @@ def test_permuting_agents(name: str) -> None:
     torch.testing.assert_close(run(name, permuted), expected[:, order] if name == "monotonic_mix_grad" else expected)
 
 
+def test_each_of_many_values_is_a_mix_of_its_own(device: str) -> None:
+    inputs = changed(make_inputs("monotonic_mix of many", 18, (50,), 5, 32), lambda x: x.to(device))
+    ours = run("monotonic_mix of many", inputs)  # [50, m]
+    for k in range(ours.shape[-1]):
+        one = ops.monotonic_mix(**{**inputs, "w2": inputs["w2"][..., k], "v": inputs["v"][..., k]})
+        torch.testing.assert_close(ours[:, k], one)
+
+
+@pytest.mark.parametrize("outputs", [0, 1, 2, 27, 40])
+def test_any_number_of_values(device: str, outputs: int) -> None:
+    g = torch.Generator().manual_seed(outputs)
+    inputs = make_inputs("monotonic_mix", 18, (6,), 3, 33)
+    inputs |= {
+        name: torch.randn(6, *shape, generator=g, dtype=torch.float64)
+        for name, shape in {"w2": (33, outputs), "v": (outputs,)}.items()
+    }
+    leaves = [value.to(device).requires_grad_() for value in inputs.values()]
+    ours, expected = ops.monotonic_mix(*leaves), ops.reference.monotonic_mix(*leaves)
+    torch.testing.assert_close(ours, expected)
+    upstream = torch.randn(6, outputs, generator=g, dtype=torch.float64).to(device)
+    grads = (torch.autograd.grad(result, leaves, upstream) for result in (ours, expected))
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_monotonic_mix_grad_is_the_derivative_and_not_negative(device: str) -> None:
     inputs = changed(make_inputs("monotonic_mix", 19, (50,), 5, 32), lambda x: x.to(device))
     inputs["q"].requires_grad_()
@@ -187,7 +212,7 @@ def test_monotonic_mix_grad_is_the_derivative_and_not_negative(device: str) -> N
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_gradcheck(device: str, name: str) -> None:
     inputs = changed(make_inputs(name, 23, (2, 3), 3, 5), lambda x: x.to(device).requires_grad_())
-    assert torch.autograd.gradcheck(getattr(ops, name), tuple(inputs.values()))
+    assert torch.autograd.gradcheck(getattr(ops, op_of(name)), tuple(inputs.values()))
 
 
 @pytest.mark.parametrize("name", DIFFERENTIABLE)

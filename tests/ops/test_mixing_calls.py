@@ -10,7 +10,7 @@ from torch import Tensor
 
 from emix import ops
 from tests.ops.cases import Inputs, changed, relative_error, untouched
-from tests.ops.mixing_cases import DIFFERENTIABLE, NAMES, make_inputs, run
+from tests.ops.mixing_cases import DIFFERENTIABLE, NAMES, OUTPUTS, make_inputs, op_of, run
 
 # torch's own machinery
 
@@ -18,20 +18,21 @@ from tests.ops.mixing_cases import DIFFERENTIABLE, NAMES, make_inputs, run
 @pytest.mark.parametrize("name", NAMES)
 def test_opcheck(device: str, name: str) -> None:
     inputs = changed(make_inputs(name, 37, (2, 3), 3, 5), lambda x: x.float().to(device))
-    torch.library.opcheck(getattr(torch.ops.emix, name).default, tuple(inputs.values()))
+    torch.library.opcheck(getattr(torch.ops.emix, op_of(name)).default, tuple(inputs.values()))
 
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_opcheck_backward(device: str, wanted: bool) -> None:
-    grad = torch.randn(2, 3, device=device)
     for name, options in [
         ("linear_mix", ()),
         ("expected_linear_mix", (wanted, not wanted, wanted, not wanted)),
         ("monotonic_mix", (wanted,)),
+        ("monotonic_mix of many", (wanted,)),
     ]:
         inputs = changed(make_inputs(name, 41, (2, 3), 3, 5), lambda x: x.float().to(device))
+        grad = torch.randn((2, 3, OUTPUTS) if "many" in name else (2, 3), device=device)
         tensors = [value for key, value in inputs.items() if key not in ("bias", "v")]
-        torch.library.opcheck(getattr(torch.ops.emix, f"{name}_backward").default, (grad, *tensors, *options))
+        torch.library.opcheck(getattr(torch.ops.emix, f"{op_of(name)}_backward").default, (grad, *tensors, *options))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -70,7 +71,8 @@ def test_repeats_bit_for_bit(device: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "key"), [("linear_mix", "q"), ("expected_linear_mix", "pi"), ("monotonic_mix", "w1"), (NAMES[3], "w1")]
+    ("name", "key"),
+    [("linear_mix", "q"), ("expected_linear_mix", "pi"), ("monotonic_mix", "w1"), ("monotonic_mix of many", "w2")],
 )
 def test_sixty_four_bit_offsets(device: str, name: str, key: str) -> None:
     """Rows that lie more than 2^31 elements apart, on memory that is never touched between them."""
@@ -121,6 +123,10 @@ def test_sixty_four_bit_offsets(device: str, name: str, key: str) -> None:
         ("monotonic_mix", {"w2": torch.zeros(4, 6)}, r"w2 must have shape \[4, 5\].*got \[4, 6\]"),
         ("monotonic_mix", {"b1": torch.zeros(())}, r"b1 must have shape \[\.\.\., E\]"),
         ("monotonic_mix", {"v": torch.zeros(4, 1)}, r"v must have shape \[4\].*got \[4, 1\]"),
+        ("monotonic_mix", {"w2": torch.zeros(4, 5, 6)}, r"v must have shape \[4, 6\].*got \[4\]"),
+        ("monotonic_mix of many", {"w2": torch.zeros(4, 6, 5)}, r"w2 must have shape \[4, 5, 5\].*got \[4, 6, 5\]"),
+        ("monotonic_mix of many", {"v": torch.zeros(4, 4)}, r"v must have shape \[4, 5\].*got \[4, 4\]"),
+        ("monotonic_mix_grad", {"w2": torch.zeros(4, 5, 2)}, r"w2 must have shape \[\.\.\., E\].*got \[4, 5, 2\]"),
         ("monotonic_mix_grad", {"b1": torch.zeros(5)}, r"b1 must have shape \[4, 5\].*got \[5\]"),
     ],
 )
@@ -162,6 +168,7 @@ def test_random_calls_are_right_or_refused(
         tuple(expected_shape(key, inputs)) for key in keys if key != "q"
     ]
     expected = run(name, changed(inputs, torch.Tensor.double), ops.reference)
+    assert ours.shape == expected.shape
     assert relative_error(ours, expected) < 1e-3
 
 
@@ -172,5 +179,7 @@ def expected_shape(key: str, inputs: Inputs) -> tuple[int, ...]:
         return q
     leading, n = (q[:-2], q[-2]) if "pi" in inputs else (q[:-1], q[-1])
     hidden = inputs["b1"].shape[-1] if "b1" in inputs else 0
-    inner = {"weight": (n,), "bias": (), "v": (), "w1": (n, hidden), "b1": (hidden,), "w2": (hidden,)}
+    outputs = inputs["w2"].shape[-1:] if "w2" in inputs and inputs["w2"].dim() > len(q) else ()
+    w2, v = (hidden, *outputs), outputs
+    inner = {"weight": (n,), "bias": (), "v": v, "w1": (n, hidden), "b1": (hidden,), "w2": w2}
     return (*leading, *inner[key])

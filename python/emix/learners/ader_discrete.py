@@ -65,8 +65,8 @@ class Discrete:
 
     def taken(self, critic: TwinCritic, batch: Episodes) -> Tensor:
         """Q_i of the actions that were taken, ``[2, B, T, n]``."""
-        q, actions = _all_values(critic, batch.obs[:, :-1]), batch.actions[:, :-1]
-        return pick(q, actions.expand(2, *actions.shape))
+        q = _all_values(critic, batch.obs)  # [2, B, T+1, n, A]: the last ones cost less than a copy of the others
+        return pick(q, batch.actions.expand(2, *batch.actions.shape))[:, :, :-1]
 
     def active(self, batch: Episodes) -> Tensor:
         """Where an agent can choose, bool ``[B, T, n]``."""
@@ -78,11 +78,11 @@ class Discrete:
         The team values' derivatives by pi_i(a) are U_i(a) = dV^R_tot/dV_i Q_i(a) + the same of the entropies. So the
         gradient is that of sum_i sum_a pi_i(a) U_i(a) with U held, and nothing is differentiated through the critics.
         """
-        obs, state, avail = batch.obs[:, :-1], batch.state[:, :-1], cast("Tensor", batch.avail)[:, :-1]
+        state, avail = batch.state[:, :-1], cast("Tensor", batch.avail)[:, :-1]
         pi = policies.pi[:, :-1]
         with torch.no_grad():
             mixers = critics.reward.mixers
-            q = _all_values(critics.reward, obs)  # [2, B, T, n, A]
+            q = _all_values(critics.reward, batch.obs)[:, :, :-1]  # [2, B, T, n, A]
             value, slopes = reward_slopes(mixers, (pi * q).sum(-1), mixers.weights(state))
             u = (slopes.unsqueeze(-1) * q).sum(0)  # [B, T, n, A]
             slope = slopes.sum(0)  # [B, T, n]
@@ -91,7 +91,7 @@ class Discrete:
                 slope = slope * _value_by_entropy(chosen, pi)
             if critics.entropy is not None:
                 mixers = critics.entropy.mixers
-                q = _all_values(critics.entropy, obs)
+                q = _all_values(critics.entropy, batch.obs)[:, :, :-1]
                 entropy_value, slopes = entropy_slopes(mixers, (pi * q).sum(-1), mixers.weights(state), alpha)
                 u = u + (slopes.unsqueeze(-1) * q).sum(0)
                 value = value + (alpha * entropy_value).sum(-1)

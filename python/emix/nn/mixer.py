@@ -170,10 +170,7 @@ class MixerEnsemble(nn.Module):
 
     def mix(self, q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, v: Tensor) -> Tensor:
         """``[N, ..., n]`` and what ``weights`` gave -> ``[N, ...]``, or ``[N, ..., m]``."""
-        if self.outputs is None:
-            return ops.monotonic_mix(q, w1, b1, w2, v)
-        hidden = nn.functional.elu((q.unsqueeze(-2) @ w1.abs()).squeeze(-2) + b1)  # [N, ..., E]
-        return (hidden.unsqueeze(-2) @ w2.abs()).squeeze(-2) + v
+        return ops.monotonic_mix(q, w1, b1, w2, v)
 
     def forward(self, q: Tensor, state: Tensor) -> Tensor:
         """``[N, ..., n]``, state ``[..., S]`` -> ``[N, ...]``, or ``[N, ..., m]``."""

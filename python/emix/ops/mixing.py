@@ -2,12 +2,12 @@ r"""Mixers: from the agents' values to the value of their joint action. One laun
 
     linear     m_i = weight_i / (sum_j weight_j + 1e-10)        Q_tot = sum_i m_i q_i + bias
     expected   E_pi Q_tot = sum_i m_i sum_a pi_i(a) uncertainty_i(a) q_i(a) + bias
-    monotonic  h_e = sum_i q_i |w1_ie| + b1_e                   Q_tot = sum_e ELU(h_e) |w2_e| + v
+    monotonic  h_e = sum_i q_i |w1_ie| + b1_e                   Q_tot = sum_e ELU(h_e) |w2_e| + v, or m of them
 
 What they all share:
 
-Shapes: n agents, A actions, E hidden units; ``...`` is any shape and is the same for all inputs of a call: nothing is
-broadcast, ``expand`` what should be. Any strides; any size may be 0.
+Shapes: n agents, A actions, E hidden units, m values of a monotonic mixer; ``...`` is any shape and is the same for
+all inputs of a call: nothing is broadcast, ``expand`` what should be. Any strides; any size may be 0.
 
 Weights: a linear mixer's are >= 0 and are divided by their sum here, so that a hypernetwork's raw outputs and weights
 that already sum to 1 give the same; where all are 0, as on padding, the mix is the bias. A monotonic mixer's w1 and
@@ -100,15 +100,18 @@ def monotonic_mix(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, v: Tensor) -> T
     ``Q_tot = sum_e ELU(sum_i q_i |w1_ie| + b1_e) |w2_e| + v``. All but q are what hypernetworks make of the state, as
     they come: the absolute values are taken here. Differentiable, once. Source: Rashid et al. 2018, "QMIX", section 4.
 
+    With an axis of m values behind w2 and v there are m Q_tot, which share the hidden layer:
+    ``Q_tot,k = sum_e ELU(h_e) |w2_ek| + v_k``, as ADER's entropy critics have one for each agent.
+
     Args:
         q: the agents' values ``[..., n]``; float16, bfloat16, float32 or float64, as all inputs.
         w1: weights of the hidden layer ``[..., n, E]``, of any sign; the gradient at 0 is 0.
         b1: its bias ``[..., E]``.
-        w2: weights of the last layer ``[..., E]``, of any sign; the gradient at 0 is 0.
-        v: its bias ``[...]``.
+        w2: weights of the last layer ``[..., E]``, or ``[..., E, m]``, of any sign; the gradient at 0 is 0.
+        v: its bias ``[...]``, or ``[..., m]``.
 
     Returns:
-        Q_tot ``[...]``, float32; float64 where one input is float64.
+        Q_tot ``[...]``, or ``[..., m]``, float32; float64 where one input is float64.
 
     Raises:
         ValueError: names the argument, what was expected and what came.
@@ -116,6 +119,8 @@ def monotonic_mix(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, v: Tensor) -> T
     >>> w1 = torch.tensor([[1.0], [-2.0]])
     >>> monotonic_mix(torch.tensor([3.0, 1.0]), w1, torch.zeros(1), torch.tensor([-1.0]), torch.tensor(0.5))
     tensor(5.5000)
+    >>> monotonic_mix(torch.tensor([3.0, 1.0]), w1, torch.zeros(1), torch.tensor([[-1.0, 2.0]]), torch.zeros(2))
+    tensor([ 5., 10.])
     """
     return _monotonic_mix(q, w1, b1, w2, v)
 
@@ -212,8 +217,9 @@ def _(grad, q, pi, weight, uncertainty, q_wanted, pi_wanted, weight_wanted, unce
 
 @register_fake("monotonic_mix")
 def _(q, w1, b1, w2, v):  # type: ignore[no-untyped-def]
-    _check_monotonic(q, w1, b1, w2, v)
-    return q.new_empty(q.shape[:-1], dtype=wide(q, w1, b1, w2, v))
+    outputs = w2.shape[-1:] if w2.dim() == q.dim() + 1 else ()
+    _check_monotonic(q, w1, b1, w2, v, outputs)
+    return q.new_empty((*q.shape[:-1], *outputs), dtype=wide(q, w1, b1, w2, v))
 
 
 @register_fake("monotonic_mix_backward")
@@ -226,7 +232,8 @@ def _(grad, q, w1, b1, w2, weights_wanted):  # type: ignore[no-untyped-def]
 
 @register_fake("monotonic_mix_grad")
 def _(q, w1, b1, w2):  # type: ignore[no-untyped-def]
-    _check_monotonic(q, w1, b1, w2, None)
+    require(w2.dim() <= q.dim(), "`w2` must have shape [..., E] like `b1`, got {}", list(w2.shape))
+    _check_monotonic(q, w1, b1, w2, None, ())
     return q.new_empty(q.shape, dtype=wide(q, w1, b1, w2))
 
 
@@ -236,11 +243,13 @@ def _check_values(q: Tensor, inner_axes: int) -> None:
     require(inner_axes <= q.dim() <= MAX_AXES, sentence, shape, MAX_AXES, list(q.shape))
 
 
-def _check_monotonic(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, v: Tensor | None) -> None:
+def _check_monotonic(
+    q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, v: Tensor | None, outputs: tuple[int, ...]
+) -> None:
     check_types({"q": q, "w1": w1, "b1": b1, "w2": w2, "v": v})
     _check_values(q, 1)
     require(b1.dim() > 0, "`b1` must have shape [..., E], got []")
     check_shape("b1", b1, (*q.shape[:-1], b1.shape[-1]))
     check_shape("w1", w1, (*q.shape, b1.shape[-1]))
-    check_shape("w2", w2, b1.shape)
-    check_shape("v", v, q.shape[:-1])
+    check_shape("w2", w2, (*b1.shape, *outputs))
+    check_shape("v", v, (*q.shape[:-1], *outputs))

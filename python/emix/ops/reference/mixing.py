@@ -24,9 +24,11 @@ def expected_linear_mix(
 
 
 def monotonic_mix(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, v: Tensor) -> Tensor:
-    """``ELU(q |w1| + b1) |w2| + v``."""
+    """``ELU(q |w1| + b1) |w2| + v``; one value, or where w2 has columns one for each."""
     hidden = functional.elu((q.unsqueeze(-1) * w1.abs()).sum(-2) + b1)  # [..., E]
-    return (hidden * w2.abs()).sum(-1) + v
+    if w2.dim() == q.dim():
+        return (hidden * w2.abs()).sum(-1) + v
+    return (hidden.unsqueeze(-1) * w2.abs()).sum(-2) + v  # [..., m]
 
 
 def monotonic_mix_grad(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor) -> Tensor:
