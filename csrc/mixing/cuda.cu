@@ -209,20 +209,38 @@ __device__ __forceinline__ Wide<T> hidden_unit(const Monotonic& p, int64_t row, 
   return h;
 }
 
-// The values of a row, where there are several: a hidden unit is computed once, and the warp sums each value.
+// Of several values, in kernels of their own: the loop over them would cost those of one value registers.
+struct Many : Monotonic {};
+
+// A hidden unit is computed once, and the warp sums each value.
 template <class T>
-__device__ __forceinline__ void mix_values(const Monotonic& p, int64_t row, int lane, const T* w2, Wide<T>* out) {
+__global__ void __launch_bounds__(kBlock, kBlocks) forward(const __grid_constant__ Many p, Wide<T>* out) {
   using F = Wide<T>;
-  int64_t first = 0;
-  do {  // once at least: without hidden units a value is its bias
-    const int64_t e = first + lane;
-    const F value = e < p.embed ? elu(hidden_unit<T>(p, row, e)).value : F(0);
-    for (int64_t k = 0; k < p.outputs; ++k) {
-      const F weight = e < p.embed ? static_cast<F>(w2[e * p.outputs + k]) : F(0);
-      const F sum = group_sum(value * std::fabs(weight), kWarp);
-      if (lane == k % kWarp) out[k] = sum + (first > 0 ? out[k] : static_cast<F>(p.v.row<T>(row)[k]));
-    }
-  } while ((first += kWarp) < p.embed);
+  const int lane = static_cast<int>(threadIdx.x % kWarp);
+  for (int64_t row = thread_index() / kWarp; row < p.rows; row += thread_count() / kWarp) {
+    const T *w2 = p.w2.row<T>(row), *v = p.v.row<T>(row);
+    F* const values = out + row * p.outputs;
+    int64_t first = 0;
+    do {  // once at least: without hidden units a value is its bias
+      const int64_t e = first + lane;
+      const F unit = e < p.embed ? elu(hidden_unit<T>(p, row, e)).value : F(0);
+      for (int64_t k = 0; k < p.outputs; k += kLoads) {
+        T weight[kLoads];
+        F before[kLoads];  // in the lane that writes it
+#pragma unroll
+        for (int j = 0; j < kLoads; ++j) {
+          const bool there = k + j < p.outputs, mine = there && lane == (k + j) % kWarp;
+          weight[j] = there && e < p.embed ? w2[e * p.outputs + k + j] : static_cast<T>(0.0f);
+          before[j] = !mine ? F(0) : first > 0 ? values[k + j] : static_cast<F>(v[k + j]);
+        }
+#pragma unroll
+        for (int j = 0; j < kLoads; ++j) {
+          const F sum = group_sum(unit * std::fabs(static_cast<F>(weight[j])), kWarp);
+          if (k + j < p.outputs && lane == (k + j) % kWarp) values[k + j] = before[j] + sum;
+        }
+      }
+    } while ((first += kWarp) < p.embed);
+  }
 }
 
 template <class T>
@@ -230,12 +248,8 @@ __global__ void __launch_bounds__(kBlock, kBlocks) forward(const __grid_constant
   using F = Wide<T>;
   const int lane = static_cast<int>(threadIdx.x % kWarp);
   for (int64_t row = thread_index() / kWarp; row < p.rows; row += thread_count() / kWarp) {
-    const T* const w2 = p.w2.row<T>(row);
-    if (p.outputs != 1) {
-      mix_values<T>(p, row, lane, w2, out + row * p.outputs);
-      continue;
-    }
     const F bias = bias_at<T>(p.v, row);
+    const T* const w2 = p.w2.row<T>(row);
     F sum = 0;
     for (int64_t e = lane; e < p.embed; e += kWarp) {
       const T weight = w2[e];
@@ -246,30 +260,36 @@ __global__ void __launch_bounds__(kBlock, kBlocks) forward(const __grid_constant
   }
 }
 
-template <class T>
-__global__ void __launch_bounds__(kBlock, kBlocks)
-    backward(const __grid_constant__ Monotonic p, const __grid_constant__ MonotonicGradients g) {
+template <class T, bool kMany>
+__device__ __forceinline__ void monotonic_backward(const Monotonic& p, const MonotonicGradients& g) {
   using F = Wide<T>;
   const int lane = static_cast<int>(threadIdx.x % kWarp);
   for (int64_t row = thread_index() / kWarp; row < p.rows; row += thread_count() / kWarp) {
     const T *q = p.q.row<T>(row), *w1 = p.w1.row<T>(row);
     F* q_grad = output_row<F>(g.q, row, p.agents);
     T *w1_grad = output_row<T>(g.w1, row, p.agents * p.embed), *b1_grad = output_row<T>(g.b1, row, p.embed),
-      *w2_grad = output_row<T>(g.w2, row, p.embed * p.outputs);
-    const F* const grads = g.grad.given() ? g.grad.row<F>(row) : nullptr;  // [outputs]
+      *w2_grad = output_row<T>(g.w2, row, kMany ? p.embed * p.outputs : p.embed);
+    const F grad = kMany ? F(0) : grad_at<F>(g.grad, row);
     int64_t first = 0;
     do {  // once at least: without hidden units q's gradient is 0
       const int64_t e = first + lane;
       F h_grad = 0;
       if (e < p.embed) {
-        const T* const w2 = p.w2.row<T>(row) + e * p.outputs;
+        const T* const w2 = p.w2.row<T>(row) + (kMany ? e * p.outputs : e);
         const Elu<F> unit = elu(hidden_unit<T>(p, row, e));
-        for (int64_t k = 0; k < p.outputs; ++k) {
-          const F grad = grads ? grads[k] : F(1), weight = static_cast<F>(w2[k]);
-          h_grad += grad * std::fabs(weight);
-          if (w2_grad) w2_grad[e * p.outputs + k] = static_cast<T>(with_sign(weight, grad * unit.value));
+        if constexpr (kMany) {
+          const F* const grads = g.grad.row<F>(row);
+          for (int64_t k = 0; k < p.outputs; ++k) {
+            const F weight = static_cast<F>(w2[k]);
+            h_grad += grads[k] * std::fabs(weight);
+            if (w2_grad) w2_grad[e * p.outputs + k] = static_cast<T>(with_sign(weight, grads[k] * unit.value));
+          }
+          h_grad *= unit.slope;
+        } else {
+          const F weight = static_cast<F>(*w2);
+          h_grad = grad * std::fabs(weight) * unit.slope;
+          if (w2_grad) w2_grad[e] = static_cast<T>(with_sign(weight, grad * unit.value));
         }
-        h_grad *= unit.slope;
         if (b1_grad) b1_grad[e] = static_cast<T>(h_grad);
       }
       for (int64_t i = 0; i < p.agents; i += kLoads) {
@@ -296,6 +316,18 @@ __global__ void __launch_bounds__(kBlock, kBlocks)
   }
 }
 
+template <class T>
+__global__ void __launch_bounds__(kBlock, kBlocks)
+    backward(const __grid_constant__ Monotonic p, const __grid_constant__ MonotonicGradients g) {
+  monotonic_backward<T, false>(p, g);
+}
+
+template <class T>
+__global__ void __launch_bounds__(kBlock, kBlocks)
+    backward(const __grid_constant__ Many p, const __grid_constant__ MonotonicGradients g) {
+  monotonic_backward<T, true>(p, g);
+}
+
 int64_t threads(const Linear& p) { return p.rows * kGroup; }
 int64_t threads(const Expected& p) { return p.rows * kWarp; }
 int64_t threads(const Monotonic& p) { return p.rows * kWarp; }
@@ -306,12 +338,16 @@ struct Cuda {
 
   template <class T, class Problem>
   void run_forward(const Problem& problem, Wide<T>* out) const {
+    if constexpr (std::is_same_v<Problem, Monotonic>)
+      if (problem.outputs != 1) return run_forward<T>(Many{problem}, out);
     void (*kernel)(Problem, Wide<T>*) = forward<T>;
     launch("mixing_forward", kernel, blocks_for(threads(problem), kBlock), kBlock, current.stream, problem, out);
   }
 
   template <class T, class Problem, class Gradients>
   void run_backward(const Problem& problem, const Gradients& gradients) const {
+    if constexpr (std::is_same_v<Problem, Monotonic>)
+      if (problem.outputs != 1) return run_backward<T>(Many{problem}, gradients);
     void (*kernel)(Problem, Gradients) = backward<T>;
     launch("mixing_backward", kernel, blocks_for(threads(problem), kBlock), kBlock, current.stream, problem, gradients);
   }
