@@ -9,20 +9,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "python" / "emix"
-BOTTOM = {"_host", "_library", "_version", "errors", "plugins", "reading"}
+BOTTOM = {"_host", "_library", "_precision", "_version", "errors", "plugins", "reading"}
 # What the modules of each part may import beside their own part.
 ALLOWED = {
     "": {"_version", "data", "envs", "learners", "nn", "ops", "playing", "training"},  # the package itself, for users
     "__main__": {"cli"},
     "_library": set(),
+    "_precision": set(),
     "_version": set(),
     "errors": set(),
     "plugins": {"errors"},
     "reading": {"errors"},
     "data": {"errors"},
     "distributed": set(),
-    "ops": {"_host", "_library", "errors"},
-    "nn": {"errors", "ops"},
+    "ops": {"_host", "_library", "_precision", "errors"},
+    "nn": {"_precision", "errors", "ops"},
     "envs": BOTTOM | {"data", "ops"},
     "learners": BOTTOM | {"data", "distributed", "nn", "ops"},
     "playing": BOTTOM | {"data", "envs", "learners"},

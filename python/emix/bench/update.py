@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from emix import learners
+from emix._precision import Precision
 from emix.bench.measure import copy_of, device_times, launches, median_times, size_in_bytes
 from emix.data import Discrete, EnvSpec, Episodes, Field, fields
-from emix.ops.recurrent import Precision
 from emix.training.captured import CapturedUpdate
 
 # The sizes of the battle's maps, and so of SMAC's.

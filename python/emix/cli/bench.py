@@ -15,12 +15,12 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from emix import _host
+from emix._precision import Precision
 from emix.bench.battle import NUM_ENVS, BattleRow, measure_battle
 from emix.bench.measure import CALLS
 from emix.bench.ops import Row, cases, measure
 from emix.bench.update import SPECS, UpdateRow, algorithms, measure_update
 from emix.errors import UsageError
-from emix.ops.recurrent import Precision
 from emix.training.building import resolve_device
 
 

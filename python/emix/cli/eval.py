@@ -13,9 +13,7 @@ from tyro.conf import Positional
 
 from emix.cli.options import Imports
 from emix.errors import UsageError
-from emix.playing.evaluate import evaluate
 from emix.reading import short
-from emix.training.trained import load
 
 MOST_EPISODES = 1_000_000
 
@@ -41,6 +39,9 @@ def main(arguments: Sequence[str]) -> int:
     chosen = tyro.cli(Eval, args=list(arguments), prog="emix eval")
     if not 1 <= chosen.episodes <= MOST_EPISODES:
         raise UsageError(f"--episodes expects 1 to {MOST_EPISODES:,}, got {short(chosen.episodes)}")
+    from emix.playing.evaluate import evaluate  # loads torch, which --help need not wait for
+    from emix.training.trained import load
+
     policy = load(chosen.run, device=chosen.device, imports=chosen.imports)
     settings = policy.settings
     num_envs = max(n for n in range(1, settings.training.test_envs + 1) if chosen.episodes % n == 0)

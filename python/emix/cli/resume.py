@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import Positional
 
 from emix.cli.options import Imports
-from emix.cli.running import carry_out, title
 from emix.plugins import import_named
 from emix.reading import path_of
-from emix.training.building import resolve_device
-from emix.training.run import Run, finished
 from emix.training.settings import read_settings
+
+if TYPE_CHECKING:
+    from emix.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,10 @@ class Resume:
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     chosen = tyro.cli(Resume, args=list(arguments), prog="emix resume")
+    from emix.cli.running import carry_out  # loads torch, which --help need not wait for
+    from emix.training.building import resolve_device
+    from emix.training.run import Run, finished
+
     import_named(chosen.imports)
     folder = path_of(chosen.run)
     steps = read_settings(folder).training.steps if chosen.steps is None else chosen.steps
@@ -53,4 +57,4 @@ def main(arguments: Sequence[str]) -> int:
 
 def _introduction(run: Run) -> str:
     done, steps = run.state.counters.env_steps, run.settings.training.steps
-    return f"resuming {run.folder} at {done:,} of {steps:,} environment steps\n{title(run.settings)}"
+    return f"resuming {run.folder} at {done:,} of {steps:,} environment steps\n{run.settings.title}"

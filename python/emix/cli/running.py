@@ -17,7 +17,7 @@ from emix.training.owner import LostRunError
 from emix.training.progress import Progress
 from emix.training.run import CHECKPOINT, Run, finished
 from emix.training.running import CURVE, result, run_to_end
-from emix.training.settings import CONFIG, Settings
+from emix.training.settings import CONFIG
 from emix.training.signals import stop_on_signals
 from emix.training.state import read_checkpoint
 
@@ -50,14 +50,6 @@ def carry_out(opened: AbstractContextManager[Run], folder: Path, introduce: Call
     if (folder / CURVE).exists():
         progress.say(f"curve: {folder / CURVE}")
     return 0
-
-
-def title(settings: Settings) -> str:
-    """What is trained, by the recipe's name and version."""
-    options = ", ".join(f"{name} {value}" for name, value in settings.env_options.items())
-    recipe = f"recipe {settings.recipe['name']}, version {settings.recipe['version']}"
-    env = f"{settings.env} ({options})" if options else settings.env
-    return f"{settings.algorithm} ({recipe}) on {env}, seed {settings.training.seed}"
 
 
 def say(text: str, output: TextIO | None = None) -> None:

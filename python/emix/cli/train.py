@@ -6,21 +6,22 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, make_dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, NamedTuple, TypeVar
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from emix import learners
 from emix.cli.options import Imports
-from emix.cli.running import carry_out, title
 from emix.errors import UsageError
 from emix.learners.plan import Plan
 from emix.plugins import import_named
 from emix.reading import parse_yaml, path_of
 from emix.training.config import TrainingConfig
-from emix.training.run import Run
 from emix.training.settings import Settings, flatten, make_settings, run_folder
+
+if TYPE_CHECKING:
+    from emix.training.run import Run
 
 L = TypeVar("L")
 
@@ -59,6 +60,9 @@ class Request(NamedTuple):
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     request = parse(arguments)
+    from emix.cli.running import carry_out  # loads torch, which --help need not wait for
+    from emix.training.run import Run
+
     folder, settings = request.folder, request.settings
     return carry_out(
         Run.create(folder, settings), folder, lambda run: introduction(run, request), settings.training.steps
@@ -119,7 +123,7 @@ def introduction(run: Run, request: Request) -> str:
     steps = f"{1 / settings.updates_per_step(limit):g} environment steps"
     return "\n".join(
         [
-            f"{title(settings)}, in {run.folder}",
+            f"{settings.title}, in {run.folder}",
             f"changed from the recipe: {', '.join(changes) or 'nothing'}",
             f"updates: {_updates(settings)}, that is 1 per {steps} where episodes last the full {limit} steps",
             f"replay: {data.capacity} {data.unit}s, {data.bytes / 2**20:,.0f} MiB at full length",

@@ -9,36 +9,41 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from fnmatch import fnmatchcase
-from importlib import resources
+from importlib import import_module, resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
 from emix.errors import UsageError
-from emix.learners.ader import Ader
 from emix.learners.ader_config import AderConfig
-from emix.learners.coma import Coma, ComaConfig
-from emix.learners.ensemble_mix import EnsembleMix
+from emix.learners.coma_config import ComaConfig
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
-from emix.learners.facmac import Facmac
 from emix.learners.facmac_config import FacmacConfig
-from emix.learners.learner import Learner
-from emix.learners.ppo import PPO
 from emix.learners.ppo_config import PPOConfig
-from emix.learners.qtran import Qtran, QtranConfig
-from emix.learners.value import ValueConfig, ValueLearner
+from emix.learners.qtran_config import QtranConfig
+from emix.learners.value_config import ValueConfig
 from emix.plugins import load_entry_points
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
+    from emix.learners.learner import Learner
+
 
 class Algorithm(NamedTuple):
-    """A learner's class, the dataclass of its hyperparameters, and the folder of its recipes."""
+    """A learner, the dataclass of its hyperparameters, and the folder of its recipes."""
 
-    learner: Callable[..., Learner]
+    made_by: Callable[..., Learner] | tuple[str, str]  # its class, or the module and the name of that
     config: type[Any]
     recipes: Traversable | None  # without one its only recipe is ``paper``, the config's defaults
+
+    @property
+    def learner(self) -> Callable[..., Learner]:
+        """The learner's class, imported with torch when it is first asked for."""
+        if isinstance(self.made_by, tuple):
+            module, name = self.made_by
+            return getattr(import_module(module), name)
+        return self.made_by
 
 
 _RECIPES = resources.files("emix.learners") / "recipes"
@@ -68,7 +73,9 @@ def register_learner(
     new = Algorithm(learner, config, recipes)
     known = _ALGORITHMS.get(name)
     if known is not None and _source(known) != _source(new):
-        raise UsageError(f"register_learner: the name {name!r} is taken by {known.learner}: choose another")
+        raise UsageError(
+            f"register_learner: the name {name!r} is taken by {'.'.join(_source(known)[0])}: choose another"
+        )
     try:
         config()
     except TypeError as error:
@@ -215,9 +222,11 @@ def _recipe_file(algorithm: str, recipe: str) -> Traversable | None:
     return file if file is not None and file.is_file() else None
 
 
-def _source(algorithm: Algorithm) -> tuple[Any, ...]:
+def _source(algorithm: Algorithm) -> tuple[tuple[str, str], tuple[str, str]]:
     """Where a learner comes from: importing its module anew must not clash with itself."""
-    return tuple((each.__module__, each.__qualname__) for each in (algorithm.learner, algorithm.config))
+    by, config = algorithm.made_by, algorithm.config
+    learner = by if isinstance(by, tuple) else (by.__module__, by.__qualname__)
+    return learner, (config.__module__, config.__qualname__)
 
 
 def _closest(name: str, known: Iterable[str]) -> str:
@@ -227,13 +236,15 @@ def _closest(name: str, known: Iterable[str]) -> str:
     return f": did you mean {' or '.join(near)}?" if near else f": expected one of {', '.join(known)}"
 
 
-register_learner("ader", Ader, AderConfig, _RECIPES / "ader")
-register_learner("coma", Coma, ComaConfig, _RECIPES / "coma")
-register_learner("facmac", Facmac, FacmacConfig, _RECIPES / "facmac")
-for _name in ("dop", "ensemble-mix"):
-    register_learner(_name, EnsembleMix, EnsembleMixConfig, _RECIPES / _name)
-for _name in ("ippo", "mappo", "perla-ippo", "perla-mappo"):
-    register_learner(_name, PPO, PPOConfig, _RECIPES / _name)
-register_learner("qtran", Qtran, QtranConfig, _RECIPES / "qtran")
-for _name in ("iql", "qmix", "smix", "vdn"):
-    register_learner(_name, ValueLearner, ValueConfig, _RECIPES / _name)
+_BUILT_IN: tuple[tuple[tuple[str, ...], str, str, type[Any]], ...] = (
+    (("ader",), "ader", "Ader", AderConfig),
+    (("coma",), "coma", "Coma", ComaConfig),
+    (("facmac",), "facmac", "Facmac", FacmacConfig),
+    (("dop", "ensemble-mix"), "ensemble_mix", "EnsembleMix", EnsembleMixConfig),
+    (("ippo", "mappo", "perla-ippo", "perla-mappo"), "ppo", "PPO", PPOConfig),
+    (("qtran",), "qtran", "Qtran", QtranConfig),
+    (("iql", "qmix", "smix", "vdn"), "value", "ValueLearner", ValueConfig),
+)
+for _names, _module, _class, _config in _BUILT_IN:
+    for _name in _names:
+        _ALGORITHMS[_name] = Algorithm((f"emix.learners.{_module}", _class), _config, _RECIPES / _name)

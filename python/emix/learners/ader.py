@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from emix._precision import Precision
 from emix.data import Box, EnvSpec, Episodes
 from emix.learners.ader_config import AderConfig
 from emix.learners.ader_critics import make_critics, targets
@@ -33,7 +34,6 @@ from emix.learners.learner import BaseLearner
 from emix.learners.parts import Optimiser, Parts, Schedule, Target
 from emix.learners.seeded import seeded
 from emix.learners.shared import masked_mean
-from emix.ops.recurrent import Precision
 
 
 class Ader(BaseLearner):

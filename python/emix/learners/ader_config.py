@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 from emix.data import Box, Discrete, EnvSpec
 from emix.errors import UsageError
+from emix.learners.checks import check_fields
 from emix.learners.plan import Plan
-from emix.learners.shared import check_fields
 
 Allocation = Literal["adaptive", "reversed", "fixed"]
 Metric = Literal["value", "entropy"]

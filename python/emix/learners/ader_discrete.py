@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from emix import ops
+from emix._precision import Precision
 from emix.data import EnvSpec, Episodes
 from emix.learners.ader_config import AderConfig
 from emix.learners.ader_critics import Critics, TwinCritic, entropy_slopes, reward_slopes
@@ -17,7 +18,6 @@ from emix.learners.recurrent_actors import FloorActor
 from emix.learners.shared import pick, previous_actions
 from emix.nn.agent import RecurrentAgent
 from emix.nn.critic import EnsembleCritic
-from emix.ops.recurrent import Precision
 
 
 class DiscretePolicies(NamedTuple):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from emix import ops
+from emix._precision import Precision
 from emix.data import Box, EnvSpec, Episodes
 from emix.learners.ader_config import AderConfig
 from emix.learners.ader_critics import Critics, TwinCritic, reward_slopes
@@ -17,7 +18,6 @@ from emix.learners.parts import Schedule
 from emix.learners.shared import frozen, previous_actions, unscaled
 from emix.nn.box_agent import BoxAgent
 from emix.nn.critic import ActionCritic
-from emix.ops.recurrent import Precision
 
 _LOG_STD_RANGE = (-20.0, 2.0)  # SAC's
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from emix import ops
+from emix._precision import Precision
 from emix.data import EnvSpec, Episodes, require_discrete
 from emix.data.episodes import alike, joined
 from emix.learners.decomposed_critic import DecomposedCritic, make_optimiser
@@ -24,7 +25,6 @@ from emix.learners.parts import Parts, Schedule
 from emix.learners.seeded import seeded
 from emix.learners.shared import pick, previous_actions
 from emix.nn.agent import RecurrentAgent
-from emix.ops.recurrent import Precision
 
 
 class Batch(NamedTuple):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from emix.errors import UsageError
+from emix.learners.checks import check_fields
 from emix.learners.plan import Plan
-from emix.learners.shared import check_fields
 
 CriticUpdate = Literal["per_step", "batched"]
 OnTarget = Literal["td_lambda", "retrace"]

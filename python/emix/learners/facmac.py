@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from emix import ops
+from emix._precision import Precision
 from emix.data import EnvSpec, Episodes, require_box
 from emix.learners.box_actor import BoxActor, normal
 from emix.learners.facmac_config import FacmacConfig
@@ -22,7 +23,6 @@ from emix.learners.shared import frozen, masked_mean, previous_actions, unscaled
 from emix.nn.box_agent import BoxAgent
 from emix.nn.critic import ActionCritic
 from emix.nn.mixer import MonotonicMixer
-from emix.ops.recurrent import Precision
 
 
 class FactoredCritic(nn.Module):

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 from emix.data import EnvSpec, require_box
 from emix.errors import UsageError
+from emix.learners.checks import check_fields
 from emix.learners.plan import Plan
-from emix.learners.shared import check_fields
 
 OptimizerKind = Literal["adam", "rmsprop"]
 

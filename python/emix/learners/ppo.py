@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from emix import ops
+from emix._precision import Precision
 from emix.data import Box, EnvSpec, Episodes
 from emix.errors import UsageError
 from emix.learners.learner import BaseLearner, EpisodeData
@@ -34,7 +35,6 @@ from emix.learners.ppo_config import PPOConfig
 from emix.learners.ppo_critic import Critic, make_optimiser
 from emix.learners.ppo_loss import clipped_objective, normalised_advantage, value_loss
 from emix.learners.seeded import seeded
-from emix.ops.recurrent import Precision
 
 Rows = dict[str, Tensor]
 

@@ -7,13 +7,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from emix._precision import Precision
 from emix.data import Discrete, EnvSpec, Step
 from emix.learners.learner import Acted, BaseActor
 from emix.learners.parts import Parts
 from emix.learners.policies import Categorical, Gaussian, Policy
 from emix.learners.ppo_config import Network, PPOConfig
 from emix.nn.multi_agent import FeedForward, GruNetwork, PerAgent, orthogonal_
-from emix.ops.recurrent import Precision
 
 
 class ActorNetworks(nn.Module):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from emix.errors import UsageError
+from emix.learners.checks import check_fields
 from emix.learners.plan import Plan
-from emix.learners.shared import check_fields
 
 CriticInput = Literal["state", "obs", "state_obs"]
 Critic = Literal["v", "q"]

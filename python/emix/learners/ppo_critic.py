@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from emix._precision import Precision
 from emix.data import EnvSpec, Episodes
 from emix.learners.normalise import CumulativeNorm, DebiasedNorm
 from emix.learners.parts import Optimiser, Target
@@ -28,7 +29,6 @@ from emix.learners.ppo_actor import make_network
 from emix.learners.ppo_config import PPOConfig
 from emix.learners.shared import pick
 from emix.nn.multi_agent import ActionCritic, orthogonal_
-from emix.ops.recurrent import Precision
 
 Rows = Mapping[str, Tensor]
 """Steps that something is learned from, ``[R, T, ...]`` each: ``seen``, what a critic sees of a state; ``actions``;

@@ -4,8 +4,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emix import ops
+from emix._precision import Precision
 from emix.nn.gru import GRU
-from emix.ops.recurrent import Precision
 
 
 class RecurrentAgent(nn.Module):

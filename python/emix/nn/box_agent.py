@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from emix import ops
-from emix.ops.recurrent import Precision
+from emix._precision import Precision
 
 
 class BoxAgent(nn.Module):

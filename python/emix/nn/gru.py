@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from emix import ops
+from emix._precision import Precision
 from emix.errors import UsageError
 from emix.ops._fake import MAX_HIDDEN
-from emix.ops.recurrent import Precision
 
 
 class GRU(nn.Module):

@@ -28,11 +28,12 @@ Gradient: reaches every input but the integers, where asked for; not twice.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
+from emix._precision import Precision
 from emix.ops._call import compiled, public
 from emix.ops._fake import MAX_HIDDEN, check_shape, check_types, empty_if, register_fake, require, wide
 from emix.ops._gradient import Gradients, differentiable
@@ -42,7 +43,6 @@ _gru_backward = compiled("gru_sequence_backward")
 _agent = compiled("agent_sequence")
 _agent_backward = compiled("agent_sequence_backward")
 
-Precision = Literal["float32", "tf32", "bf16"]
 _PRECISIONS: tuple[Precision, ...] = get_args(Precision)  # the library takes the index
 
 

@@ -17,7 +17,7 @@ from emix.errors import UsageError
 from emix.reading import MIB, expect_keys, parse_json, path_of, read_bytes, short
 from emix.training import read_rows
 from emix.training.files import make_folder, replace_file
-from emix.training.metrics import METRICS
+from emix.training.rows import METRICS
 from emix.training.run import finished
 from emix.training.settings import CONFIG, read_settings
 

@@ -3,17 +3,23 @@
 ``docs/training.md`` shows how the pieces work alone.
 """
 
-from emix.training.captured import CapturedUpdate
-from emix.training.config import TrainingConfig
-from emix.training.loop import DivergenceError
-from emix.training.metrics import read_rows
-from emix.training.owner import LostRunError
-from emix.training.plot import plot_runs
-from emix.training.run import Run
-from emix.training.running import Result, train
-from emix.training.settings import Settings, make_settings, read_settings, run_folder
-from emix.training.state import TrainingState
-from emix.training.trained import Trained, load
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emix.training.captured import CapturedUpdate
+    from emix.training.config import TrainingConfig
+    from emix.training.loop import DivergenceError
+    from emix.training.owner import LostRunError
+    from emix.training.plot import plot_runs
+    from emix.training.rows import read_rows
+    from emix.training.run import Run
+    from emix.training.running import Result, train
+    from emix.training.settings import Settings, make_settings, read_settings, run_folder
+    from emix.training.state import TrainingState
+    from emix.training.trained import Trained, load
 
 __all__ = [
     "CapturedUpdate",
@@ -33,3 +39,29 @@ __all__ = [
     "run_folder",
     "train",
 ]
+
+# Imported when they are first used: a picture of a run, or the help of a command, need not wait for torch.
+_LAZY = {
+    "CapturedUpdate": "emix.training.captured",
+    "DivergenceError": "emix.training.loop",
+    "LostRunError": "emix.training.owner",
+    "Result": "emix.training.running",
+    "Run": "emix.training.run",
+    "Settings": "emix.training.settings",
+    "Trained": "emix.training.trained",
+    "TrainingConfig": "emix.training.config",
+    "TrainingState": "emix.training.state",
+    "load": "emix.training.trained",
+    "make_settings": "emix.training.settings",
+    "plot_runs": "emix.training.plot",
+    "read_rows": "emix.training.rows",
+    "read_settings": "emix.training.settings",
+    "run_folder": "emix.training.settings",
+    "train": "emix.training.running",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

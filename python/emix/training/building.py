@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from emix import learners
+from emix._precision import Precision
 from emix.data import EnvSpec, Replay, TransitionReplay
 from emix.data.room import NetworkRoom
 from emix.errors import UsageError
 from emix.learners.learner import Learner
 from emix.learners.plan import Plan
-from emix.ops.recurrent import Precision
 from emix.training.settings import Settings
 
 # The lengths that batches have on a GPU are so many parts of the episode limit.

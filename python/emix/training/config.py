@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
+from emix._precision import Precision
 from emix.errors import UsageError
-from emix.ops.recurrent import Precision
 from emix.reading import one_line, short
 
 # Of what there is one of in memory for each.

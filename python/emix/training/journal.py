@@ -7,8 +7,9 @@ from copy import copy
 from typing import Any
 
 from emix.playing.stopwatch import Stopwatch
-from emix.training.metrics import MetricsWriter, read_last_rows
+from emix.training.metrics import MetricsWriter
 from emix.training.progress import Progress
+from emix.training.rows import read_last_rows
 from emix.training.run import Run
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from emix.errors import UsageError
 from emix.reading import one_line, path_of, short
 from emix.training.files import replace_file
-from emix.training.metrics import METRICS, read_rows
+from emix.training.rows import METRICS, read_rows
 from emix.training.settings import read_settings
 from emix.training.spread import mean_curve
 

@@ -13,8 +13,8 @@ from emix.distributed import Alone, Group
 from emix.errors import UsageError
 from emix.reading import expect_keys, path_of, read_json, short
 from emix.training.checkpoint import delete_replaced
-from emix.training.metrics import METRICS, read_last_rows
 from emix.training.owner import LostRunError, Owner, own
+from emix.training.rows import METRICS, read_last_rows
 from emix.training.settings import CONFIG, Settings, difference, read_settings, rewrite_config, write_config
 from emix.training.state import TrainingState, read_checkpoint
 

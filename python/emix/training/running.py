@@ -16,9 +16,9 @@ from emix.plugins import import_named
 from emix.reading import one_line, path_of
 from emix.training.files import replace_file
 from emix.training.loop import train as train_loop
-from emix.training.metrics import read_last_rows
 from emix.training.plot import plot_runs
 from emix.training.progress import Progress
+from emix.training.rows import read_last_rows
 from emix.training.run import SUMMARY, Run, finished, refuse_other_run
 from emix.training.settings import CONFIG, make_settings, run_folder
 from emix.training.signals import StopRequest, stop_on_signals

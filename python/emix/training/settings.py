@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import torch
 import yaml
 
 from emix import learners
@@ -69,6 +68,14 @@ class Settings:
             return name
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         return f"{name[: LONGEST_NAME - 9]}-{digest}"
+
+    @property
+    def title(self) -> str:
+        """What is trained, by the recipe's name and version."""
+        options = ", ".join(f"{name} {value}" for name, value in self.env_options.items())
+        recipe = f"recipe {self.recipe['name']}, version {self.recipe['version']}"
+        env = f"{self.env} ({options})" if options else self.env
+        return f"{self.algorithm} ({recipe}) on {env}, seed {self.training.seed}"
 
     def updates_per_step(self, episode_limit: int) -> float:
         """Updates for each environment step where episodes have full length, once there is data for them."""
@@ -204,6 +211,8 @@ def write_config(folder: Path, settings: Settings, *, episode_limit: int) -> Non
         UsageError: such a file has changed since the settings were made.
         OSError: something cannot be written.
     """
+    import torch
+
     copy_files(folder, settings.files)
     per_step = settings.updates_per_step(episode_limit)
     content = settings.as_dict() | {

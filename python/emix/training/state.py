@@ -22,7 +22,8 @@ from emix.reading import MIB, expect_keys, short
 from emix.training import checkpoint
 from emix.training.building import make_data, make_learner, resolve_device
 from emix.training.config import spawn_seeds
-from emix.training.metrics import METRICS, TIMING, TrainingStatistics
+from emix.training.metrics import TrainingStatistics
+from emix.training.rows import METRICS, TIMING
 from emix.training.settings import Settings, difference
 
 MOST_TRAINING = 256 * MIB  # bytes of the statistics of the episodes between two rows, and a few random states
