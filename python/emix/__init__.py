@@ -53,3 +53,8 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'emix' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """What is for users: the functions, and the modules beside them."""
+    return sorted(__all__)

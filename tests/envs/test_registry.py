@@ -96,6 +96,7 @@ def test_missing_package_says_how_to_install_it(monkeypatch):
     assert [(row.name.partition("/")[0], row.install) for row in rows if not row.installed] == [
         ("lbf", 'pip install "emix[lbf]"'),
         ("mamujoco", 'pip install "emix[mamujoco]"'),
+        ("pettingzoo", 'pip install "emix[pettingzoo]"'),
     ]
 
 

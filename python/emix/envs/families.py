@@ -17,8 +17,10 @@ from emix.envs.mujoco_task import NAMES as MUJOCO_NAMES
 from emix.envs.options import (
     ContinuousOptions,
     ForagingOptions,
+    GymOptions,
     MujocoOptions,
     PenaltyOptions,
+    PettingZooOptions,
     StagHuntOptions,
     names_of,
 )
@@ -173,6 +175,23 @@ def built_in() -> tuple[Family, ...]:
             examples=_all("mamujoco/{}", ((name,) for name in MUJOCO_NAMES)),
             requires="gymnasium_robotics",
             install='pip install "emix[mamujoco]"',
+        ),
+        Family(
+            "gym/<id>",
+            "an environment of gymnasium's by its id, with one agent: gym/CartPole-v1",
+            _late("emix.envs.gym", "make_gym"),
+            options=names_of(GymOptions),
+            examples=("gym/CartPole-v1", "gym/Pendulum-v1", "gym/FrozenLake-v1"),
+        ),
+        Family(
+            "pettingzoo/<module>",
+            "a parallel environment of PettingZoo's by its module: pettingzoo/sisl.pursuit_v5, "
+            "pettingzoo/mpe2.simple_spread_v3, or one of yours",
+            _late("emix.envs.pettingzoo", "make_pettingzoo"),
+            options=names_of(PettingZooOptions),
+            examples=("pettingzoo/sisl.pursuit_v5", "pettingzoo/mpe2.simple_spread_v3"),
+            requires="pettingzoo",
+            install='pip install "emix[pettingzoo]"',
         ),
     )
 

@@ -106,6 +106,46 @@ _CATEGORIES = ("qpos", "qvel", "cinert", "cvel", "qfrc_actuator", "cfrc_ext")
 
 
 @dataclass(frozen=True)
+class GymOptions:
+    """What a user may choose about an environment of gymnasium's."""
+
+    episode_limit: int | None = None
+    """Environment steps of an episode; None: the id's own."""
+    arguments: dict | None = None
+    """Keyword arguments of gymnasium.make, such as {"is_slippery": False}."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        _check_foreign(self.episode_limit, self.arguments, ("id", "max_episode_steps", "disable_env_checker"))
+
+
+@dataclass(frozen=True)
+class PettingZooOptions:
+    """What a user may choose about an environment of PettingZoo's."""
+
+    episode_limit: int | None = None
+    """Environment steps of an episode; None: the environment's own (max_cycles)."""
+    reward: str = "sum"
+    """The team's reward: the sum of the agents' rewards, or their mean."""
+    arguments: dict | None = None
+    """Keyword arguments of parallel_env, such as {"N": 5}."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        _check_foreign(self.episode_limit, self.arguments, ())
+        if self.reward not in ("sum", "mean"):
+            raise UsageError(f"reward expects sum or mean, got {self.reward!r}")
+
+
+def _check_foreign(limit: int | None, arguments: Mapping[Any, Any] | None, taken: tuple[str, ...]) -> None:
+    if limit is not None and limit < 1:
+        raise UsageError(f"episode_limit expects an integer of at least 1, got {limit}")
+    for name in arguments or {}:
+        if not isinstance(name, str) or name in taken:
+            raise UsageError(f"arguments expects names of keyword arguments other than emix's own, got {name!r}")
+
+
+@dataclass(frozen=True)
 class ContinuousOptions:
     """What ADER's figure of ``matrix/continuous`` leaves open, and what it says. Lengths are in units of an action."""
 
@@ -168,17 +208,19 @@ def refuse_unknown(name: str, values: Iterable[str], known: Collection[str]) -> 
             raise UsageError(f"{name}: unknown option {value!r}, {hint if known else 'it has none'}")
 
 
-def closest(name: object, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest known ones, or all."""
+def closest(name: object, known: Iterable[str], *, most: int = 1000) -> str:
+    """The end of a sentence about an unknown name: the nearest known ones, or all, ``most`` of them at most."""
     known = list(known)
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"expected one of {', '.join(known)}"
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"expected one of {', '.join(known[:most])}{', ...' if len(known) > most else ''}"
 
 
 def check_types(options: Any) -> None:
     """Raise UsageError unless every field of the frozen dataclass ``options`` has the type that it was declared with,
-    which is made of None, bool, int, float and str. NumPy's scalars become Python's; numbers must be finite, floats at
-    most 1e6 in size."""
+    which is made of None, bool, int, float, str and dict. NumPy's scalars become Python's; numbers must be finite,
+    floats at most 1e6 in size."""
     for field in fields(options):
         value, kinds = getattr(options, field.name), str(field.type).split(" | ")
         plain = _plain(value, kinds)
@@ -191,8 +233,10 @@ def check_types(options: Any) -> None:
         object.__setattr__(options, field.name, plain)
 
 
-def _plain(value: Any, kinds: list[str]) -> bool | int | float | str | None:
+def _plain(value: Any, kinds: list[str]) -> bool | int | float | str | dict[Any, Any] | None:
     """``value`` as one of the Python types ``kinds``; None where it is of none of them."""
+    if isinstance(value, Mapping):
+        return dict(value) if "dict" in kinds else None
     if type(value).__name__ in ("bool", "bool_"):
         return bool(value) if "bool" in kinds else None
     if isinstance(value, Integral) and "int" in kinds:
