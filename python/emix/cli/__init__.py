@@ -6,7 +6,6 @@ Ctrl-C and SIGTERM. Nothing is imported before it is needed: ``emix --help`` doe
 
 from __future__ import annotations
 
-import difflib
 import os
 import signal
 import sys
@@ -16,7 +15,7 @@ from contextlib import suppress
 from importlib import import_module
 
 import emix
-from emix.errors import UsageError, is_out_of_memory
+from emix.errors import UsageError, is_out_of_memory, near
 
 TRAINING = ("train", "resume", "sweep", "reproduce")
 _LONGEST = 2000  # characters of a sentence
@@ -89,8 +88,8 @@ def _carry_out(command: str, arguments: list[str]) -> int:
         print(f"emix {emix.__version__}")
         return 0
     if command not in COMMANDS:
-        closest = difflib.get_close_matches(command, COMMANDS, n=1)
-        hint = f"did you mean `emix {closest[0]}`?" if closest else f"expected one of {', '.join(COMMANDS)}"
+        meant = near(command, COMMANDS)[:1]
+        hint = f"did you mean `emix {meant[0]}`?" if meant else f"expected one of {', '.join(COMMANDS)}"
         raise UsageError(f"unknown command {command!r}: {hint}")
     return import_module(f"emix.cli.{command}").main(arguments)
 

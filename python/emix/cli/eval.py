@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from emix.cli.options import Imports
+from emix.cli.options import Imports, read_command_line
 from emix.errors import UsageError
 from emix.reading import short
 
@@ -36,7 +36,7 @@ class Eval:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    chosen = tyro.cli(Eval, args=list(arguments), prog="emix eval")
+    chosen = read_command_line(Eval, arguments, "eval")
     if not 1 <= chosen.episodes <= MOST_EPISODES:
         raise UsageError(f"--episodes expects 1 to {MOST_EPISODES:,}, got {short(chosen.episodes)}")
     from emix.playing.evaluate import evaluate  # loads torch, which --help need not wait for

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from emix.cli.options import Imports
+from emix.cli.options import Imports, read_command_line
 from emix.errors import UsageError
 from emix.plugins import import_named
 from emix.training.plot import plot_runs
@@ -35,7 +35,7 @@ class Plot:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    chosen = tyro.cli(Plot, args=list(arguments), prog="emix plot")
+    chosen = read_command_line(Plot, arguments, "plot")
     if not chosen.runs:
         raise UsageError(
             "emix plot expects the folder of at least one run, such as `emix plot runs/smix/matrix/msteps-5/*`"

@@ -17,7 +17,7 @@ import tyro
 from PIL import Image
 from tyro.conf import Positional
 
-from emix.cli.options import Imports
+from emix.cli.options import Imports, read_command_line
 from emix.errors import UsageError
 from emix.playing.rollout import Policy
 from emix.training.trained import load
@@ -59,7 +59,7 @@ class Replay:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    chosen = tyro.cli(Replay, args=list(arguments), prog="emix replay")
+    chosen = read_command_line(Replay, arguments, "replay")
     for option in ("episodes", "fps", "pictures_per_step"):
         if (value := getattr(chosen, option)) < 1:
             raise UsageError(f"--{option.replace('_', '-')} expects at least 1, got {value}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional
 
-from emix.cli.options import Imports
+from emix.cli.options import Imports, read_command_line
 from emix.plugins import import_named
 from emix.reading import path_of
 from emix.training.settings import read_settings
@@ -38,7 +38,7 @@ class Resume:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    chosen = tyro.cli(Resume, args=list(arguments), prog="emix resume")
+    chosen = read_command_line(Resume, arguments, "resume")
     from emix.cli.running import carry_out  # loads torch, which --help need not wait for
     from emix.training.building import resolve_device
     from emix.training.run import Run, finished

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
+from emix.cli.options import read_command_line
 from emix.cli.running import say
 from emix.cli.sweep_display import Display
 from emix.cli.train import parse as parse_train
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     names_first = len(arguments) >= 2 and not any(name.startswith("-") for name in arguments[:2])
     if not names_first and not {"-h", "--help"} & set(arguments):
         raise UsageError(f"emix sweep expects ALGORITHMS ENVS first, such as {EXAMPLE}")
-    chosen, options = tyro.cli(Sweep, args=list(arguments), prog="emix sweep", return_unknown_args=True)
+    chosen, options = read_command_line(Sweep, arguments, "sweep", return_unknown_args=True)
     jobs = plan(chosen, options)
     stopped = carry_out(jobs, chosen.jobs, path_of(chosen.runs))
     return finish(path_of(chosen.runs), ["sweep", *arguments], jobs, stopped)

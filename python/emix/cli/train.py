@@ -12,7 +12,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from emix import learners
-from emix.cli.options import Imports
+from emix.cli.options import Imports, read_command_line
 from emix.errors import UsageError
 from emix.learners.plan import Plan
 from emix.plugins import import_named
@@ -83,14 +83,12 @@ def parse(arguments: Sequence[str]) -> Request:
     recipe = make_settings(algorithm, env="")
     shown = _without_plan(recipe.learner)
     default = Train(tyro.MISSING, tyro.MISSING, recipe.training, shown, recipe.plan)
-    parse: Any = tyro.cli  # its overloads do not know a type that is only known here
-    hidden = (tyro.conf.SuppressFixed,)
-    chosen: Train[Any] = parse(
+    chosen: Train[Any] = read_command_line(
         Train[type(shown)],  # type: ignore[misc]
+        arguments,
+        "train",
         default=default,
-        args=list(arguments),
-        prog="emix train",
-        config=hidden,
+        config=(tyro.conf.SuppressFixed,),
     )
     settings = make_settings(
         algorithm,

@@ -24,7 +24,7 @@ from emix.envs.options import (
     StagHuntOptions,
     names_of,
 )
-from emix.envs.sc2.options import BATTLE_NAMES, GAME_NAMES
+from emix.envs.sc2.options import BATTLE_NAMES, GAME_NAMES, GameOptions
 from emix.envs.sc2.packages import missing_for_sc2
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Family:
     description: str
     maker: Callable[..., Env]  # (name, options, *, num_envs, device, seed, first_env)
     options: tuple[str, ...] = ()  # names of those it takes
+    kinds: tuple[type[Any], ...] = ()  # the dataclasses that they are read into, where they are emix's own
     examples: tuple[str, ...] = ()  # some of its names
     requires: str = ""  # a package that it imports
     install: str = ""  # the command that installs it
@@ -105,6 +106,7 @@ def built_in() -> tuple[Family, ...]:
             "one-step penalty game (PERLA, table 1): n agents, A actions each",
             _late("emix.envs.matrix", "make_penalty_game"),
             options=names_of(PenaltyOptions),
+            kinds=(PenaltyOptions,),
             examples=_all("matrix/penalty-{}x{}", perla_sizes),
         ),
         Family(
@@ -112,12 +114,14 @@ def built_in() -> tuple[Family, ...]:
             "one-step game with continuous actions (ADER, fig. 1): 2 agents, a narrow path to the goal",
             _late("emix.envs.continuous", "make_continuous_game"),
             options=names_of(ContinuousOptions),
+            kinds=(ContinuousOptions,),
         ),
         Family(
             "battle/<map>",
             f"SMAC on tensors: {', '.join(list_maps())}, or a .yaml file of yours",
             _late("emix.envs.battle.env", "make_battle"),
             options=names_of(BattleOptions),
+            kinds=(BattleOptions,),
             examples=_all("battle/{}", ((name,) for name in list_maps())),
         ),
         Family(
@@ -125,6 +129,7 @@ def built_in() -> tuple[Family, ...]:
             "SMAC in StarCraft II itself, a process for each environment: the maps of battle/<map>",
             _late("emix.envs.sc2.env", "make_sc2"),
             options=(*BATTLE_NAMES, *GAME_NAMES),
+            kinds=(BattleOptions, GameOptions),
             examples=_all("sc2/{}", ((name,) for name in list_maps())),
             lacks=missing_for_sc2,
         ),
@@ -133,6 +138,7 @@ def built_in() -> tuple[Family, ...]:
             "predator-prey (Ensemble-MIX): 8 agents must catch stags in pairs",
             _late("emix.envs.prey", "make_stag_hunt"),
             options=names_of(StagHuntOptions),
+            kinds=(StagHuntOptions,),
         ),
         Family(
             "prey/macf",
@@ -155,6 +161,7 @@ def built_in() -> tuple[Family, ...]:
             "level-based foraging on tensors: the ids of lbf/<id>, and v2 in place of v3",
             _late("emix.envs.foraging", "make_foraging"),
             options=names_of(ForagingOptions),
+            kinds=(ForagingOptions,),
             examples=_all("foraging/Foraging{0}-{1}x{1}-{2}p-{3}f{4}-v{5}", foraging_ids),
         ),
         Family(
@@ -163,6 +170,7 @@ def built_in() -> tuple[Family, ...]:
             "p players and f foods on an s x s field, sight k",
             _late("emix.envs.lbf", "make_foraging"),
             options=names_of(ForagingOptions),
+            kinds=(ForagingOptions,),
             examples=_all("lbf/Foraging{0}-{1}x{1}-{2}p-{3}f{4}-v3", lbforaging_ids),
             requires="lbforaging",
             install='pip install "emix[lbf]"',
@@ -172,6 +180,7 @@ def built_in() -> tuple[Family, ...]:
             "multi-agent MuJoCo (gymnasium-robotics): a body's joints are divided among agents",
             _late("emix.envs.mamujoco", "make_mamujoco"),
             options=names_of(MujocoOptions),
+            kinds=(MujocoOptions,),
             examples=_all("mamujoco/{}", ((name,) for name in MUJOCO_NAMES)),
             requires="gymnasium_robotics",
             install='pip install "emix[mamujoco]"',
@@ -181,6 +190,7 @@ def built_in() -> tuple[Family, ...]:
             "an environment of gymnasium's by its id, with one agent: gym/CartPole-v1",
             _late("emix.envs.gym", "make_gym"),
             options=names_of(GymOptions),
+            kinds=(GymOptions,),
             examples=("gym/CartPole-v1", "gym/Pendulum-v1", "gym/FrozenLake-v1"),
         ),
         Family(
@@ -189,6 +199,7 @@ def built_in() -> tuple[Family, ...]:
             "pettingzoo/mpe2.simple_spread_v3, or one of yours",
             _late("emix.envs.pettingzoo", "make_pettingzoo"),
             options=names_of(PettingZooOptions),
+            kinds=(PettingZooOptions,),
             examples=("pettingzoo/sisl.pursuit_v5", "pettingzoo/mpe2.simple_spread_v3"),
             requires="pettingzoo",
             install='pip install "emix[pettingzoo]"',

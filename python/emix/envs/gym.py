@@ -11,8 +11,8 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from emix.envs.foreign import JointActions, built, flat_size, flattened, observation_space
-from emix.envs.options import GymOptions, closest, read_options
-from emix.errors import UsageError
+from emix.envs.options import GymOptions, read_options
+from emix.errors import UsageError, closest
 
 if TYPE_CHECKING:
     from emix.envs.host import HostEnv

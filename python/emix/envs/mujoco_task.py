@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from emix.envs.options import closest
-from emix.errors import UsageError
+from emix.errors import UsageError, closest
 
 FACTORISATIONS = {
     "Ant": ("2x4", "2x4d", "4x2"),

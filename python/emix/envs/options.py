@@ -5,14 +5,17 @@ The battle's are in ``emix.envs.battle.options``. Nothing here imports torch: ``
 
 from __future__ import annotations
 
-import difflib
+import ast
+import inspect
 import math
+import textwrap
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from emix.errors import UsageError
+from emix.errors import UsageError, closest
 
 Options = TypeVar("Options")
 
@@ -182,6 +185,23 @@ class ContinuousOptions:
             raise UsageError(f"path_end expects at most goal={self.goal:g}, got {self.path_end:g}")
 
 
+class OptionInfo(NamedTuple):
+    """An option: its default, and what it does."""
+
+    default: Any
+    text: str
+
+
+def described(kind: type[Any]) -> dict[str, OptionInfo]:
+    """The options of a dataclass by their names, with the strings that stand below its fields."""
+    body: list[Any] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
+    texts: dict[str, str] = {}
+    for name, below in pairwise(body):
+        if isinstance(name, ast.AnnAssign) and isinstance(below, ast.Expr):
+            texts[ast.unparse(name.target)] = " ".join(ast.literal_eval(below.value).split())
+    return {field.name: OptionInfo(field.default, texts.get(field.name, "")) for field in fields(kind)}
+
+
 def names_of(kind: type[Any]) -> tuple[str, ...]:
     """The names of the options of a dataclass."""
     return tuple(field.name for field in fields(kind))
@@ -206,15 +226,6 @@ def refuse_unknown(name: str, values: Iterable[str], known: Collection[str]) -> 
         if value not in known:
             hint = closest(value, known) if len(known) > 1 else f"the only one is {next(iter(known), 'none')}"
             raise UsageError(f"{name}: unknown option {value!r}, {hint if known else 'it has none'}")
-
-
-def closest(name: object, known: Iterable[str], *, most: int = 1000) -> str:
-    """The end of a sentence about an unknown name: the nearest known ones, or all, ``most`` of them at most."""
-    known = list(known)
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return f"expected one of {', '.join(known[:most])}{', ...' if len(known) > most else ''}"
 
 
 def check_types(options: Any) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 from gymnasium import spaces
 
 from emix.envs.foreign import JointActions, built, flat_size, flattened, observation_space
-from emix.envs.options import PettingZooOptions, closest, read_options
-from emix.errors import UsageError
+from emix.envs.options import PettingZooOptions, read_options
+from emix.errors import UsageError, closest
 
 if TYPE_CHECKING:
     from emix.envs.host import HostEnv

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from emix.data.integers import check_seed, integer
 from emix.envs.core import Env
 from emix.envs.families import Family, built_in
-from emix.envs.options import refuse_unknown
-from emix.errors import UsageError
+from emix.envs.options import OptionInfo, described, refuse_unknown
+from emix.errors import UsageError, near
 from emix.plugins import load_entry_points
 
 if TYPE_CHECKING:
@@ -33,14 +32,35 @@ class EnvInfo:
     description: str
     options: tuple[str, ...]  # names of those that ``make`` takes
 
+    examples: tuple[str, ...]  # some of its names, or all
+    defaults: dict[str, OptionInfo]  # of the options where they are known, by name
+
 
 def list_envs() -> list[EnvInfo]:
-    """List the families of environments: whether each is installed, and the command that installs what is missing."""
-    rows = ((family, *family.missing()) for family in _families())
-    return [
-        EnvInfo(family.pattern, not missing, install, family.description, family.options)
-        for family, missing, install in rows
-    ]
+    """List the families of environments by their names: whether each is installed, and the command that installs what
+    is missing."""
+    return [_info(family) for family in sorted(_families(), key=lambda family: family.pattern)]
+
+
+def find_env(name: str) -> EnvInfo:
+    """The family that an environment's ``name`` belongs to.
+
+    Raises:
+        UsageError: to none, with the closest names.
+    """
+    family = next((family for family in _families() if family.fits(name)), None)
+    if family is None:
+        raise unknown_name(name)
+    return _info(family)
+
+
+def _info(family: Family) -> EnvInfo:
+    missing, install = family.missing()
+    known = {name: option for kind in family.kinds for name, option in described(kind).items()}
+    defaults = {name: known[name] for name in family.options if name in known}
+    return EnvInfo(
+        family.pattern, not missing, install, family.description, family.options, family.suggestions, defaults
+    )
 
 
 def register_env(
@@ -81,7 +101,15 @@ def register_env(
         raise UsageError(f"register_env: pattern expects a name without spaces, such as 'mine/<size>', got {pattern!r}")
     if requires and not install:
         install = f"pip install {requires}"
-    new = Family(pattern, description, maker, tuple(options), tuple(examples), requires, install)
+    new = Family(
+        pattern,
+        description,
+        maker,
+        options=tuple(options),
+        examples=tuple(examples),
+        requires=requires,
+        install=install,
+    )
     for known in (*_built_in(), *_registered.values()):
         if known.meets(new) and not (known.pattern == pattern and _source(known) == _source(new)):
             raise UsageError(
@@ -131,9 +159,9 @@ def make(
 def unknown_name(name: str) -> UsageError:
     """Return the error for a name that no family knows, with the closest names."""
     families = _families()
-    closest = difflib.get_close_matches(name, [known for family in families for known in family.suggestions])
-    names = ", ".join(family.pattern for family in families)
-    hint = f"did you mean {' or '.join(closest)}?" if closest else f"the names are {names}"
+    meant = near(name, [known for family in families for known in family.suggestions])
+    names = ", ".join(sorted(family.pattern for family in families))
+    hint = f"did you mean {' or '.join(meant)}?" if meant else f"the names are {names}"
     broken = "".join(f"; {sentence}" for sentence in load_entry_points("emix.envs"))
     return UsageError(f"unknown environment {name!r}: {hint}{broken}")
 

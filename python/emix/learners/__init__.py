@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from fnmatch import fnmatchcase
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from emix.errors import UsageError
+from emix.errors import UsageError, closest
 from emix.learners.ader_config import AderConfig
 from emix.learners.coma_config import ComaConfig
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
@@ -231,9 +230,7 @@ def _source(algorithm: Algorithm) -> tuple[tuple[str, str], tuple[str, str]]:
 
 def _closest(name: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: the nearest known ones, or all."""
-    known = sorted(known)
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    return f": did you mean {' or '.join(near)}?" if near else f": expected one of {', '.join(known)}"
+    return f": {closest(name, sorted(known))}"
 
 
 _BUILT_IN: tuple[tuple[tuple[str, ...], str, str, type[Any]], ...] = (

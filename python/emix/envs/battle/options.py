@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from emix.envs.battle import fields as rows
-from emix.envs.options import check_types, closest
-from emix.errors import UsageError
+from emix.envs.options import check_types
+from emix.errors import UsageError, closest
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from importlib import resources
 from typing import Any
 
 from emix import reading
-from emix.envs.options import LARGEST, closest
-from emix.errors import UsageError
+from emix.envs.options import LARGEST
+from emix.errors import UsageError, closest
 
 _MOST = (1 << 31) - 1  # the tables' and the ops' integers have 32 bits
 

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from emix.envs.battle.fields import CELLS, LAYER
 from emix.envs.battle.maps import BattleMap, Group
 from emix.envs.battle.units import Balance, UnitType
-from emix.envs.options import closest
-from emix.errors import UsageError
+from emix.errors import UsageError, closest
 
 _STEP = 0.125  # cells between places that are tried
 _REACH = 10.0  # cells from a group's point that are searched

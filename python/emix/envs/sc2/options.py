@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from emix.envs.battle.options import BattleOptions
-from emix.envs.options import check_types, closest, names_of, read_options, refuse_unknown
-from emix.errors import UsageError
+from emix.envs.options import check_types, names_of, read_options, refuse_unknown
+from emix.errors import UsageError, closest
 
 _SIMULATORS = {"spawn_jitter", "retarget", "weapon_delay", "closing_step", "obs_closed", "checked"}
 _DIFFICULTIES = "123456789A"
