@@ -80,7 +80,7 @@ def test_foraging_that_makes_no_sense(name, text):
         make(name)
 
 
-OTHERS = ("gym/<id>", "pettingzoo/<module>")  # whatever other libraries have: tests/envs/test_foreign.py
+LIBRARIES = ("gym/<id>", "pettingzoo/<module>")  # whatever other libraries have: tests/envs/test_foreign.py
 GAMES = ("sc2/<map>",)  # StarCraft II itself, which no package index has: tests/envs/sc2
 
 
@@ -104,7 +104,7 @@ def test_everything_listed_can_be_made():
     examples = {"map": "3m", "predators": "3", "m": "3", "n": "2", "A": "3", "id": "Foraging-2s-5x5-2p-1f-coop-v3"}
     examples |= {"scenario": "Swimmer", "factorisation": "2x1"}
     for row in rows:
-        if row.name in OTHERS:
+        if row.name in LIBRARIES:
             continue
         name = row.name
         for key, value in examples.items():
