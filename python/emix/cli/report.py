@@ -14,11 +14,12 @@ from emix.cli.options import Imports
 from emix.errors import UsageError
 from emix.plugins import import_named
 from emix.reading import one_line, path_of
-from emix.reports.comparison import Choices, report
+from emix.reports.comparison import Choices
 from emix.reports.numbers import TESTS_AT_THE_END
 from emix.reports.page import read_page
 from emix.reports.published import Published, published
 from emix.reports.records import gather, is_test_metric, merge, read, write
+from emix.reports.report import report
 
 EXAMPLE = "`emix report runs --out report`"
 
