@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emix.reports.records import RETURN, WON, Record
+from emix.reports.records import Record
+from emix.training.best import RETURN, WON
 
 NAMES = {RETURN: "mean_episode_return", WON: "win_rate"}
 

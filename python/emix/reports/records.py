@@ -23,7 +23,6 @@ from emix.training.settings import CONFIG, read_settings
 
 DIGITS = 4  # of a metric: less than its seeds differ by
 SUFFIX = ".jsonl"
-WON, RETURN = "test_battle_won_mean", "test_return_mean"
 _MOST = 256 * MIB
 _FIELDS: dict[str, Any] = {
     "name": str, "env": str, "seed": int, "env_steps": int, "seconds": (int, float), "curves": dict,

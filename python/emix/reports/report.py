@@ -19,7 +19,8 @@ from emix.reports.marl_eval import export
 from emix.reports.numbers import LEVEL
 from emix.reports.pictures import Profile, draw_improvement, draw_profiles
 from emix.reports.published import Published
-from emix.reports.records import WON, Gathered, ordered, save, write
+from emix.reports.records import Gathered, ordered, save, write
+from emix.training.best import WON
 from emix.training.plot import LABELS, draw_curves
 from emix.training.spread import statistics
 
