@@ -52,7 +52,7 @@ class Compared:
     """
 
     def __init__(self, gathered: Gathered, choices: Choices) -> None:
-        self.choices, self.left_out = choices, list(gathered.left_out)
+        self.choices, self.left_out, self.unmeasured = choices, list(gathered.left_out), gathered.unmeasured
         records = gathered.records
         won = bool(records) and all(WON in run.curves for run in records)
         self.metric = choices.metric or (WON if won else RETURN)
@@ -94,6 +94,14 @@ class Compared:
             ends = [numbers.at_the_end(self.curve(run), self.choices.tests) for run in self.runs(title, task)]
             found.append((np.array(ends) - low) / (high - low))
         return found
+
+    def absolutes(self, runs: Sequence[Record]) -> list[float]:
+        """What the best policies of runs have shown of the metric, of those of which it is known. The best of a whole
+        run says nothing of its curve up to some step."""
+        if self.choices.steps is not None:
+            return []
+        values = [run.absolute.values.get(self.metric) for run in runs if run.absolute is not None]
+        return [value for value in values if value is not None]
 
     def bounds(self, task: str) -> tuple[float, float] | None:
         """What scores of 0 and 1 are on a task; None where nobody has said so."""

@@ -12,6 +12,7 @@ from emix._version import __version__
 from emix.errors import UsageError
 from emix.reading import one_line
 from emix.reports import numbers
+from emix.reports.absolute import TIMES
 from emix.reports.columns import NONE, seeds, steps_to, with_interval
 from emix.reports.comparison import Choices, Compared
 from emix.reports.document import Document, Heading, Picture, Table, Text
@@ -19,7 +20,7 @@ from emix.reports.marl_eval import export
 from emix.reports.numbers import LEVEL
 from emix.reports.pictures import Profile, draw_improvement, draw_profiles
 from emix.reports.published import Published
-from emix.reports.records import Gathered, ordered, save, write
+from emix.reports.records import Gathered, Record, ordered, save, write
 from emix.training.best import WON
 from emix.training.plot import LABELS, draw_curves
 from emix.training.spread import statistics
@@ -74,6 +75,7 @@ def _what(compared: Compared) -> str:
 def _scores(compared: Compared, published: Published, out: Path, document: Document) -> None:
     """Of each task and method the scores at the end, beside what was published."""
     rows, sources, unequal = [], [], []
+    measured = bool(compared.absolutes(compared.records))
     for task in compared.tasks:
         lengths = [compared.curve(run)[0, -1] for title in compared.titles for run in compared.runs(title, task)]
         if min(lengths) < UNEQUAL * max(lengths):
@@ -91,10 +93,12 @@ def _scores(compared: Compared, published: Published, out: Path, document: Docum
                         task, title, seeds(runs), f"{max(compared.curve(run)[0, -1] for run in runs):,.0f}",
                         with_interval(scores[0].tolist()), _number(spread["std"]), _number(spread["median"]),
                         _interval(float(numbers.value(scores, numbers.iqm)), numbers.bootstrap(scores, numbers.iqm)),
+                        *([_absolute(compared, runs)] if measured else []),
                         *([theirs.text() + mark if theirs else NONE]),
                     ]
                 )  # fmt: skip
-    head = ["task", "method", "seeds", "steps", "mean ± 95 %", "std", "median", "IQM [95 %]", "published"]
+    head = ["task", "method", "seeds", "steps", "mean ± 95 %", "std", "median", "IQM [95 %]"]
+    head += [*(["absolute, mean ± 95 %"] if measured else []), "published"]
     if not sources:
         head, rows = head[:-1], [row[:-1] for row in rows]
     document.blocks += [Heading("Scores at the end"), Table(head, rows, texts=3)]
@@ -104,6 +108,17 @@ def _scores(compared: Compared, published: Published, out: Path, document: Docum
         document.blocks.append(
             Text([f"Not of equal training, in environment steps: {'; '.join(unequal)}. Compare them with --steps."])
         )
+
+    if compared.unmeasured:
+        lines = [f"without the absolute metric: {name}: {why}" for name, why in compared.unmeasured]
+        document.blocks.append(Text(lines, items=True))
+
+
+def _absolute(compared: Compared, runs: Sequence[Record]) -> str:
+    """The absolute metric of the runs that have it, and of how many where not all do."""
+    values = compared.absolutes(runs)
+    some = f" ({len(values)} of {len(runs)} runs)" if len(values) < len(runs) else ""
+    return with_interval(values) + some if values else NONE
 
 
 def _learning(compared: Compared, published: Published, out: Path, document: Document) -> None:
@@ -219,6 +234,12 @@ def _explanations(compared: Compared) -> list[str]:
             f"stays at {compared.threshold:g}: the mean of {compared.choices.tests} tests in a row is at least that, "
             f"from that step to the end. Where three or more stay there: the median over all runs, where it is one of "
             f"those steps, and the range."
+        )
+    if compared.absolutes(compared.records):
+        lines.append(
+            f"absolute: the policy of each run's best test (its win rate, where it has one, else its return; of equal "
+            f"tests the later), on {TIMES} times the episodes of a test, which training and tests have not seen "
+            f"(Gorsane et al. 2022)."
         )
     if fewest == 1:
         lines.append("Some methods have a single run on a task: nothing is known of how far their seeds lie apart.")

@@ -104,5 +104,6 @@ def load_best(learner: Learner, folder: Path, manifest: Mapping[str, Any], what:
         )
     if not best.policy:
         raise UsageError(f"{folder} has no best test: none has a finite {RETURN} so far; `emix resume` goes on")
-    learner.parts.load_state_dict({**learner.parts.state_dict(), **best.policy}, what)
+    with checkpoint.explained(folder):
+        learner.parts.load_state_dict({**learner.parts.state_dict(), **best.policy}, what)
     return best.env_steps
