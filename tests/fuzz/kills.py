@@ -3,7 +3,7 @@
 Every other run is killed right before, or right after, the n-th time that it writes to a file, forces one to the disk,
 renames or deletes one, for n = 1, 2, ..., and each resume again at its own n; the others are killed at random moments.
 Then they are resumed to their end. ``metrics.jsonl`` must be that of a run which nobody killed, ``checkpoint/`` hold
-nothing that the manifest does not name, and a file of the user's there must still be there.
+nothing that the manifest does not name and the same best policy, and a file of the user's there must still be there.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def run(seconds: float, seed: int) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as root:
         whole = Path(root) / "whole"
         assert _in_a_process(lambda: _train(whole)) == 0
-        expected, took = (whole / "metrics.jsonl").read_bytes(), _duration(Path(root) / "timed")
+        expected, took = ((whole / "metrics.jsonl").read_bytes(), _best(whole)), _duration(Path(root) / "timed")
         place = 0
         while time.monotonic() < end:
             folder = Path(root) / f"run{counts['runs']}"
@@ -82,19 +82,28 @@ def run(seconds: float, seed: int) -> dict[str, int]:
     return {**counts, "places": len(places)}
 
 
-def _fault(folder: Path, expected: bytes) -> str | None:
+def _fault(folder: Path, expected: tuple[bytes, list[Any]]) -> str | None:
     """What is wrong with a run that is resumed to its end."""
     if (folder / "checkpoint").is_dir():
         (folder / "checkpoint" / MINE).write_text("mine")
     if (code := _in_a_process(lambda: _train(folder))) != 0:
         return f"resume ended with status {code}"
-    if (folder / "metrics.jsonl").read_bytes() != expected:
+    if (folder / "metrics.jsonl").read_bytes() != expected[0]:
         return "metrics.jsonl has other bytes"
+    if _best(folder) != expected[1]:
+        return "another test is the best, or its policy has other bytes"
     manifest = json.loads((folder / "checkpoint" / "manifest.json").read_text())
     named = {"manifest.json", MINE, *(entry["file"] for entry in manifest["parts"].values())}
     if other := {path.name for path in (folder / "checkpoint").iterdir()} - named:
         return f"checkpoint/ still holds {', '.join(sorted(other))}"
     return None
+
+
+def _best(folder: Path) -> list[Any]:
+    """What the checkpoint says of the best test, and the digest of its policy."""
+    manifest = json.loads((folder / "checkpoint" / "manifest.json").read_text())
+    digests = [entry["sha256"] for name, entry in manifest["parts"].items() if name.startswith("best-")]
+    return [manifest["best"], *digests]
 
 
 def _duration(folder: Path) -> float:

@@ -32,7 +32,15 @@ from safetensors.torch import load_file, save_file
 HANG_SECONDS = 120.0
 MEMORY = 24 << 30  # bytes of addresses, of which torch alone takes a few
 NAMES = ("config.yaml", "summary.json", "metrics.jsonl", "timing.jsonl", "lock", "checkpoint/manifest.json")
-COMMANDS = ("resume", "resume --steps 60", "resume --device cpu", "eval --episodes 4", "plot --out curve.png", "load")
+COMMANDS = (
+    "resume",
+    "resume --steps 60",
+    "resume --device cpu",
+    "eval --episodes 4",
+    "eval --best --episodes 4",
+    "plot --out curve.png",
+    "load",
+)
 VALUES: list[Any] = [
     *(None, True, False, 0, 1, -1, 2, 10**9, 2**31, 2**63, 10**400, 0.5, -0.5, 1e308, float("inf"), float("nan")),
     *("", "x", "../../outside/canary", "/dev/zero", "a\nb\x1b[2J", "x" * 10_000, "cuda", "battle/../x.yaml", "5"),

@@ -1,9 +1,8 @@
-"""``emix eval RUN``: greedy episodes with the networks of a run's last checkpoint."""
+"""``emix eval RUN``: greedy episodes with the networks of a run's last checkpoint, or of its best test."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +25,8 @@ class Eval:
     """The run's folder."""
     episodes: int = 100
     """Episodes to play."""
+    best: bool = False
+    """With the networks as they were at the run's best test, in place of the last ones."""
     seed: int | None = None
     """Seed of the episodes; by default one that derives from the run's seed and that training has not seen."""
     device: str = "cpu"
@@ -39,15 +40,12 @@ def main(arguments: Sequence[str]) -> int:
     chosen = read_command_line(Eval, arguments, "eval")
     if not 1 <= chosen.episodes <= MOST_EPISODES:
         raise UsageError(f"--episodes expects 1 to {MOST_EPISODES:,}, got {short(chosen.episodes)}")
-    from emix.playing.evaluate import evaluate  # loads torch, which --help need not wait for
-    from emix.training.trained import load
+    from emix.training.trained import load  # loads torch, which --help need not wait for
 
-    policy = load(chosen.run, device=chosen.device, imports=chosen.imports)
-    settings = policy.settings
-    num_envs = max(n for n in range(1, settings.training.test_envs + 1) if chosen.episodes % n == 0)
-    with closing(policy.make_env(num_envs, seed=chosen.seed)) as env:
-        means = evaluate(env, policy, chosen.episodes)
-    print(f"{settings.name} on {settings.env} after {policy.env_steps:,} environment steps, {chosen.episodes} episodes")
+    policy = load(chosen.run, best=chosen.best, device=chosen.device, imports=chosen.imports)
+    settings, means = policy.settings, policy.evaluate(chosen.episodes, seed=chosen.seed)
+    when = f"after {policy.env_steps:,} environment steps{', the best test' if chosen.best else ''}"
+    print(f"{settings.name} on {settings.env} {when}, {chosen.episodes} episodes")
     for name, value in means.items():
         print(f"{name:<24} {value:.4f}")
     return 0

@@ -14,11 +14,13 @@ from emix.cli.options import Imports
 from emix.errors import UsageError
 from emix.plugins import import_named
 from emix.reading import one_line, path_of
-from emix.reports.comparison import Choices, report
+from emix.reports.absolute import Absolute, absolute
+from emix.reports.comparison import Choices
 from emix.reports.numbers import TESTS_AT_THE_END
 from emix.reports.page import read_page
 from emix.reports.published import Published, published
-from emix.reports.records import gather, is_test_metric, merge, read, write
+from emix.reports.records import Record, gather, is_test_metric, merge, read, write
+from emix.reports.report import report
 
 EXAMPLE = "`emix report runs --out report`"
 
@@ -48,6 +50,8 @@ class Report:
     """What counts as 0 and 1 on environments of a pattern, to average over tasks: foraging/*=0,1; may be repeated."""
     baseline: str | None = None
     """The method that the others are compared with where there are more than five; by default the first."""
+    absolute: bool = False
+    """Also test each run's best policy on ten times the episodes of a test, once: its folder keeps the result."""
     collect: Path | None = None
     """Take the runs into this file of records (.jsonl), too."""
     page: Path | None = None
@@ -68,7 +72,10 @@ def main(arguments: Sequence[str]) -> int:
     for name, number in (("tests", chosen.tests), ("steps", chosen.steps)):
         if number is not None and number < 1:
             raise UsageError(f"--{name} expects at least 1, got {number}")
-    found = gather(chosen.runs, lambda name: is_test_metric(name) or name == chosen.metric)
+    if chosen.absolute and chosen.steps is not None:
+        raise UsageError("--absolute is of whole runs: leave out --steps")
+    measure = _measure if chosen.absolute else None
+    found = gather(chosen.runs, lambda name: is_test_metric(name) or name == chosen.metric, measure)
     if chosen.collect is not None:
         path = path_of(chosen.collect)
         write(merge(read(path), found.records), path)
@@ -82,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     out = path_of(chosen.out)
     report(found, out, "Runs compared", choices, Published(list(published().values())))
-    tell(out, found.left_out)
+    tell(out, [*found.left_out, *((f"of {name}, the absolute metric", why) for name, why in found.unmeasured)])
     return 0
 
 
@@ -91,6 +98,12 @@ def tell(out: Path, left_out: Sequence[tuple[str, str]]) -> None:
     for name, why in left_out:
         print(f"left out: {name}: {one_line(why)}")
     print(f"report: {out / 'report.md'} and {out / 'report.html'}")
+
+
+def _measure(folder: Path, run: Record) -> Absolute:
+    found = absolute(folder)
+    print(f"absolute: {run}: the best policy, of {found.env_steps:,} steps, on {found.episodes} episodes", flush=True)
+    return found
 
 
 def _remake(path: Path, runs: Sequence[Path]) -> int:

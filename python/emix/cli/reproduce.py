@@ -17,10 +17,11 @@ from emix.cli.running import say
 from emix.cli.sweep import Sweep, carry_out, plan, seed_numbers
 from emix.errors import UsageError
 from emix.reading import path_of, short
-from emix.reports.comparison import Choices, report
+from emix.reports.comparison import Choices
 from emix.reports.experiments import Experiment, Planned, experiments
 from emix.reports.published import Published, published
 from emix.reports.records import gather, is_test_metric
+from emix.reports.report import report
 from emix.training.settings import make_settings
 from emix.training.sweep import LOG, Job
 

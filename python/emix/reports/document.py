@@ -59,7 +59,7 @@ figcaption { color: #555; font-size: 0.9rem; }
 
 @dataclass
 class Document:
-    """What :func:`emix.reports.report` makes."""
+    """What :func:`emix.reports.report.report` makes."""
 
     title: str
     blocks: list[Block] = field(default_factory=list)

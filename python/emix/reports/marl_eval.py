@@ -1,9 +1,9 @@
 """The records as marl-eval reads them (Gorsane et al., "Towards a standardised performance evaluation protocol for
 cooperative MARL", 2022): ``{env: {task: {algorithm: {run: {step_i: {step_count, metric: [values]}}}}}}``.
 
-Its aggregates need as many points of every run, so that curves that are longer than others lose their last points.
-Its absolute metrics (the best parameters, tested on ten times the episodes) are not there: a run keeps its last
-parameters alone.
+Its aggregates need as many points of every run, so that curves that are longer than others lose their last points. Its
+absolute metrics (:mod:`emix.reports.absolute`) are there where all runs have them; without them its aggregates over
+tasks refuse the file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emix.reports.records import RETURN, WON, Record
+from emix.reports.records import Record
+from emix.training.best import RETURN, WON
 
 NAMES = {RETURN: "mean_episode_return", WON: "win_rate"}
 
@@ -28,12 +29,16 @@ def export(records: Sequence[Record], titles: Mapping[str, str], metrics: Sequen
     first = metrics[0]
     metrics = [metric for metric in metrics if all(_at_steps_of(run, first, metric) for run in records)]
     points = min(len(run.curves[first][0]) for run in records)
+    absolute = all(run.absolute is not None and set(metrics) <= set(run.absolute.values) for run in records)
     content: dict[str, Any] = {}
     for run in records:
         env, _, task = run.env.partition("/")
         title = titles.get(run.name, run.name).replace(",", ";")
         runs = content.setdefault(env, {}).setdefault(task or env, {}).setdefault(title, {})
         runs[f"seed_{run.seed}"] = _run(run, metrics, points)
+        if absolute and run.absolute is not None:
+            values = {NAMES.get(metric, metric): [run.absolute.values[metric]] for metric in metrics}
+            runs[f"seed_{run.seed}"]["absolute_metrics"] = values
     return content
 
 

@@ -6,8 +6,8 @@ A table is made from these lines, so that whoever doubts it can make it again wi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from emix.errors import UsageError
 from emix.reading import MIB, expect_keys, parse_json, path_of, read_bytes, short
+from emix.reports.absolute import Absolute, parse_absolute
 from emix.training import read_rows
 from emix.training.files import make_folder, replace_file
 from emix.training.rows import METRICS
@@ -23,7 +24,6 @@ from emix.training.settings import CONFIG, read_settings
 
 DIGITS = 4  # of a metric: less than its seeds differ by
 SUFFIX = ".jsonl"
-WON, RETURN = "test_battle_won_mean", "test_return_mean"
 _MOST = 256 * MIB
 _FIELDS: dict[str, Any] = {
     "name": str, "env": str, "seed": int, "env_steps": int, "seconds": (int, float), "curves": dict,
@@ -41,6 +41,7 @@ class Record:
         env_steps: that it took.
         seconds: that it took.
         curves: of each metric the environment steps where it was logged, and its values.
+        absolute: what its best policy has shown, where that was measured.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Record:
     env_steps: int
     seconds: float
     curves: dict[str, tuple[list[int], list[float]]]
+    absolute: Absolute | None = None
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -69,35 +71,61 @@ class Gathered(NamedTuple):
     records: list[Record]
     left_out: list[tuple[str, str]]
     """What else is there, and why it is none of the records."""
+    unmeasured: list[tuple[str, str]]
+    """Records that lack the absolute metric, and why."""
 
 
-def gather(paths: Iterable[Path | str], wanted: Callable[[str], bool]) -> Gathered:
-    """The finished runs in folders, in those below them, and in files of records; of their metrics those ``wanted``.
+def gather(
+    paths: Iterable[Path | str],
+    wanted: Callable[[str], bool],
+    measure: Callable[[Path, Record], Absolute] | None = None,
+) -> Gathered:
+    """The finished runs in folders, in those below them, and in files of records.
 
-    Of a run that comes twice, the later one stays.
+    Args:
+        paths: where they are; of a run that comes twice, the later one stays.
+        wanted: which of their metrics.
+        measure: the absolute metric of a run in a folder, where that is asked for.
 
     Raises:
         UsageError: a path holds no run, or a file of records is damaged.
     """
     found: dict[tuple[str, str, int], tuple[Record, Path]] = {}
-    left_out = []
+    left_out: list[tuple[str, str]] = []
     for path in map(path_of, paths):
-        if path.suffix == SUFFIX:
-            if not path.exists():
-                raise UsageError(f"{path} is not there: expected the folder of a run, or a file of records")
-            new = [(record, path) for record in read(path)]
-        else:
-            new = []
-            for folder in _runs(path):
-                try:
-                    new.append((_record(folder, wanted), folder))
-                except (_LeftOutError, UsageError) as error:
-                    left_out.append((str(folder), str(error)))
-        for record, source in new:
+        for record, source in _below(path, wanted, left_out):
             if record.key in found and found[record.key][1] != source:
                 left_out.append((str(found[record.key][1]), f"{record} is also in {source}, which counts"))
             found[record.key] = record, source
-    return Gathered([found[key][0] for key in sorted(found)], left_out)
+    records, unmeasured = [], []
+    for _, (record, source) in sorted(found.items()):
+        if measure is not None and record.absolute is None:
+            try:
+                record = replace(record, absolute=_measured(record, source, measure))
+            except UsageError as error:
+                unmeasured.append((str(record), str(error)))
+        records.append(record)
+    return Gathered(records, left_out, unmeasured)
+
+
+def _below(path: Path, wanted: Callable[[str], bool], left_out: list[tuple[str, str]]) -> Iterator[tuple[Record, Path]]:
+    """The finished runs of a file of records or below a folder, and where they are; others go to ``left_out``."""
+    if path.suffix == SUFFIX:
+        if not path.exists():
+            raise UsageError(f"{path} is not there: expected the folder of a run, or a file of records")
+        yield from ((record, path) for record in read(path))
+        return
+    for folder in _runs(path):
+        try:
+            yield _record(folder, wanted), folder
+        except (_LeftOutError, UsageError) as error:
+            left_out.append((str(folder), str(error)))
+
+
+def _measured(record: Record, source: Path, measure: Callable[[Path, Record], Absolute]) -> Absolute:
+    if source.suffix == SUFFIX:
+        raise UsageError(f"{source} does not have it: report on the run's folder")
+    return measure(source, record)
 
 
 def is_test_metric(name: str) -> bool:
@@ -164,13 +192,15 @@ def read(path: Path) -> list[Record]:
 
 def _parse(line: bytes, problem: str) -> Record:
     values = expect_keys(parse_json(line, problem), _FIELDS, problem)
-    if unknown := set(values) - set(_FIELDS):
+    if unknown := set(values) - {*_FIELDS, "absolute"}:
         raise UsageError(f"{problem}: unknown fields {short(sorted(unknown))}")
     for name, curve in values["curves"].items():
         if not (_is_list(curve, 2) and all(map(_is_list, curve)) and len(curve[0]) == len(curve[1]) > 0):
             raise UsageError(f"{problem}: {short(name)} expects as many steps as values, got {short(curve)}")
         if not all(_is_number(value) for values in curve for value in values) or sorted(curve[0]) != curve[0]:
             raise UsageError(f"{problem}: {short(name)} expects numbers over rising steps, got {short(curve)}")
+    if "absolute" in values:
+        values["absolute"] = parse_absolute(values["absolute"], f"{problem}: absolute")
     return Record(**values)
 
 
@@ -188,7 +218,11 @@ def write(records: Sequence[Record], path: Path) -> None:
     Raises:
         UsageError: the file cannot be written.
     """
-    lines = [json.dumps(asdict(run), separators=(",", ":")) + "\n" for run in records]
+    lines = [
+        json.dumps({name: value for name, value in asdict(run).items() if value is not None}, separators=(",", ":"))
+        + "\n"
+        for run in records
+    ]
     save(path, "".join(lines).encode())
 
 

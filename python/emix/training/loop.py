@@ -56,7 +56,7 @@ def train(run: Run, progress: Progress, stop: StopRequest) -> None:
 
         if counters.env_steps == 0:
             with journal.watch("test"):
-                row = source.test(config.test_episodes)
+                row = state.test(config.test_episodes)
             journal.write(row)
 
         while counters.env_steps < config.steps:
@@ -78,7 +78,7 @@ def train(run: Run, progress: Progress, stop: StopRequest) -> None:
                 row |= _statistics(run)
             if _due(config.test_interval, before, counters.env_steps, config.steps):
                 with journal.watch("test"):
-                    row |= source.test(config.test_episodes)
+                    row |= state.test(config.test_episodes)
             if row:
                 journal.write(row)
             progress.advance(counters.env_steps)
@@ -118,7 +118,7 @@ def _evaluate_end(run: Run, journal: Journal) -> None:
         later = group.agree(group.first and state.counters.env_steps > journal.last_step())
         row = _statistics(run) if later else {}
         with journal.watch("test"):
-            row |= state.source.test(run.settings.training.test_episodes)
+            row |= state.test(run.settings.training.test_episodes)
         journal.write(row)
         run.save(journal.sync())
 

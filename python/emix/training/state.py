@@ -20,6 +20,7 @@ from emix.playing.rollout import Rollout
 from emix.playing.source import Local, Source
 from emix.reading import MIB, expect_keys, short
 from emix.training import checkpoint
+from emix.training.best import Best, check_header, restore_best
 from emix.training.building import make_data, make_learner, resolve_device
 from emix.training.config import spawn_seeds
 from emix.training.metrics import TrainingStatistics
@@ -50,6 +51,7 @@ class TrainingState:
     group: Group
     statistics: TrainingStatistics = field(default_factory=TrainingStatistics)
     counters: Counters = field(default_factory=Counters)
+    best: Best | None = field(default_factory=Best)  # None: an emix has begun the run that kept none
 
     @classmethod
     def create(cls, settings: Settings, group: Group | None = None) -> TrainingState:
@@ -85,6 +87,13 @@ class TrainingState:
         self.counters.episodes += episodes
         self.source.advance(self.counters.env_steps)
         return steps, episodes
+
+    def test(self, episodes: int) -> dict[str, float]:
+        """Statistics of so many greedy episodes; where there were none better, the policy is kept."""
+        row = self.source.test(episodes)
+        if self.best is not None:
+            self.best.consider(row, self.counters.env_steps, self.learner.parts)
+        return row
 
     def updates_due(self, steps: int) -> int:
         """How many updates follow a rollout of so many environment steps, the same in all processes of the group."""
@@ -122,6 +131,12 @@ class TrainingState:
             },
         }
         keep = [shard["part"] for shard in shards]
+        best = {} if self.best is None else {"best": self.best.header()}
+        if self.best is not None and self.best.part is not None:
+            if previous and self.best.part in previous["parts"]:
+                keep.append(self.best.part)
+            else:
+                parts[self.best.part] = self.best.policy
         first = max(shards[-1]["end"] if shards else 0, data.oldest)
         if first < data.added:
             part = f"replay-{first}"
@@ -131,6 +146,7 @@ class TrainingState:
             "settings": settings.as_dict(),
             "counters": asdict(self.counters),
             **written,
+            **best,
             "replay": shards,
             "taken": data.taken if isinstance(data, Replay) else 0,
         }
@@ -147,6 +163,7 @@ class TrainingState:
         what = f"{settings.name} on {settings.env}"
         with checkpoint.explained(folder):
             load_learner(self.learner, folder, manifest, what)
+            self.best = restore_best(folder, manifest, most_of(self.learner))
             training = checkpoint.load(folder, manifest, "training", most=MOST_TRAINING)
             self.source.load_state_dict(_group(training, "source."))
             self.statistics.load_state_dict(_group(training, "statistics."), self.data.device)
@@ -199,6 +216,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
             expect_keys(shard, {"part": str, "first": int, "end": int}, f"{problem}: replay")
             if shard["first"] >= shard["end"]:
                 raise UsageError(f"{problem}: replay: {short(shard['part'])} expects first below end")
+        check_header(manifest, problem)
     except UsageError as error:
         raise UsageError(f"{error}; restore it, or train again in another folder") from error
     return manifest
@@ -210,11 +228,16 @@ def load_learner(learner: Learner, folder: Path, manifest: Mapping[str, Any], wh
     Raises:
         UsageError: the checkpoint is damaged, or that of another learner than ``what``.
     """
-    own = sum(tensor.numel() * tensor.element_size() for tensor in learner.parts.state_dict().values())
-    # Before its first step an optimiser has no state; torch's have up to three tensors for each parameter.
-    tensors = checkpoint.load(folder, manifest, "learner", most=4 * own + checkpoint.MOST_HEADER)
+    tensors = checkpoint.load(folder, manifest, "learner", most=most_of(learner))
     with checkpoint.explained(folder):
         learner.parts.load_state_dict(tensors, what)
+
+
+def most_of(learner: Learner) -> int:
+    """Bytes that a part of a checkpoint with a learner's tensors can have."""
+    own = sum(tensor.numel() * tensor.element_size() for tensor in learner.parts.state_dict().values())
+    # Before its first step an optimiser has no state; torch's have up to three tensors for each parameter.
+    return 4 * own + checkpoint.MOST_HEADER
 
 
 def refuse_other_settings(folder: Path, settings: Settings, manifest: Mapping[str, Any]) -> None:

@@ -1,8 +1,9 @@
-"""A trained run's policy, as its last checkpoint has it."""
+"""A trained run's policy, as its last checkpoint has it, or as it was at the best test."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ from emix.data import EnvSpec, Field, Step
 from emix.envs.core import Env, advance
 from emix.errors import UsageError
 from emix.learners.learner import Acted, Actor
+from emix.playing.evaluate import evaluate
 from emix.plugins import import_named
 from emix.reading import path_of
+from emix.training.best import load_best
 from emix.training.building import make_learner, resolve_device
 from emix.training.config import spawn_seeds
+from emix.training.deterministic import deterministic
 from emix.training.run import CHECKPOINT
 from emix.training.settings import Settings, read_settings
-from emix.training.state import load_learner, read_checkpoint, refuse_other_settings
+from emix.training.state import load_learner, most_of, read_checkpoint, refuse_other_settings
 
 
 @dataclass(frozen=True)
@@ -57,17 +61,34 @@ class Trained:
         advance(env, self.env_steps)
         return env
 
+    def evaluate(self, episodes: int, *, seed: int | None = None) -> dict[str, float]:
+        """Statistics of greedy episodes, named as in ``metrics.jsonl``; those of a policy that was just loaded are the
+        same at every call, on as many threads of torch as the run had.
 
-def load(run: Path | str, *, device: str = "cpu", imports: Sequence[str] = ()) -> Trained:
+        Args:
+            episodes: to play, in up to as many environments as the run's tests had.
+            seed: of the episodes, see ``make_env``.
+        """
+        training = self.settings.training
+        num_envs = max(n for n in range(1, training.test_envs + 1) if episodes % n == 0)
+        with (
+            closing(self.make_env(num_envs, seed=seed)) as env,
+            deterministic(training.threads, resolve_device(self.device)),
+        ):
+            return evaluate(env, self, episodes)
+
+
+def load(run: Path | str, *, best: bool = False, device: str = "cpu", imports: Sequence[str] = ()) -> Trained:
     """The policy of the run in the folder ``run``.
 
     Args:
         run: a run's folder.
+        best: as it was at the best test so far (``emix.training.best``), in place of the last checkpoint's.
         device: where it acts, and where its environments live.
         imports: modules or ``.py`` files that the run needs, where this account has not imported them yet.
 
     Raises:
-        UsageError: there is no run or no checkpoint, or one is damaged or of other settings.
+        UsageError: there is no run, no checkpoint or no best test, or one is damaged or of other settings.
     """
     folder = path_of(run)
     checkpoints = folder / CHECKPOINT
@@ -81,5 +102,8 @@ def load(run: Path | str, *, device: str = "cpu", imports: Sequence[str] = ()) -
     env = settings.make_env(num_envs=1, device=device, seed=0)  # for its sizes
     env.close()
     learner = make_learner(settings, env.spec, where, seed=0)
-    load_learner(learner, checkpoints, manifest, f"{settings.name} on {settings.env}")
-    return Trained(learner.actor, settings, env.spec, manifest["counters"]["env_steps"], device)
+    what, env_steps = f"{settings.name} on {settings.env}", manifest["counters"]["env_steps"]
+    load_learner(learner, checkpoints, manifest, what)
+    if best:
+        env_steps = load_best(learner, checkpoints, manifest, what, most_of(learner))
+    return Trained(learner.actor, settings, env.spec, env_steps, device)
