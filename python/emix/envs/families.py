@@ -22,8 +22,8 @@ from emix.envs.options import (
     StagHuntOptions,
     names_of,
 )
-from emix.envs.sc2.options import BATTLE_NAMES, GAME_NAMES
-from emix.envs.sc2.packages import missing_for_sc2
+from emix.envs.sc2.options import BATTLE_NAMES, GAME_NAMES, SMAC_NAMES
+from emix.envs.sc2.packages import missing_for_sc2, missing_for_smac
 
 if TYPE_CHECKING:
     from emix.envs.core import Env
@@ -125,6 +125,14 @@ def built_in() -> tuple[Family, ...]:
             options=(*BATTLE_NAMES, *GAME_NAMES),
             examples=_all("sc2/{}", ((name,) for name in list_maps())),
             lacks=missing_for_sc2,
+        ),
+        Family(
+            "smac/<map>",
+            "SMAC itself (oxwhirl/smac), a process of StarCraft II for each environment: its own maps",
+            _late("emix.envs.smac", "make_smac"),
+            options=SMAC_NAMES,
+            examples=("smac/3m", "smac/8m", "smac/2s3z", "smac/MMM2"),
+            lacks=missing_for_smac,
         ),
         Family(
             "prey/stag-hunt",
