@@ -44,7 +44,7 @@ def tree(folder: Path) -> dict[str, bytes]:
         (
             ["xyzzy"],
             "unknown command 'xyzzy': expected one of train, resume, sweep, eval, plot, report, reproduce, replay, "
-            "bench, envs, doctor",
+            "bench, sc2, envs, doctor",
         ),
         (["train"], "expects ALGORITHM ENV first, such as `emix train smix matrix/msteps-5 --seed 1`, got 'nothing'"),
         (["train", "--seed", "1"], "expects ALGORITHM ENV first"),
@@ -88,6 +88,10 @@ def tree(folder: Path) -> dict[str, bytes]:
         (["plot"], "expects the folder of at least one run"),
         (["plot", "nowhere"], "nowhere holds no run: expected a folder with metrics.jsonl"),
         (["envs", "--all"], "Unrecognized options: --all"),
+        (["sc2"], "Missing from emix sc2: WHAT"),
+        (["sc2", "chekc"], "invalid choice 'chekc'"),
+        (["sc2", "check", "--script", "betwen"], "unknown script 'betwen', did you mean between?"),
+        (["sc2", "check", "--seed", "-1"], "seed must be an integer from 0 to 2^32 - 1, got -1"),
     ],
 )
 def test_wrong_request(capsys, tmp_path, monkeypatch, arguments, message):

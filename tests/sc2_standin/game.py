@@ -7,13 +7,15 @@ from pathlib import PurePath
 
 import numpy as np
 import torch
-from s2clientprotocol import common_pb2, error_pb2, raw_pb2, sc2api_pb2
+from s2clientprotocol import common_pb2, data_pb2, error_pb2, raw_pb2, sc2api_pb2
 
 import emix
-from emix.envs.battle.fields import CELLS, MIND, STAT, TRAIT, UNIT
+from emix.envs.battle.fields import CELLS, MIND, STAT, TAG, TRAIT, UNIT
 
 ALLY_TYPES = 2001  # the maps' own types of the allies' units rise from here, in the order of the one-hot
 STOP, MOVE, ATTACK, HEAL = 4, 16, 23, 386
+FASTER = 1.4
+ATTRIBUTES = {"light": data_pb2.Light, "armored": data_pb2.Armored}  # that weapons have a bonus against
 DIRECTIONS = {(0, 1): 2, (0, -1): 3, (1, 0): 4, (-1, 0): 5}
 
 
@@ -89,6 +91,25 @@ class Game:
             bits, grid = 1, np.packbits(terrain > 0, axis=1)
         start.pathing_grid.CopyFrom(common_pb2.ImageData(bits_per_pixel=bits, size=size, data=grid.tobytes()))
         start.terrain_height.CopyFrom(common_pb2.ImageData(bits_per_pixel=8, size=size, data=heights.tobytes()))
+
+    def data(self, request, response) -> None:
+        """The allies' types are the map's own. Times are those of the speed "faster", as the game's may be."""
+        assert request.unit_type_id
+        scenario, known = self.env.scenario, {}
+        for slot in self.tag_of:
+            row = {name: float(scenario.stats[k, slot]) for name, k in STAT.items()}
+            trait = {name: int(scenario.traits[k, slot]) for name, k in TRAIT.items()}
+            ally = slot < scenario.enemy_slot
+            kind = ALLY_TYPES + max(0, trait["type_bit"]) if ally else trait["type"]
+            unit = data_pb2.UnitTypeData(unit_id=kind, armor=row["armor"], movement_speed=row["speed"] * 16 * FASTER)
+            if row["damage"] > 0:
+                weapon = unit.weapons.add(type=data_pb2.Weapon.Ground, damage=row["damage"], attacks=int(row["hits"]))
+                weapon.range, weapon.speed = row["range"], row["period"] / 16 / FASTER
+                for tag, attribute in ATTRIBUTES.items():
+                    if trait["bonus_tags"] & TAG[tag]:
+                        weapon.damage_bonus.add(attribute=attribute, bonus=row["bonus"])
+            known[kind] = unit
+        response.data.units.extend(known.values())
 
     def observation(self, request, response) -> None:
         seen = response.observation.observation

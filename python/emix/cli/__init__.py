@@ -29,6 +29,7 @@ COMMANDS = {
     "reproduce": "train what a table or figure of a paper shows, and compare",
     "replay": "show a trained run's battles as a GIF or MP4",
     "bench": "measure the ops on this machine, beside eager PyTorch and torch.compile",
+    "sc2": "check the simulator against StarCraft II: `emix sc2 check`",
     "envs": "list the environments, and how to install those that are missing",
     "doctor": "check this machine, and say how to mend what is missing",
 }

@@ -24,8 +24,8 @@ from emix.envs.options import (
     StagHuntOptions,
     names_of,
 )
-from emix.envs.sc2.options import BATTLE_NAMES, GAME_NAMES, GameOptions
-from emix.envs.sc2.packages import missing_for_sc2
+from emix.envs.sc2.options import BATTLE_NAMES, GAME_NAMES, SMAC_NAMES, GameOptions, SmacOptions
+from emix.envs.sc2.packages import missing_for_sc2, missing_for_smac
 
 if TYPE_CHECKING:
     from emix.envs.core import Env
@@ -132,6 +132,15 @@ def built_in() -> tuple[Family, ...]:
             kinds=(BattleOptions, GameOptions),
             examples=_all("sc2/{}", ((name,) for name in list_maps())),
             lacks=missing_for_sc2,
+        ),
+        Family(
+            "smac/<map>",
+            "SMAC itself (oxwhirl/smac), a process of StarCraft II for each environment: its own maps",
+            _late("emix.envs.smac", "make_smac"),
+            options=SMAC_NAMES,
+            kinds=(BattleOptions, SmacOptions),
+            examples=("smac/3m", "smac/8m", "smac/2s3z", "smac/MMM2"),
+            lacks=missing_for_smac,
         ),
         Family(
             "prey/stag-hunt",

@@ -11,4 +11,12 @@ game.py        a process of the game
 units.py       the units that it reports, as the battle's arrays
 env.py         the environment: episodes, failures, replays
 options.py     what a user may choose
+packages.py    which packages are there, and what mends them
+turns.py       games start one after the other
+
+`emix sc2 check` plays both side by side:
+
+scripts.py     what it has the agents do
+check.py       the two battles and what the game says of its units
+measures.py    what a battle tells of the rules, and what differs
 """

@@ -24,6 +24,8 @@ from emix.envs.sc2.units import Units
 from emix.errors import UsageError
 
 if TYPE_CHECKING:
+    from s2clientprotocol import data_pb2, raw_pb2
+
     from emix.envs.host import HostEnv
 
 _MOST_WAITING = 200  # game loops until both armies are there
@@ -96,6 +98,12 @@ class SC2Battle(gymnasium.Env):
         self._seen = self.units.observe()
         info = self._info(**{name: getattr(score, name) for name in ("battle_won", "dead_allies", "dead_enemies")})
         return self._seen, score.reward, score.terminated, score.truncated, info
+
+    def unit_data(self) -> dict[int, tuple[raw_pb2.Unit, data_pb2.UnitTypeData]]:
+        """The units that live, by slot, and what the game says of their types."""
+        game, slots = self._running(), self.units.tags
+        data = game.unit_data()
+        return {slots[unit.tag]: (unit, data[unit.unit_type]) for unit in game.observe().units if unit.tag in slots}
 
     def save_replay(self) -> Path:
         """Write all that this game has played as ``<replay_dir>/<map>_<process>_<episodes>.SC2Replay``; its path."""
@@ -185,17 +193,10 @@ def make_sc2(name: str, options: Mapping[str, Any], *, num_envs: int, **batch: A
     """
     from emix.envs.host import HostEnv
 
-    battle, game = read_both(name, options)
-    map_name = name.removeprefix("sc2/")
-    scenario = make_scenario(name, map_name, battle)
-    try:
-        installation = find_game(game.build)
-        map_file = find_map(installation, ALIASES.get(map_name, Path(map_name).stem))
-    except UsageError as error:
-        raise UsageError(f"{name}: {error}") from None
+    scenario, game, make_env = read_task(name, options)
     return HostEnv(
         name,
-        partial(SC2Battle, scenario, game, installation, map_file),
+        make_env,
         episode_limit=scenario.spec.episode_limit,
         num_envs=num_envs,
         group_size=1,
@@ -204,3 +205,20 @@ def make_sc2(name: str, options: Mapping[str, Any], *, num_envs: int, **batch: A
         reset_seconds=(game.most_failures + 1) * num_envs * (3 * START_SECONDS + game.answer_seconds),
         **batch,
     )
+
+
+def read_task(name: str, options: Mapping[str, Any]) -> tuple[Scenario, GameOptions, partial[SC2Battle]]:
+    """The battle, the game's options and what makes an environment of ``sc2/<map>``.
+
+    Raises:
+        UsageError: an unknown map or option, or StarCraft II or the map is not there.
+    """
+    battle, game = read_both(name, options)
+    map_name = name.removeprefix("sc2/")
+    scenario = make_scenario(name, map_name, battle)
+    try:
+        installation = find_game(game.build)
+        map_file = find_map(installation, ALIASES.get(map_name, Path(map_name).stem))
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from None
+    return scenario, game, partial(SC2Battle, scenario, game, installation, map_file)

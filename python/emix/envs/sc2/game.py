@@ -1,9 +1,8 @@
-"""A process of StarCraft II: its start, the ten kinds of question that SMAC's task needs, and its end."""
+"""A process of StarCraft II: its start, the questions that SMAC's task and `emix sc2 check` need, and its end."""
 
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import shutil
 import signal
@@ -12,15 +11,16 @@ import subprocess
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from s2clientprotocol import common_pb2, debug_pb2, raw_pb2, sc2api_pb2
+from s2clientprotocol import common_pb2, data_pb2, debug_pb2, raw_pb2, sc2api_pb2
 
 from emix.envs.sc2.connection import Connection, LostError
 from emix.envs.sc2.locate import Installation
+from emix.envs.sc2.turns import one_after_the_other
 
 START_SECONDS = 120.0  # until the game listens; and for loading a map
 _END_SECONDS = 5.0
@@ -76,7 +76,7 @@ class Game:
         self._connection: Connection | None = None
         self._end = weakref.finalize(self, _clean_up, self._folder, self._processes)
         try:
-            with _one_after_the_other():
+            with one_after_the_other():
                 self._start(installation, seconds)
                 self._ask("ping", sc2api_pb2.RequestPing())
                 self._create(map_file, types, seed, difficulty)
@@ -87,6 +87,11 @@ class Game:
     def info(self) -> sc2api_pb2.ResponseGameInfo:
         """The map's sizes and terrain."""
         return self._ask("game_info", sc2api_pb2.RequestGameInfo())
+
+    def unit_data(self) -> dict[int, data_pb2.UnitTypeData]:
+        """What the game says of each type of unit: its weapons, speed and armour."""
+        units = self._ask("data", sc2api_pb2.RequestData(unit_type_id=True)).units
+        return {unit.unit_id: unit for unit in units}
 
     def observe(self) -> raw_pb2.ObservationRaw:
         """The units that are there."""
@@ -187,16 +192,6 @@ def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
-
-
-@contextmanager
-def _one_after_the_other() -> Iterator[None]:
-    """Hold a lock that all of a user's processes share: games that start at once take each other's ports, and the
-    machine's memory and cores."""
-    path = Path(tempfile.gettempdir()) / f"emix-sc2-{os.getuid()}.lock"
-    with open(path, "a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _die_with_parent() -> None:
