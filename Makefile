@@ -16,7 +16,7 @@ $(INSTALLED): $(SOURCES)
 	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 10) else "emix needs Python 3.10 or newer, %s is %d.%d: make setup PYTHON=python3.11" % (sys.executable, *v))'
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
 	@echo "Installing torch $(TORCH), then building emix (two to three minutes the first time)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check torch==$(TORCH) 'scikit-build-core>=0.11' 'pybind11>=2.13' 'cmake>=3.26' ninja
+	@$(BIN)/pip install --quiet --disable-pip-version-check torch==$(TORCH) 'scikit-build-core>=0.11' 'cmake>=3.26' ninja
 	@EMIX_CUDA=$(EMIX_CUDA) $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[dev]'
 	@rm -f .venv/installed-* && touch $@
 

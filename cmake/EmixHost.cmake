@@ -1,17 +1,17 @@
-# emix._host: pybind11, and no header of torch in sight (torch < 2.13 forbids its pybind11 under TORCH_TARGET_VERSION).
-find_package(Python REQUIRED COMPONENTS Interpreter Development.Module)
-find_package(pybind11 CONFIG REQUIRED)
-pybind11_add_module(_host csrc/host/module.cpp)
-target_include_directories(_host PRIVATE csrc)
+# libemix_host.so: C functions without torch and Python, which python/emix/_host.py reads by ctypes.
+file(STRINGS pyproject.toml VERSION_LINE REGEX "^version = ")
+string(REGEX REPLACE ".*\"(.*)\"" "\\1" EMIX_VERSION "${VERSION_LINE}")
+add_library(emix_host SHARED csrc/host/host.cpp)
+target_include_directories(emix_host PRIVATE csrc)
 # What it observes and pays is what libemix.so does, bit for bit.
-target_compile_options(_host PRIVATE -ffp-contract=off -fno-trapping-math -fno-math-errno -Wno-psabi)
-set_target_properties(_host PROPERTIES CXX_STANDARD 17)
+target_compile_options(emix_host PRIVATE -Wall -Wextra -ffp-contract=off -fno-trapping-math -fno-math-errno -Wno-psabi)
+set_target_properties(emix_host PROPERTIES CXX_STANDARD 17 CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
 target_compile_definitions(
-  _host
+  emix_host
   PRIVATE EMIX_BUILD_CUDA="${EMIX_CUDA}"
           EMIX_BUILD_CUDA_VERSION="${CMAKE_CUDA_COMPILER_VERSION}"
           EMIX_BUILD_CUDA_ARCHITECTURES="${CMAKE_CUDA_ARCHITECTURES}"
           EMIX_BUILD_COMPILER="${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}"
           EMIX_BUILD_TORCH="${EMIX_TORCH_VERSION}"
-          EMIX_BUILD_VERSION="${SKBUILD_PROJECT_VERSION}")
-install(TARGETS _host LIBRARY DESTINATION emix)
+          EMIX_BUILD_VERSION="${EMIX_VERSION}")
+install(TARGETS emix_host LIBRARY DESTINATION emix)

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "python" / "emix"
-BOTTOM = {"_host", "_library", "_precision", "_version", "errors", "plugins", "reading"}
+BOTTOM = {"_compiled", "_host", "_library", "_precision", "_version", "errors", "plugins", "reading"}
 # What the modules of each part may import beside their own part.
 ALLOWED = {
     "": {"_version", "data", "envs", "learners", "nn", "ops", "playing", "training"},  # the package itself, for users
     "__main__": {"cli"},
-    "_library": set(),
+    "_compiled": set(),
+    "_host": {"_compiled"},
+    "_library": {"_compiled"},
     "_precision": set(),
     "_version": set(),
     "errors": set(),
@@ -53,8 +55,7 @@ def imports(path: Path, known: dict[str, Path]) -> Iterator[tuple[str, int]]:
             module = node.module or ""
             if module.split(".")[0] == "emix":
                 names = [f"{module}.{each.name}" for each in node.names]
-                compiled = [name for name in names if name == "emix._host"]
-                yield from ((name if name in known or name in compiled else module, node.lineno) for name in names)
+                yield from ((name if name in known else module, node.lineno) for name in names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             argument = node.args[0]
             if isinstance(argument, ast.Constant) and str(argument.value).startswith("emix."):

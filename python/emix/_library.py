@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from emix._compiled import compiled_file
 
 # Another build of the library, such as the one whose CPU kernels are the emulated CUDA kernels.
 OVERRIDE = "EMIX_LIBRARY"
@@ -18,15 +19,7 @@ def library_path() -> Path:
     """Where libemix.so lies: beside this package, or where the environment variable EMIX_LIBRARY says."""
     if OVERRIDE in os.environ:
         return Path(os.environ[OVERRIDE])
-    folders = list(sys.modules["emix"].__path__)
-    for folder in folders:  # an editable install has two: the sources and the compiled files
-        path = Path(folder) / "libemix.so"
-        if path.exists():
-            return path
-    raise ImportError(
-        f"emix's compiled library libemix.so is not in {' or '.join(folders)}: the package was not installed, "
-        "only found. Run `pip install .` in its folder (or `make setup`)."
-    )
+    return compiled_file("libemix.so")
 
 
 def load() -> None:

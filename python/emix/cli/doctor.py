@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Literal
 
 import tyro
 
@@ -139,21 +139,22 @@ def _driver() -> Finding:
             "https://www.nvidia.com/drivers",
         )
     try:
-        host = import_module("emix._host")
+        from emix import _host
     except ImportError:
         return Finding("driver", "ok", f"for CUDA {_text(driver)}")
-    return _fits(host.build()["cuda_version"], driver)
+    return _fits(_host.build()["cuda_version"], driver)
 
 
 def _fits(built: str, driver: int) -> Finding:
     """The finding for a library built with CUDA ``built``, such as 12.9.86 ("": without), and a driver's version."""
     if not built:
         return Finding("driver", "ok", f"for CUDA {_text(driver)}; emix has no CUDA kernels")
-    host: Any = import_module("emix._host")
+    from emix import _host
+
     major, minor = (int(number) for number in built.split(".")[:2])
     toolkit = 1000 * major + 10 * minor
-    if problem := host.driver_problem(toolkit, driver):
-        return Finding("driver", "broken", problem, host.driver_remedy(toolkit, driver))
+    if problem := _host.driver_problem(toolkit, driver):
+        return Finding("driver", "broken", problem, _host.driver_remedy(toolkit, driver))
     return Finding("driver", "ok", f"for CUDA {_text(driver)}, runs what CUDA {major}.{minor} built")
 
 

@@ -18,12 +18,12 @@ random numbers are Philox4x32-10 at (seed, number of the battle, number of the e
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from emix import _host
 from emix.ops._call import public
 from emix.ops._fake import check_shape, register_fake, require
 from emix.ops._seed import check_seed
@@ -33,8 +33,6 @@ _reset = torch.ops.emix.battle_reset.default
 
 _STATE, _TABLES = ("units", "minds", "clock"), ("stats", "traits", "rules", "terrain", "waypoints", "layout")
 _FIELDS = {name: f"state.{name}" for name in _STATE} | {name: f"scenario.{name}" for name in _TABLES}
-
-_host: Any = import_module("emix._host")  # compiled
 
 _MAP, _LANES, _MAX_SLOTS = 32, 8, 128  # as in csrc/battle
 _LAYOUT_UP_TO = (128, 1, 1, 2**9 - 1)  # type bits, shields, features

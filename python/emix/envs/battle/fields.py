@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
-
-_host: Any = import_module("emix._host")  # compiled
+from emix import _host
 
 
 def _rows(tensor: str) -> dict[str, int]:

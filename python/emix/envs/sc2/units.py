@@ -4,20 +4,18 @@ state, available actions and rewards."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from s2clientprotocol import common_pb2, raw_pb2, sc2api_pb2
 
+from emix import _host
 from emix.envs.battle.fields import CELLS, CLOCK, MIND, RULE, STAT, STATUS, TRAIT, UNIT
 from emix.envs.battle.scenario import Scenario
 from emix.envs.sc2.connection import LostError
 from emix.envs.sc2.game import ATTACK, HEAL, MOVE, STOP
 from emix.errors import UsageError
-
-_host: Any = import_module("emix._host")  # compiled
 
 OWN, OTHER = 1, 2  # players
 _TARGET = 6  # the first action that has a target
@@ -52,6 +50,8 @@ class Units:
         self._stats, self._traits = scenario.stats.copy(), scenario.traits.copy()  # [rows, slots]
         self._rules = scenario.rules.copy()  # [rows]
         self._terrain = scenario.terrain.reshape(2 * CELLS, CELLS).copy()  # [2 * 32, 32]
+        arrays = (self.units, self.minds, self.clock, self._stats, self._traits, self._rules, self._terrain)
+        self._battle = _host.Battle(arrays, scenario.layout)
         first = scenario.enemy_slot
         self._own = range(len(scenario.allies))  # slots
         self._others = range(first, first + len(scenario.enemies))
@@ -133,17 +133,14 @@ class Units:
 
     def observe(self) -> dict[str, NDArray]:
         """obs [n, O], state [S] and avail [n, A]."""
-        layout = self.scenario.layout
-        arrays = (self.units, self.minds, self.clock, self._stats, self._traits, self._rules, self._terrain)
-        obs, state, avail = _host.battle_observe(*arrays, layout)
+        obs, state, avail = self._battle.observe()
         if self.scenario.options.obs_instead_of_state:
             state = obs.reshape(-1)
         return {"obs": obs, "state": state, "avail": avail}
 
     def score(self, before: NDArray[np.float32]) -> Score:
         """Count an environment step, at whose start the units' ``life`` was ``before``."""
-        arrays = (self.units, self.minds, self.clock, self._stats, self._traits, self._rules, self._terrain)
-        return Score(*_host.battle_score(before, *arrays, self.scenario.layout))
+        return Score(*self._battle.score(before))
 
     def orders(self, actions: Sequence[int]) -> list[raw_pb2.ActionRawUnitCommand]:
         """What the agents' actions tell the game; remembered as their last ones."""
