@@ -1,5 +1,7 @@
 """The environments behind PettingZoo's and gymnasium's interfaces."""
 
+from functools import partial
+
 import gymnasium
 import numpy as np
 import pytest
@@ -16,11 +18,11 @@ from emix.errors import UsageError
     "name",
     [
         *("matrix/msteps-5", "matrix/penalty-3x6", "matrix/continuous"),
-        *("prey/stag-hunt", "prey/macf", "lbf/Foraging-5x5-2p-1f-v3"),
+        *("prey/stag-hunt", "prey/macf", "lbf/Foraging-5x5-2p-1f-v3", "battle/3m", "battle/MMM"),
     ],
 )
 def test_pettingzoo(name):
-    env = parallel_env(name)
+    env = parallel_env(name, **({"checked": False} if name.startswith("battle/") else {}))
     parallel_api_test(env, num_cycles=100)
     env.close()
 
@@ -195,10 +197,26 @@ def test_torchrl_reads_the_vector_env(name):
     env.close()
 
 
+@pytest.mark.parametrize(
+    ("name", "options"), [("matrix/msteps-5", {}), ("matrix/continuous", {}), ("battle/3m", {"checked": False})]
+)
+def test_torchrl_checks_its_specs(name, options):
+    """Its random actions know no mask."""
+    gym = pytest.importorskip("torchrl.envs.libs.gym", reason="torchrl is not installed")
+    utils = pytest.importorskip("torchrl.envs.utils")
+    env = gym.GymWrapper(vector_env(name, num_envs=3, autoreset_mode="Disabled", **options))
+    utils.check_env_specs(env)
+    rollout = env.rollout(70, break_when_any_done=False)
+    assert rollout["next", "done"].any()
+    env.close()
+
+
 def test_autoreset_modes():
-    with pytest.raises(UsageError, match="matrix/msteps-3: autoreset_mode expects 'NextStep' or 'Disabled', got"):
-        vector_env("matrix/msteps-3", autoreset_mode="SameStep")
-    with pytest.raises(UsageError, match="got 'never'"):
+    for mode in AutoresetMode:
+        for given in (mode, mode.value):
+            env = vector_env("matrix/msteps-3", autoreset_mode=given)
+            assert env.metadata["autoreset_mode"] == env.autoreset_mode == mode
+    with pytest.raises(UsageError, match="expects one of 'NextStep', 'SameStep', 'Disabled', got 'never'"):
         vector_env("matrix/msteps-3", autoreset_mode="never")
     env = vector_env("matrix/msteps-3", num_envs=2, autoreset_mode=AutoresetMode.DISABLED)
     env.reset()
@@ -209,6 +227,62 @@ def test_autoreset_modes():
     assert np.array_equal(after["state"][0], observation["state"][0])
     _, _, terminated, _, _ = env.step(np.array([[0, 0], [1, 1]]))
     assert terminated.tolist() == [True, False]
+
+
+class Single(gymnasium.Env):
+    """One environment of a family, for gymnasium's own vector environment."""
+
+    def __init__(self, name, number):
+        self.env = make(name, seed=3, first_env=number)
+        adapter = vector_env(name)
+        self.observation_space, self.action_space = adapter.single_observation_space, adapter.single_action_space
+
+    def reset(self, *, seed=None, options=None):
+        return self.seen(self.env.reset())
+
+    def step(self, action):
+        step = self.env.step(torch.tensor(action)[None])
+        seen, info = self.seen(step)
+        return seen, step.reward.double().item(), step.terminated.item(), step.truncated.item(), info
+
+    def seen(self, step):
+        values = {"obs": step.obs, "state": step.state, "avail": step.avail.to(torch.int8)}
+        infos = {name: column[0].item() for name, column in step.info.items()}
+        return {name: value[0].numpy() for name, value in values.items()}, infos
+
+
+@pytest.mark.parametrize("name", ["matrix/msteps-3", "battle/3m"])
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+def test_it_says_what_gymnasiums_own_vector_env_says(name, mode):
+    ours = vector_env(name, num_envs=3, seed=3, autoreset_mode=mode)
+    theirs = gymnasium.vector.SyncVectorEnv([partial(Single, name, k) for k in range(3)], autoreset_mode=mode)
+    rng, ended = np.random.default_rng(0), 0
+    (seen, infos), (other, other_infos) = ours.reset(), theirs.reset()
+    for _ in range(100):
+        assert_same(seen, other)
+        assert_same(infos, other_infos)
+        actions = np.array([[rng.choice(np.flatnonzero(may)) for may in env] for env in seen["avail"]])
+        seen, *results, infos = ours.step(actions)
+        other, *other_results, other_infos = theirs.step(actions)
+        for one, another in zip(results, other_results, strict=True):
+            assert one.tolist() == another.tolist()
+        ended += int((results[1] | results[2]).sum())
+    assert ended > 3
+
+
+def assert_same(one, other):
+    """Dicts of dicts, arrays and arrays of dicts, as gymnasium's infos are."""
+    assert set(one) == set(other)
+    for key, value in one.items():
+        if isinstance(value, dict):
+            there = other[f"_{key}"] if f"_{key}" in other else slice(None)
+            assert_same({k: v[there] for k, v in value.items()}, {k: v[there] for k, v in other[key].items()})
+        elif value.dtype == object:
+            assert [x is None for x in value] == [x is None for x in other[key]]
+            for a, b in zip(value, other[key], strict=True):
+                assert a is b is None or assert_same(a, b) is None
+        else:
+            np.testing.assert_array_equal(value, other[key], err_msg=key)
 
 
 @pytest.mark.parametrize("seed", [np.int64(5), np.uint8(5), 2**63 - 1])

@@ -32,9 +32,12 @@ def vector_env(
 ) -> VectorAdapter:
     """Build ``emix.make(...)`` as a ``gymnasium.vector.VectorEnv``: NumPy in and out.
 
-    With ``autoreset_mode`` "NextStep", gymnasium's default, a finished environment is reset by the next step, which
-    ignores its action and returns reward 0 and the first observation. With "Disabled", which TorchRL's ``GymWrapper``
-    wants, it stays finished until ``reset(options={"reset_mask": mask})``.
+    ``autoreset_mode``, which the environment tells as gymnasium's do, is one of gymnasium's three. With "NextStep", its
+    default, a finished environment is reset by the next step, which ignores its action and returns reward 0 and the
+    first observation. With "SameStep" the step that ends an episode resets it, too: it returns the first observation
+    and infos of the next one, and the last ones as ``info["final_obs"]`` [E], a dict where an episode has ended and
+    None elsewhere, and ``info["final_info"]``. With "Disabled", which TorchRL prefers, it stays finished until
+    ``reset(options={"reset_mask": mask})``.
 
     Each info of the environment, such as ``battle_won``, comes as gymnasium's vector environments give one: an array
     ``info["battle_won"]`` [E], and ``info["_battle_won"]`` [E] bool, which says where it is there.
@@ -42,9 +45,8 @@ def vector_env(
     try:
         mode = AutoresetMode(autoreset_mode)
     except ValueError:
-        mode = AutoresetMode.SAME_STEP
-    if mode == AutoresetMode.SAME_STEP:
-        raise UsageError(f"{name}: autoreset_mode expects 'NextStep' or 'Disabled', got {autoreset_mode!r}")
+        known = ", ".join(repr(each.value) for each in AutoresetMode)
+        raise UsageError(f"{name}: autoreset_mode expects one of {known}, got {autoreset_mode!r}") from None
     return VectorAdapter(name, num_envs, device, seed, mode, options)
 
 
@@ -118,6 +120,10 @@ class VectorAdapter(gymnasium.vector.VectorEnv):
         if self.autoreset_mode == AutoresetMode.NEXT_STEP and finished is not None and finished.any():
             step = self._env.reset(finished)
         flags = step.terminated.cpu().numpy(), step.truncated.cpu().numpy()  # [E] each
+        if self.autoreset_mode == AutoresetMode.SAME_STEP and step.done.any():
+            final = _final(self._observe(step), _infos(step), step.done.cpu().numpy())
+            step = self._env.reset(step.done)
+            return self._observe(step), reward, *flags, {**_infos(step), **final}
         return self._observe(step), reward, *flags, _infos(step)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -144,3 +150,12 @@ def _infos(step: Step) -> dict[str, np.ndarray]:
         infos[name] = values
         infos[f"_{name}"] = (values == values).reshape(len(values), -1).all(1)  # [E]; NaN stands for what is not given
     return infos
+
+
+def _final(seen: dict[str, np.ndarray], infos: dict[str, np.ndarray], done: np.ndarray) -> dict[str, Any]:
+    """What gymnasium's infos have of the episodes that have ended, where ``done`` [E] is True."""
+    observations = np.full(len(done), None, dtype=object)  # [E]
+    for index in np.flatnonzero(done):
+        observations[index] = {name: values[index] for name, values in seen.items()}
+    own = {name: values & done if name.startswith("_") else values for name, values in infos.items()}
+    return {"final_obs": observations, "_final_obs": done, "final_info": own, "_final_info": done}

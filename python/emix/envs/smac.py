@@ -142,11 +142,14 @@ class Smac(gymnasium.Env):
 
     def _observe(self) -> dict[str, np.ndarray]:
         """obs [n, O], state [S] and avail [n, A]."""
-        obs, state, avail = self._game.get_obs(), self._game.get_state(), self._game.get_avail_actions()
+        obs = np.asarray(self._game.get_obs(), np.float32)
+        if self._battle.obs_timestep_number:  # SMAC has a 0 before it that its get_obs_size does not count
+            obs = np.delete(obs, -2, axis=1)
+        whole = self._battle.obs_instead_of_state
         return {
-            "obs": np.asarray(obs, np.float32),
-            "state": np.asarray(state, np.float32),
-            "avail": np.asarray(avail, np.int8),
+            "obs": obs,
+            "state": obs.reshape(-1) if whole else np.asarray(self._game.get_state(), np.float32),
+            "avail": np.asarray(self._game.get_avail_actions(), np.int8),
         }
 
     def _pay_deaths(self, died: np.ndarray, won: bool) -> float:

@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import numpy as np
+
 from emix.envs import battle
 
 faults: list[str] = []
@@ -26,6 +28,11 @@ class StarCraft2Env(battle.StarCraft2Env):
             self.force_restarts += 1
             return 0, True, {}
         return super().step(actions)
+
+    def get_obs_agent(self, agent_id):
+        """With SMAC's 0 that its ``get_obs_size`` does not count."""
+        seen = super().get_obs_agent(agent_id)
+        return np.insert(seen, -1, 0) if self.arguments["obs_timestep_number"] else seen
 
     def save_replay(self):
         Path(self.replay_dir).mkdir(parents=True, exist_ok=True)
