@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,9 +135,20 @@ def test_columns() -> None:
     assert cell("area", digits=1) == "1.3 ± 16.5"  # trapezoids: 13 over 5, and 0
     assert cell("sum", digits=0) == "500 ± 6353"  # what came before the first step counts for nothing: 1000 and 0
     assert (cell("ends_below", limit=1), cell("last_above", limit=3), cell("ever_above", limit=9)) == ("1", "1", "1")
-    assert Column("runs", "runs", metric="other").text(runs) == "-"
+    assert (cell("sustained", limit=0), cell("sustained", limit=2)) == ("2 of 2: 400", "1 of 2: 400")
+    assert cell("published") == Column("runs", "runs", metric="other").text(runs) == "-"
     assert with_interval([2.0]) == "2.00"
     assert table(["a", "b"], [["1|", "2"]]) == "| a | b |\n| --- | --- |\n| 1\\| | 2 |"
+
+
+def test_published_numbers_stand_beside_a_method_on_a_task() -> None:
+    column, won = Column("published", "published", "test_battle_won_mean"), {"test_battle_won_mean": ([0], [1.0])}
+    names, maps = ("qmix", "qmix,lr=1"), ("3m", "x")
+    runs = {(name, env): Record(name, f"battle/{env}", 1, 0, 1.0, won) for name in names for env in maps}
+    assert column.text([runs["qmix", "3m"]]) == "0.95 ± 0.03 std, median 0.95"
+    assert column.text([replace(runs["qmix", "3m"], env="sc2/3m")]) == "0.95 ± 0.03 std, median 0.95"
+    assert column.text([runs["qmix,lr=1", "3m"]]) == column.text([runs["qmix", "x"]]) == "-"
+    assert column.text([runs["qmix", "3m"], runs["qmix", "x"]]) == "-"  # of several tasks
 
 
 def test_steps_to_a_threshold() -> None:

@@ -123,6 +123,9 @@ def test_published_figures() -> None:
     found = figures.find("battle/MMM", "vdn,lr=1", "VDN", "test_battle_won_mean")
     assert found is not None
     assert found.text() == "0.72 ± 0.17 std, median 0.78"
+    for family in ("sc2", "smac"):
+        assert figures.find(f"{family}/MMM", "vdn", "vdn", "test_battle_won_mean") == found
+    assert figures.find("other/MMM", "vdn", "vdn", "test_battle_won_mean") is None
     assert figures.find("battle/MMM", "vdn,lr=1", "vdn,lr=1", "test_battle_won_mean") is None
     assert figures.find("battle/MMM", "vdn", "vdn", "test_return_mean") is None
     for table in published().values():

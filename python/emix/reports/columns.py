@@ -10,7 +10,8 @@ import numpy as np
 
 from emix.errors import UsageError
 from emix.reading import short
-from emix.reports.numbers import area, at_the_end, sustained
+from emix.reports.numbers import TESTS_AT_THE_END, area, at_the_end, sustained
+from emix.reports.published import Published, published
 from emix.reports.records import Record
 from emix.training.spread import statistics
 
@@ -82,7 +83,7 @@ def steps_to(curves: Sequence[np.ndarray], threshold: float, tests: int) -> str:
     count = f"{len(reached)} of {len(curves)}"
     if not reached:
         return count
-    ends = f"{reached[0]:,.0f}" if len(reached) == 1 else f"{reached[0]:,.0f} to {reached[-1]:,.0f}"
+    ends = f"{reached[0]:,.0f}" if reached[0] == reached[-1] else f"{reached[0]:,.0f} to {reached[-1]:,.0f}"
     median = np.median(reached + [np.inf] * (len(curves) - len(reached)))
     return f"{count}: {median:,.0f} ({ends})" if len(reached) > 2 and np.isfinite(median) else f"{count}: {ends}"
 
@@ -93,6 +94,18 @@ def _of_each(value: Callable[[np.ndarray], float]) -> Callable[[Column, Sequence
 
 def _count(holds: Callable[[np.ndarray, float], bool]) -> Callable[[Column, Sequence[Record]], str]:
     return lambda column, runs: str(sum(bool(holds(run.curve(column.metric), column.limit)) for run in runs))
+
+
+def _sustained(column: Column, runs: Sequence[Record]) -> str:
+    return steps_to([run.curve(column.metric) for run in runs], column.limit, TESTS_AT_THE_END)
+
+
+def _published(column: Column, runs: Sequence[Record]) -> str:
+    """What a paper has of this method, known by its run's name, on this task."""
+    if len({(run.env, run.name) for run in runs}) > 1:
+        return NONE
+    figure = Published(list(published().values())).find(runs[0].env, runs[0].name, runs[0].name, column.metric)
+    return NONE if figure is None else figure.text()
 
 
 def _sum(curve: np.ndarray) -> float:
@@ -108,6 +121,8 @@ KINDS: dict[str, Callable[[Column, Sequence[Record]], str]] = {
     "area": _of_each(area),
     "end": _of_each(at_the_end),
     "sum": _of_each(_sum),
+    "sustained": _sustained,
+    "published": _published,
     "ends_below": _count(lambda curve, limit: at_the_end(curve) < limit),
     "last_above": _count(lambda curve, limit: curve[1, -1] > limit),
     "ever_above": _count(lambda curve, limit: (curve[1] > limit).any()),

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+_MAPS = {"sc2", "smac"}  # StarCraft II itself: what is published of battle/<map> is of these
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -34,7 +36,10 @@ class Published:
     tables: Sequence[Mapping[str, Any]] = ()
 
     def find(self, task: str, name: str, title: str, metric: str) -> Figure | None:
-        """The figure of a method, by its title in the paper or by its run's name."""
+        """The figure of a method, by its title in the paper or by its run's name; that of ``battle/<map>`` is also of
+        ``sc2/<map>`` and ``smac/<map>``."""
+        family, slash, rest = task.partition("/")
+        task = f"battle{slash}{rest}" if family in _MAPS else task
         for table in self.tables:
             if table["metric"] != metric:
                 continue
