@@ -17,7 +17,16 @@ def imported_by(code: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split()[1:])
 
 
-COMMANDS = ["--help", "train --help", "train ader --help", "resume --help", "eval --help", "plot --help", "envs"]
+COMMANDS = [
+    "--help",
+    "train --help",
+    "train ader --help",
+    "resume --help",
+    "eval --help",
+    "plot --help",
+    "envs",
+    "replay --help",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import emix
 from emix.cli import main
+from emix.cli.film import write_film
+from emix.errors import UsageError
 from emix.training import make_settings
 from emix.training.settings import write_config
 
@@ -127,16 +132,90 @@ def test_a_run_that_cannot_be_shown(tmp_path, capsys):
     assert not out.exists()
 
 
-def test_only_battles(tmp_path, capsys):
+GAMES = {
+    "foraging/Foraging-5x5-2p-1f-v3": "iql",
+    "lbf/Foraging-2s-5x5-2p-1f-v3": "iql",
+    "prey/stag-hunt": "iql",
+    "prey/macf": "iql",
+    "prey/continuous-3a": "mappo",
+    "matrix/msteps-5": "iql",
+    "matrix/penalty-2x3": "iql",
+    "matrix/penalty-3x4": "iql",
+    "matrix/continuous": "mappo",
+}
+
+
+def train_shortly(algorithm: str, env: str, folder: Path, *more: str) -> None:
+    train = ["train", algorithm, env, "--steps", "1", "--num-envs", "2", "--test-envs", "2", "--test-episodes", "2"]
+    assert main([*train, "--run-dir", str(folder), *more]) == 0
+
+
+@pytest.mark.parametrize(("env", "algorithm"), GAMES.items())
+def test_a_film_of_a_game(env, algorithm, tmp_path, capsys):
+    train_shortly(algorithm, env, tmp_path / "run")
+    capsys.readouterr()
+    out = tmp_path / "film.gif"
+    title, result, _ = replay(capsys, tmp_path / "run", out)
+    assert f" on {env} after " in title
+    assert result.startswith(("ended after ", "time limit after "))
+    steps = int(result.split()[-4])
+    assert 1 <= pictures(out) <= steps + 1  # of which equal neighbours are one
+    with Image.open(out) as film:
+        assert film.info["duration"] % 250 == 0
+        assert min(film.size) >= 200
+
+
+def test_pictures_of_what_was_done():
+    env = emix.make("matrix/penalty-2x3")
+    with pytest.raises(UsageError, match="render was called before reset"):
+        env.render()
+    env.reset()
+    before = env.render()
+    env.step(torch.tensor([[0, 0]]))
+    after = env.render()
+    assert before.shape == after.shape
+    assert (before != after).any()  # the cell that was chosen is lit
+
+
+def test_runs_that_have_no_pictures(tmp_path, capsys):
     folder = tmp_path / "run"
-    train = ["train", "iql", "matrix/msteps-5", "--steps", "20", "--num-envs", "2", "--test-envs", "2"]
-    assert main([*train, "--test-episodes", "2", "--run-dir", str(folder)]) == 0
+    train_shortly("iql", "gym/CartPole-v1", folder, "--env-option", "episode_limit=5")
     message = error(capsys, folder, tmp_path / "film.gif")
-    assert f"{folder} plays matrix/msteps-5: emix replay shows runs on battle/<map> only" in message
+    assert (
+        f"{folder} plays gym/CartPole-v1: emix replay shows runs on battle, foraging, lbf, prey and matrix" in message
+    )
+
+
+def test_a_gif_is_written_while_it_is_drawn(tmp_path):
+    """A film of 400 steps must not lie in memory."""
+    out, sizes = tmp_path / "film.gif", []
+
+    def drawn():
+        noise = np.random.default_rng(0)
+        for _ in range(40):
+            draft = tmp_path / "film.new.gif"
+            sizes.append(draft.stat().st_size if draft.exists() else 0)
+            yield noise.integers(0, 255, (300, 300, 3), dtype=np.uint8)
+
+    write_film(out, drawn(), [np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)], fps=20)
+    assert sizes[20] > 0.3 * out.stat().st_size
+    assert pictures(out) == 40
+
+
+def test_equal_pictures_are_one_that_stays(tmp_path):
+    black, white = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)
+    half = np.concatenate([black[:4], white[:4]])
+    write_film(tmp_path / "film.gif", [black, black, half, white, white, white], [black, white], fps=10)
+    shown = []
+    with Image.open(tmp_path / "film.gif") as film:
+        for number in range(film.n_frames):
+            film.seek(number)
+            shown.append((film.info["duration"], np.asarray(film.convert("L")).mean()))
+    assert shown == [(200, 0), (100, 127.5), (300, 255)]
 
 
 def test_an_mp4_without_its_packages(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("emix.cli.replay.find_spec", lambda name: None)
+    monkeypatch.setattr("emix.cli.film.find_spec", lambda name: None)
     assert 'pip install "emix[replay]", or write a .gif' in error(capsys, run, tmp_path / "film.mp4")
 
 

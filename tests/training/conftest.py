@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -80,8 +80,8 @@ class QuietProgress(Progress):
         super().__init__(1, output=self.text)
         self.hook = hook
 
-    def advance(self, env_steps: int) -> None:
-        super().advance(env_steps)
+    def advance(self, env_steps: int, shares: Mapping[str, float] | None = None) -> None:
+        super().advance(env_steps, shares)
         if self.hook is not None:
             self.hook(env_steps)
 

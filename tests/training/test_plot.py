@@ -70,7 +70,7 @@ def test_many_environments_fill_a_grid(runs, tmp_path):
 def test_configurations_are_lines_of_their_own(tmp_path, monkeypatch):
     """lambda 0.8 and lambda 0, both seed 1, are not two seeds of one line."""
     drawn = []
-    monkeypatch.setattr("emix.training.plot.draw_curves", lambda panels, label, out: drawn.append(panels))
+    monkeypatch.setattr("emix.training.plot.draw_curves", lambda panels, label, out, **_: drawn.append(panels))
     values = rows([0, 9], [1, 2])
     folders = [
         make_run(tmp_path / "a", "smix", values, training={"seed": 1}),
@@ -97,7 +97,7 @@ def test_the_legend_says_what_the_band_is(runs, tmp_path, monkeypatch):
 
 def test_win_rate_is_the_default_where_every_run_has_it(tmp_path, monkeypatch):
     labels = []
-    monkeypatch.setattr("emix.training.plot.draw_curves", lambda panels, label, out: labels.append(label))
+    monkeypatch.setattr("emix.training.plot.draw_curves", lambda panels, label, out, **_: labels.append(label))
     both = [{**a, **b} for a, b in zip(rows([0, 9], [1, 2]), rows([0, 9], [0, 1], "test_battle_won_mean"), strict=True)]
     won = make_run(tmp_path / "won", "smix", both)
     other = make_run(tmp_path / "other", "smix", rows([0, 9], [1, 2]))
@@ -153,3 +153,68 @@ def test_a_backend_of_another_process_changes_nothing(runs, tmp_path, backend):
     )
     assert (done.returncode, done.stdout) == (0, f"{backend} {backend == 'svg'}\n"), done.stderr
     check_picture(tmp_path / "out.png")
+
+
+BEGINNINGS = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml", "jpg": b"\xff\xd8\xff", "eps": b"%!PS"}
+
+
+@pytest.mark.parametrize("ending", BEGINNINGS)
+def test_the_format_is_that_of_the_files_name(runs, tmp_path, ending):
+    out = plot_runs(runs, tmp_path / f"x.{ending}")
+    assert out.read_bytes().startswith(BEGINNINGS[ending])
+
+
+def test_a_format_that_there_is_not(runs, tmp_path):
+    with pytest.raises(UsageError, match=r"x\.txt: a picture's name ends in \.png, \.pdf, .* got \.txt"):
+        plot_runs(runs, tmp_path / "x.txt")
+
+
+def test_a_folder_of_runs(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("emix.training.plot.draw_curves", lambda panels, label, out, **_: drawn.append(panels))
+    (tmp_path / "runs" / "deep").mkdir(parents=True)
+    make_run(tmp_path / "runs" / "deep" / "1", "smix", rows([0, 9], [1, 2]))
+    make_run(tmp_path / "runs" / "2", "smix", rows([0, 9], [1, 2]))
+    (make_run(tmp_path / "runs" / "3", "smix", []) / "metrics.jsonl").unlink()  # just started
+    plot_runs([tmp_path / "runs", tmp_path / "runs" / "2"], tmp_path / "x.png")
+    assert {name: len(curves) for name, curves in drawn[0]["matrix/msteps-5"].items()} == {"smix": 2}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="empty holds no run"):
+        plot_runs([tmp_path / "empty"], tmp_path / "x.png")
+
+
+@pytest.fixture
+def axes(monkeypatch):
+    """Every panel's axes."""
+    found = []
+    monkeypatch.setattr("emix.training.plot.save_figure", lambda figure, out: found.extend(figure.axes))
+    return found
+
+
+def test_a_rate_stays_between_0_and_1(tmp_path, axes):
+    won = [
+        make_run(tmp_path / name, "smix", rows([0, 9], [0, last], "test_battle_won_mean"))
+        for name, last in (("a", 0.1), ("b", 1.0))
+    ]
+    plot_runs(won, tmp_path / "x.png")
+    assert axes[0].get_ylim() == (-0.02, 1.02)
+    (band,) = axes[0].collections
+    assert (band.get_datalim(axes[0].transData).y0, band.get_datalim(axes[0].transData).y1) == (0, 1)
+    plot_runs(won, tmp_path / "x.png", metric="env_steps")
+    assert axes[1].get_ylim()[1] > 9
+
+
+def test_lines_that_cover_each_other_have_marks(runs, tmp_path, axes):
+    same = make_run(tmp_path / "d", "qmix", rows([0, 110, 190], [0, 0, 1]))
+    plot_runs([*runs, same], tmp_path / "x.png")
+    assert len({line.get_marker() for line in axes[0].lines}) == 3
+    plot_runs(runs[:1], tmp_path / "x.png")
+    assert axes[1].lines[0].get_marker() in ("None", None, "")
+
+
+@pytest.mark.parametrize(("interval", "words"), [("iqm", "IQM, quartiles"), ("std", "mean, std")])
+def test_intervals(runs, tmp_path, axes, interval, words):
+    plot_runs(runs, tmp_path / "x.png", interval=interval)
+    assert f"smix ({words} of 2 seeds)" in [line.get_label() for line in axes[0].lines]
+    with pytest.raises(UsageError, match="interval expects 95, iqm, std, got '90'"):
+        plot_runs(runs, tmp_path / "x.png", interval="90")

@@ -43,7 +43,7 @@ def test_win_rate_is_shown_where_there_is_one():
     out = io.StringIO()
     row = {"return_mean": 9.0, "battle_won_mean": 0.5, "test_return_mean": 12.0, "test_battle_won_mean": 0.625}
     Progress(50_000, output=out).log(10_000, row, TIMING)
-    assert "won 0.500  test won 0.625" in out.getvalue()
+    assert "win rate 0.500  test win rate 0.625" in out.getvalue()
     assert "return" not in out.getvalue()
 
 
@@ -74,7 +74,42 @@ def test_terminal_gets_a_bar(monkeypatch):
     progress.say("a line")
     progress.close()
     text = out.getvalue()
-    assert "10000/50000" in text
+    assert "10,000/50,000" in text
     assert "return 0.250" in text
     assert "steps/s" in text
     assert "a line" in text
+
+
+def test_the_shares_are_there_before_the_first_row_of_the_training(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    out = Terminal()
+    progress = Progress(50_000, output=out)
+    progress.log(0, {"test_return_mean": 1.0}, {**TIMING, "frac_env": 0.0, "frac_inference": 0.0, "frac_test": 1.0})
+    progress.advance(100, {"env": 0.75, "update": 0.25})
+    assert "env 75% inference 0% update 25% test 0%" in progress._numbers()
+    progress.close()
+
+
+def test_the_history_of_tests_stays_above_the_bar(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    out = Terminal()
+    progress = Progress(50_000, output=out)
+    for step in (0, 20_000):
+        progress.log(step, {"test_return_mean": step / 1000, "test_battle_won_mean": 0.5}, TIMING)
+    progress.log(30_000, {"return_mean": 1.0}, TIMING)
+    progress.close()
+    lines = [line.strip() for line in out.getvalue().splitlines()]
+    assert any(line.endswith("0  test win rate 0.500  test return 0.000") for line in lines)
+    assert any(line.endswith("20,000  test win rate 0.500  test return 20.000") for line in lines)
+
+
+def test_the_bar_uses_the_width(monkeypatch):
+    widths = []
+    for columns in (80, 200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        out = Terminal()
+        progress = Progress(1_000_000, output=out)
+        progress.advance(500_000)
+        progress.close()
+        widths.append(max(line.count("\u2501") for line in out.getvalue().splitlines()))
+    assert widths[1] - widths[0] == 120

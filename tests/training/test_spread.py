@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from emix.training.spread import half_width, mean_curve, statistics, t_quantile
+from emix.training.spread import band_curve, half_width, statistics, t_quantile
 
 
 # Any table of Student's distribution, such as NIST's e-Handbook, 1.3.6.7.2.
@@ -46,16 +46,27 @@ def test_statistics(values, mean, std, median, iqm):
 
 def test_curves_of_different_grids():
     up, flat = np.array([[0, 100, 200.0], [0, 10, 20]]), np.array([[50, 150.0], [4, 4]])
-    steps, mean, width = mean_curve([up, flat])
-    assert (steps[0], steps[-1]) == (50, 150)  # where both are known
-    np.testing.assert_allclose(mean, (steps / 10 + 4) / 2)
-    std = np.abs(steps / 10 - 4) / math.sqrt(2)  # of two values: their distance by the root of 2
-    np.testing.assert_allclose(width, t_quantile(1) * std / math.sqrt(2), atol=1e-12)
+    band = band_curve([up, flat])
+    assert band.steps.tolist() == [50, 100, 150]  # where one was measured, and both are known
+    np.testing.assert_allclose(band.centre, (band.steps / 10 + 4) / 2)
+    std = np.abs(band.steps / 10 - 4) / math.sqrt(2)  # of two values: their distance by the root of 2
+    np.testing.assert_allclose(band.high - band.centre, t_quantile(1) * std / math.sqrt(2), atol=1e-12)
+    np.testing.assert_allclose(band.centre - band.low, t_quantile(1) * std / math.sqrt(2), atol=1e-12)
+    deviation = band_curve([up, flat], "std")
+    np.testing.assert_allclose((deviation.high - deviation.low) / 2, std)
+
+
+def test_the_interquartile_mean_and_the_quartiles():
+    curves = [np.array([[0, 10.0], [value, 2 * value]]) for value in (1.0, 2, 3, 4, 100)]
+    band = band_curve(curves, "iqm")
+    assert band.centre.tolist() == [3, 6]  # without the lowest and the highest
+    assert (band.low.tolist(), band.high.tolist()) == ([2, 4], [4, 8])
 
 
 def test_one_curve_keeps_its_points():
     curve = np.array([[0, 7, 200.0], [0, 10, 20]])
-    steps, mean, width = mean_curve([curve])
-    np.testing.assert_array_equal(steps, curve[0])
-    np.testing.assert_array_equal(mean, curve[1])
-    assert not width.any()
+    for interval in ("95", "iqm", "std"):
+        band = band_curve([curve], interval)
+        np.testing.assert_array_equal(band.steps, curve[0])
+        for values in (band.centre, band.low, band.high):
+            np.testing.assert_array_equal(values, curve[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from emix.bench.ops import Row, cases, measure
 from emix.bench.update import SPECS, UpdateRow, algorithms, measure_update
 from emix.errors import UsageError
 from emix.training.building import resolve_device
+from emix.training.machine import crowded
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ def main(arguments: Sequence[str]) -> int:
     if device.index is not None:
         torch.cuda.set_device(device)  # what measures uses the current one
     torch.set_num_threads(chosen.threads)
+    if device.type == "cpu" and (warning := crowded(chosen.threads)):
+        print(warning, file=sys.stderr)
     table, failed = {"ops": _bench_ops, "battle": _bench_battle, "update": _bench_update}[chosen.what](chosen, device)
     console = Console()
     Console(width=console.width if console.is_terminal else 160).print(table)

@@ -13,6 +13,7 @@ from emix.errors import UsageError, is_out_of_memory
 from emix.reading import one_line
 from emix.training.listener import Listener
 from emix.training.loop import DivergenceError
+from emix.training.machine import crowded
 from emix.training.owner import LostRunError
 from emix.training.progress import Progress
 from emix.training.run import CHECKPOINT, Run, finished
@@ -29,6 +30,8 @@ def carry_out(opened: AbstractContextManager[Run], folder: Path, introduce: Call
         try:
             with opened as run:
                 progress.say(introduce(run))
+                if warning := crowded(run.settings.training.threads):
+                    progress.say(warning)
                 stopped = run_to_end(run, progress, stop)
         except (DivergenceError, LostRunError) as error:
             return _failed(1, str(error))

@@ -27,6 +27,7 @@ from emix.reading import one_line, path_of
 from emix.training.building import check_settings
 from emix.training.files import make_folder
 from emix.training.listener import Listener
+from emix.training.plot import plot_runs
 from emix.training.settings import difference, run_folder
 from emix.training.sweep import LOG, Job, default_jobs, pass_on_signals, results, run_jobs, write_results
 
@@ -55,7 +56,7 @@ class Sweep:
     jobs: int | None = None
     """Runs at once; by default this machine's cores / --threads. Runs on a GPU share it."""
     runs: Path = Path("runs")
-    """The runs' folders are <runs>/<algorithm[,changes]>/<env>/<seed>; results: <runs>/sweep.json and sweep.csv."""
+    """The runs' folders are <runs>/<algorithm[,changes]>/<env>/<seed>; results: <runs>/sweep.json, .csv and .png."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -197,12 +198,24 @@ def finish(root: Path, command: Sequence[str], jobs: Sequence[Job], stopped: int
         "std: of the sample (n - 1); IQM: without the n / 4 lowest and n / 4 highest"
     )
     say(f"results: {root / 'sweep.json'} and {root / 'sweep.csv'}")
+    _draw(root, jobs)
     failed = [job for job in jobs if job.state == "failed"]
     for job in failed:
         say(f"emix: failed: {job}: {job.last_words()} ({job.folder / LOG})", sys.stderr)
     if stopped:
         say("emix: stopped; the same command goes on", sys.stderr)
     return stopped or (1 if failed else 0)
+
+
+def _draw(root: Path, jobs: Sequence[Job]) -> None:
+    """The curves of the finished runs; what goes wrong with a picture is only told."""
+    folders = [job.folder for job in jobs if job.state == "done"]
+    if not folders:
+        return
+    try:
+        say(f"curves: {plot_runs(folders, root / 'sweep.png')}")
+    except Exception as error:
+        say(f"note: no {root / 'sweep.png'}: {one_line(error)}")
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:

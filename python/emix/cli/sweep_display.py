@@ -62,7 +62,11 @@ class Display:
 
     def _counts(self) -> str:
         states = [job.state for job in self.jobs]
-        return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states)))
+        counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states))]
+        running = [job for job in self.jobs if job.state == "running"]
+        done = sum(job.last_row().get("env_steps", 0) for job in running)
+        steps = f"; the running ones at {done:,} of {sum(job.settings.training.steps for job in running):,} steps"
+        return ", ".join(counts) + (steps if running else "")
 
     def _table(self) -> Table:
         table = Table(caption=self._counts(), caption_justify="left")
@@ -71,7 +75,7 @@ class Display:
         for job in self.jobs:
             if job.state == "running":
                 settings, row = job.settings, job.last_row()
-                steps = f"{row.get('env_steps', 0) / settings.training.steps:.0%}"
+                steps = f"{row.get('env_steps', 0):,} / {settings.training.steps:,}"
                 name = (settings.name, settings.env, str(settings.training.seed))
                 table.add_row(*name, steps, _score(row), clock(time.monotonic() - job.started))
         return table

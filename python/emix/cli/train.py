@@ -18,7 +18,9 @@ from emix.learners.plan import Plan
 from emix.plugins import import_named
 from emix.reading import parse_yaml, path_of
 from emix.training.config import TrainingConfig
+from emix.training.machine import hours
 from emix.training.settings import Settings, flatten, make_settings, run_folder
+from emix.training.wandb import require_wandb
 
 if TYPE_CHECKING:
     from emix.training.run import Run
@@ -42,6 +44,8 @@ class Train(Generic[L]):
     """The run's folder is <runs>/<algorithm[,changes]>/<env>/<seed>: changes are what differs from the recipe."""
     run_dir: Path | None = None
     """The run's folder itself."""
+    wandb: str | None = None
+    """Project at Weights & Biases that gets the numbers, too (pip install "emix[wandb]")."""
     env_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Option of the environment as NAME=VALUE, such as reward=sparse for battle/<map>; may be repeated."""
     imports: Imports = ()
@@ -55,6 +59,8 @@ class Request(NamedTuple):
     recipe: Settings
     """What the settings would be without options."""
     folder: Path
+    wandb: str | None = None
+    """Project at W&B."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -64,9 +70,8 @@ def main(arguments: Sequence[str]) -> int:
     from emix.training.run import Run
 
     folder, settings = request.folder, request.settings
-    return carry_out(
-        Run.create(folder, settings), folder, lambda run: introduction(run, request), settings.training.steps
-    )
+    opened = Run.create(folder, settings, wandb=request.wandb)
+    return carry_out(opened, folder, lambda run: introduction(run, request), settings.training.steps)
 
 
 def parse(arguments: Sequence[str]) -> Request:
@@ -99,7 +104,9 @@ def parse(arguments: Sequence[str]) -> Request:
         imports=imports,
     )
     folder = path_of(chosen.run_dir) if chosen.run_dir else run_folder(settings, path_of(chosen.runs))
-    return Request(settings, make_settings(algorithm, chosen.env), folder)
+    if chosen.wandb is not None:
+        require_wandb()
+    return Request(settings, make_settings(algorithm, chosen.env), folder, chosen.wandb)
 
 
 def values_of(option: str, arguments: Sequence[str]) -> list[str]:
@@ -109,24 +116,31 @@ def values_of(option: str, arguments: Sequence[str]) -> list[str]:
 
 
 def introduction(run: Run, request: Request) -> str:
-    """What decides a win rate, in four lines."""
+    """What decides a win rate, in a few lines, and how long it will take."""
     settings, theirs = run.settings, flatten(request.recipe.as_dict())
     changes = [
-        f"{name.removeprefix('training.').replace('learner.plan.', 'plan.')} {value} ({theirs.get(name)})"
+        f"{name.removeprefix('training.').replace('learner.plan.', 'plan.')} {_shown(value)} "
+        f"({_shown(theirs.get(name))})"
         for part in ("training", "learner", "env_options")
         for name, value in flatten({part: settings.as_dict()[part]}).items()
         if name not in theirs or value != theirs[name]
     ]
     limit, data = run.state.source.spec.episode_limit, run.state.data
     steps = f"{1 / settings.updates_per_step(limit):g} environment steps"
+    duration = hours(settings)
     return "\n".join(
         [
             f"{settings.title}, in {run.folder}",
             f"changed from the recipe: {', '.join(changes) or 'nothing'}",
             f"updates: {_updates(settings)}, that is 1 per {steps} where episodes last the full {limit} steps",
-            f"replay: {data.capacity} {data.unit}s, {data.bytes / 2**20:,.0f} MiB at full length",
+            f"steps: {settings.training.steps:,}{f', {duration}' if duration else ''}",
+            f"replay: {data.capacity:,} {data.unit}s, {data.bytes / 2**20:,.0f} MiB at full length",
         ]
     )
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,}" if type(value) is int else str(value)
 
 
 def _without_plan(config: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,6 +53,18 @@ class ContinuousGame(TensorEnv):
 
     def _info(self) -> dict[str, Tensor]:
         return {"goal_reached": self._reached}
+
+    def _draw(self, index: int) -> np.ndarray:
+        from emix.envs.pictures import BLUE, GREEN, GREY, LINE, YELLOW, Canvas
+
+        o = self.options
+        canvas = Canvas((-o.bound, -o.bound), (o.bound, o.bound))
+        canvas.line([(0, 0), (o.corner, 0), (o.corner, o.path_end)], LINE, 2 * o.half_width)
+        canvas.disc(o.corner, o.goal, o.goal_radius, GREEN)
+        x, y = self._position[index].tolist()
+        canvas.disc(x, y, 0.03 * o.bound, BLUE, YELLOW if self._reached[index] else None)
+        canvas.text(0, -0.92 * o.bound, f"x {x:.3f}, y {y:.3f}", 0.09 * o.bound, GREY)
+        return canvas.done()
 
 
 def _payoff(o: ContinuousOptions, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -143,6 +144,13 @@ class ContinuousPrey(TensorEnv):
         shown = (relative[:, :, self.movable :], others, relative[:, :, prey], velocity)
         obs = torch.cat([self._velocity[:, :n], mine, *(each.flatten(2) for each in shown)], dim=2)  # [E, n, O]
         return obs, obs.flatten(1), None
+
+    def _draw(self, index: int) -> np.ndarray:
+        from emix.envs.pictures import plane
+
+        bodies = self._position[index].cpu().numpy()  # [K, 2]
+        parts = np.split(bodies, [self.predators, self.movable])
+        return plane(parts[0], parts[1], parts[2], (PREDATOR_SIZE, PREY_SIZE, LANDMARK_SIZE), around=1.6)
 
     @staticmethod
     def _between(here: Tensor, there: Tensor) -> Tensor:

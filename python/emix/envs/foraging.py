@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -133,6 +134,18 @@ class Foraging(TensorEnv):
         foods = torch.cat([foods[:, :, :2] - corner, foods[:, :, 2:]], dim=2)
         players = torch.cat([there, players[:, :, 2:]], dim=2)
         return _moved_up(foods, close, self._none), _moved_up(players, near, self._none)
+
+    def _draw(self, index: int) -> np.ndarray:
+        from emix.envs.pictures import grid
+
+        taken = [0] * self.spec.n_agents if self._taken is None else self._taken[index].tolist()
+        players = self._players[:, :, index].tolist()  # [n, 3]
+        foods = [food for food in self._foods[:, :, index].tolist() if food[2] > 0]  # [f, 3]
+        agents = [
+            (row, column, f"{level:g}", action == LOAD)
+            for (row, column, level), action in zip(players, taken, strict=True)
+        ]
+        return grid(self.task.size, agents, [(row, column, f"{level:g}") for row, column, level in foods])
 
 
 class Spawn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,6 +91,12 @@ class CarFollowing(TensorEnv):
 
     def _info(self) -> dict[str, Tensor]:
         return {"arrived": self._arrived.sum(1), "crashes": self._crashes}
+
+    def _draw(self, index: int) -> np.ndarray:
+        from emix.envs.pictures import road
+
+        place, speed = (rows[index].cpu().numpy() for rows in (self._place, self._speed))  # [n] each
+        return road(place, speed, TARGET, SPEED_LIMIT, int(self._crashes[index]))
 
 
 def make_car_following(name: str, options: Mapping[str, Any], **batch: Any) -> CarFollowing:

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,6 +66,20 @@ class StepsGame(MatrixGame):
         reward = torch.where(last & (self._branch == 0), 1.0 + 3.0 * (joint == 3).float(), reward)
         return reward, (reward == 0) | last
 
+    def _draw(self, index: int) -> np.ndarray:
+        from emix.envs.pictures import payoffs
+
+        step, branch = int(self._time[index]), int(self._branch[index])
+        chosen = None if self._taken is None else self._taken[index].tolist()
+        table = np.zeros((2, 2))  # of the step that was played, or comes first
+        if step <= 1:
+            table[0, 0] = table[1, 1] = 1
+        elif branch in (0, 3):
+            table[branch // 2, branch % 2] = 1
+        if branch == 0 and step == self.spec.episode_limit:
+            table[:] = [[1, 1], [1, 4]]
+        return payoffs(table, chosen, f"step {max(step, 1)} of {self.spec.episode_limit}, branch {branch}")
+
     def _state(self) -> Tensor:
         time = self._time[:, None] == self._times  # [E, m+1]
         branch = self._branch[:, None] == self._branches  # [E, 4]
@@ -98,6 +113,18 @@ class PenaltyGame(MatrixGame):
         first = actions == 0  # [E, n]
         reward = self._payoffs[first.any(1).long() + first.all(1).long()]  # [E]
         return reward, torch.ones_like(reward, dtype=torch.bool)
+
+    def _draw(self, index: int) -> np.ndarray:
+        from emix.envs.pictures import choices, payoffs
+
+        chosen = None if self._taken is None else self._taken[index].tolist()
+        n, choices_each = self.spec.n_agents, self.spec.n_actions
+        if n > 2:
+            return choices(chosen, n, choices_each)
+        otherwise, penalty, best = self._payoffs.tolist()
+        table = np.full((choices_each, choices_each), otherwise)
+        table[0], table[:, 0], table[0, 0] = penalty, penalty, best
+        return payoffs(table, chosen, "rows: agent 1, columns: agent 2")
 
     def _state(self) -> Tensor:
         return torch.ones(self.num_envs, self.spec.state_dim, dtype=torch.float32, device=self.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -142,6 +143,18 @@ class StagHunt(TensorEnv):
 
     def _info(self) -> dict[str, Tensor]:
         return {"stags_caught": (self._stags == LEFT).sum(1)}
+
+    def _draw(self, index: int) -> np.ndarray:
+        from emix.envs.pictures import grid
+
+        def places(cells: Tensor) -> list[tuple[int, int] | None]:
+            return [None if cell == LEFT else (cell // SIDE - SIGHT, cell % SIDE - SIGHT) for cell in cells.tolist()]
+
+        taken = [0] * AGENTS if self._taken is None else self._taken[index].tolist()
+        agents = [
+            (*place, str(k + 1), taken[k] == CATCH) for k, place in enumerate(places(self._agents[index])) if place
+        ]
+        return grid(FIELD, agents, [(*place, "s") for place in places(self._stags[index]) if place])
 
 
 def make_stag_hunt(name: str, options: Mapping[str, Any], **batch: Any) -> StagHunt:

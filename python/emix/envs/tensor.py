@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,6 +34,7 @@ class TensorEnv(ABC):
         self.episode = torch.zeros(num_envs, dtype=torch.int64, device="cpu")  # [E]
         self._time = torch.zeros(num_envs, dtype=torch.int64, device=device)  # [E] steps played
         self._last: Step | None = None
+        self._taken: Tensor | None = None  # [E, n] or [E, n, D], the last joint actions; for pictures
 
     def reset(self, where: Tensor | None = None) -> Step:
         """Start the next episode everywhere, or where ``where`` [E] is True."""
@@ -42,6 +44,7 @@ class TensorEnv(ABC):
         self._start(where, started)
         self.episode = self.episode + started
         self._time = torch.where(where, 0, self._time)
+        self._taken = None
         if self._last is None:
             terminated = truncated = torch.zeros_like(where)
         else:
@@ -60,6 +63,7 @@ class TensorEnv(ABC):
             action.check_values(name, actions, self._last.avail, self._last.done)
         running = ~self._last.done
         reward, ended = self._play(action.nearest(actions))
+        self._taken = actions
         self._time = self._time + running
         late = self._time >= self.spec.episode_limit
         return self._step(
@@ -67,6 +71,20 @@ class TensorEnv(ABC):
             self._last.terminated | (running & ended),
             self._last.truncated | (running & ~ended & late),
         )
+
+    def render(self, index: int = 0) -> np.ndarray:
+        """Draw environment ``index``: uint8 [H, W, 3].
+
+        Raises:
+            UsageError: nothing has been reset yet.
+        """
+        if self._last is None:
+            raise UsageError(f"{self.spec.name}: render was called before reset: call reset() first")
+        return self._draw(index)
+
+    def _draw(self, index: int) -> np.ndarray:
+        """The picture of environment ``index``, which has started."""
+        raise UsageError(f"{self.spec.name}: this game has no pictures")
 
     def close(self) -> None:
         """Do nothing: tensors free themselves."""

@@ -11,6 +11,7 @@ from emix.training.metrics import MetricsWriter
 from emix.training.progress import Progress
 from emix.training.rows import read_last_rows
 from emix.training.run import Run
+from emix.training.wandb import WandB
 
 
 class Journal:
@@ -32,6 +33,7 @@ class Journal:
                 offsets=manifest.get("offsets"),
                 digests=manifest.get("digests"),
                 env_steps=self.counters.env_steps,
+                viewers=_viewers(run),
             )
         self.seconds_before, self.process = self.counters.seconds, Stopwatch()
         self.restart_row()
@@ -78,11 +80,19 @@ class Journal:
         return {"offsets": self.writer.sync(), "digests": self.writer.digests()}
 
     def _tell_problem(self, writer: MetricsWriter) -> None:
-        if problem := writer.tensorboard.problem:
-            self.progress.say(f"note: {problem}")
-            writer.tensorboard.problem = None
+        for viewer in writer.viewers:
+            if viewer.problem:
+                self.progress.say(f"note: {viewer.problem}")
+                viewer.problem = None
 
     def close(self) -> None:
         """Close the files."""
         if self.writer is not None:
             self.writer.close()
+
+
+def _viewers(run: Run) -> list[WandB]:
+    """Those that somebody has asked for."""
+    if run.wandb is None and not WandB.remembered(run.folder):
+        return []
+    return [WandB(run.folder, run.wandb, run.settings)]

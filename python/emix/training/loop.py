@@ -81,7 +81,7 @@ def train(run: Run, progress: Progress, stop: StopRequest) -> None:
                     row |= state.test(config.test_episodes)
             if row:
                 journal.write(row)
-            progress.advance(counters.env_steps)
+            progress.advance(counters.env_steps, journal.watch.shares())
 
             # Save everything: from here on the run can be killed and lose nothing of what was done so far.
             stopping = group.agree(stop.signal is not None)

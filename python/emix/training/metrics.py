@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -87,6 +87,7 @@ class MetricsWriter:
             where there is no checkpoint.
         digests: SHA-256 of what is kept of each file, where the checkpoint has them.
         env_steps: of that checkpoint; TensorBoard is told to forget what came later.
+        viewers: others beside TensorBoard that get the numbers.
 
     Raises:
         UsageError: a file is shorter than its offset, or other than its digest says.
@@ -100,24 +101,28 @@ class MetricsWriter:
         offsets: Mapping[str, int] | None = None,
         digests: Mapping[str, str] | None = None,
         env_steps: int = 0,
+        viewers: Sequence[Viewer] = (),
     ) -> None:
         self.files: dict[str, AppendedFile] = {}
         for name in (METRICS, TIMING):
             self.files[name] = AppendedFile(folder / name, (offsets or {}).get(name, 0), (digests or {}).get(name))
-        self.tensorboard = TensorBoard(folder, purge_step=env_steps + 1 if offsets else 0)
+        self.viewers = (TensorBoard(folder, purge_step=env_steps + 1 if offsets else 0), *viewers)
 
     def write(self, row: Mapping[str, float], timing: Mapping[str, float]) -> None:
         """Append one row to each file. Both have ``env_steps``; a number that is not finite becomes null."""
         for name, values in ((METRICS, row), (TIMING, timing)):
             self.files[name].append(_json_line(values))
         tags = {f"test/{k.removeprefix('test_')}" if k.startswith("test_") else f"train/{k}": v for k, v in row.items()}
-        self.tensorboard.write(tags | {f"time/{name}": value for name, value in timing.items()}, int(row["env_steps"]))
+        tags |= {f"time/{name}": value for name, value in timing.items()}
+        for viewer in self.viewers:
+            viewer.write(tags, int(row["env_steps"]))
 
     def sync(self) -> dict[str, int]:
         """Force everything to the disk and return the bytes of each file."""
         for file in self.files.values():
             file.sync()
-        self.tensorboard.flush()
+        for viewer in self.viewers:
+            viewer.flush()
         return {name: file.size for name, file in self.files.items()}
 
     def digests(self) -> dict[str, str]:
@@ -128,7 +133,23 @@ class MetricsWriter:
         """Close the files."""
         for file in self.files.values():
             file.close()
-        self.tensorboard.close()
+        for viewer in self.viewers:
+            viewer.close()
+
+
+class Viewer(Protocol):
+    """Where numbers are looked at. Without it a run goes on: what goes wrong there is only told."""
+
+    problem: str | None
+
+    def write(self, values: Mapping[str, float], step: int) -> None:
+        """Take the numbers by their tags."""
+
+    def flush(self) -> None:
+        """Write what waits."""
+
+    def close(self) -> None:
+        """Write what waits, and end."""
 
 
 class TensorBoard:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,8 +17,8 @@ from emix.errors import UsageError
 from emix.reading import one_line, path_of, short
 from emix.training.files import replace_file
 from emix.training.rows import METRICS, read_rows
-from emix.training.settings import read_settings
-from emix.training.spread import mean_curve
+from emix.training.settings import find_runs, read_settings
+from emix.training.spread import Interval, band_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 WIDEST = 3  # panels in a row
 MOST_INSIDE = 5  # lines whose legend lies in the panel
+MARKERS = "os^DvPX"
+MARKS = 8  # on a line, where several lines may cover each other
+FORMATS = ("png", "pdf", "svg", "jpg", "eps")
+SHOWN: dict[Interval, str] = {"95": "mean, 95 % interval", "iqm": "IQM, quartiles", "std": "mean, std"}
 LABELS = {
     "test_return_mean": "test return",
     "test_battle_won_mean": "test win rate",
@@ -35,40 +39,50 @@ LABELS = {
 }
 
 
-def plot_runs(folders: Sequence[Path], out: Path, *, metric: str | None = None) -> Path:
-    """Draw a metric over environment steps, and return the path of the PNG.
+def plot_runs(folders: Sequence[Path], out: Path, *, metric: str | None = None, interval: Interval = "95") -> Path:
+    """Draw a metric over environment steps, and return the path of the picture.
 
-    Runs of one ``Settings.name`` on one environment are one line: the mean over seeds, with the mean's 95 % interval as
-    a band. Runs that logged at different steps are interpolated linearly, up to where the shortest of them ends.
+    Runs of one ``Settings.name`` on one environment are one line with a band, over its seeds: see
+    :func:`~emix.training.spread.band_curve`. It ends where the shortest of them does.
 
     Args:
-        folders: of runs.
-        out: file to write.
+        folders: of runs, or above runs.
+        out: file to write; its name ends in png, pdf, svg, jpg or eps, and anything else becomes a PNG.
         metric: a name of metrics.jsonl; by default ``test_battle_won_mean`` where every run has it, else
             ``test_return_mean``. What is logged of each agent, ``target_entropy_0`` and so on, is drawn of all of them
             where it is named without the number: a line for each agent.
+        interval: "95", "iqm" or "std".
 
     Raises:
         UsageError: a folder holds no run, a run has no such metric, or ``out`` cannot be written.
     """
-    folders, out = [path_of(folder) for folder in folders], path_of(out)
-    rows = {folder: _rows(folder) for folder in folders}
+    if interval not in SHOWN:
+        raise UsageError(f"interval expects {', '.join(SHOWN)}, got {short(interval)}")
+    folders, out = [run for folder in folders for run in _runs(path_of(folder))], path_of(out)
+    rows = {folder: read_rows(folder) for folder in folders}
     if metric is None:
         won = all(any("test_battle_won_mean" in row for row in run) for run in rows.values())
         metric = "test_battle_won_mean" if won else "test_return_mean"
     panels: dict[str, dict[str, list[np.ndarray]]] = {}
-    for folder in folders:
+    for folder in dict.fromkeys(folders):
         settings = read_settings(folder)
         lines = panels.setdefault(settings.env, {})
         for ending, name in _agents(rows[folder], metric):
             lines.setdefault(settings.name + ending, []).append(_curve(folder, rows[folder], name))
-    return draw_curves(panels, LABELS.get(metric, metric.replace("_", " ")), out)
+    return draw_curves(panels, label_of(metric), out, interval=interval)
 
 
-def _rows(folder: Path) -> list[dict[str, float]]:
-    if not (folder / METRICS).exists():
+def label_of(metric: str) -> str:
+    """What an axis calls a metric."""
+    return LABELS.get(metric, metric.replace("_", " "))
+
+
+def _runs(folder: Path) -> list[Path]:
+    """Of a folder above runs those that have logged something."""
+    found = [run for run in find_runs(folder) if run == folder or (run / METRICS).exists()]
+    if not found or not (found[0] / METRICS).exists():
         raise UsageError(f"{folder} holds no run: expected a folder with {METRICS}, as `emix train` makes it")
-    return read_rows(folder)
+    return found
 
 
 def _agents(rows: list[dict[str, float]], metric: str) -> list[tuple[str, str]]:
@@ -90,14 +104,17 @@ def _curve(folder: Path, rows: list[dict[str, float]], metric: str) -> np.ndarra
     return np.array(points, dtype=float).T
 
 
-def draw_curves(panels: Mapping[str, Mapping[str, Sequence[np.ndarray]]], label: str, out: Path) -> Path:
-    """Draw a panel for each environment and in it a line for each configuration, and return the path of the PNG.
+def draw_curves(
+    panels: Mapping[str, Mapping[str, Sequence[np.ndarray]]], label: str, out: Path, *, interval: Interval = "95"
+) -> Path:
+    """Draw a panel for each environment and in it a line for each configuration, and return the path of the picture.
 
     Args:
         panels: of each environment's name and each line's name the curves of its runs, each ``[2, points]``: steps and
-            values. One curve is drawn as it is, several as :func:`~emix.training.spread.mean_curve` has them.
-        label: of the vertical axes.
+            values. One curve is drawn as it is, several as :func:`~emix.training.spread.band_curve` has them.
+        label: of the vertical axes, which go from 0 to 1 for what is a rate or a share.
         out: file to write.
+        interval: what the bands are.
 
     Raises:
         UsageError: ``out`` cannot be written.
@@ -111,30 +128,43 @@ def draw_curves(panels: Mapping[str, Mapping[str, Sequence[np.ndarray]]], label:
     figure = Figure(figsize=(6.4 * columns, 4.2 * rows), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     names = sorted({name for panel in panels.values() for name in panel})
-    colours = {name: line_style(i) for i, name in enumerate(names)}
+    styles = {name: i for i, name in enumerate(names)}
     places = figure.subplots(rows, columns, squeeze=False).flat
     for axes, (env, lines) in zip(places, panels.items(), strict=False):
         axes.set_title(env, fontsize=11)
-        _draw_panel(axes, lines, colours, label)
+        _draw_panel(axes, lines, styles, label, interval)
     for axes in places[len(panels) :]:
         axes.set_axis_off()
     return save_figure(figure, out)
 
 
 def _draw_panel(
-    axes: Axes, lines: Mapping[str, Sequence[np.ndarray]], colours: Mapping[str, tuple[str, str]], label: str
+    axes: Axes,
+    lines: Mapping[str, Sequence[np.ndarray]],
+    styles: Mapping[str, int],
+    label: str,
+    interval: Interval,
 ) -> None:
     from matplotlib.ticker import EngFormatter
 
+    rate = any(word in label.split() for word in ("rate", "share", "fraction", "won", "reached", "epsilon"))
     for name, curves in lines.items():
-        steps, mean, width = mean_curve(curves)
-        seeds = f"mean, 95 % interval of {len(curves)} seeds" if len(curves) > 1 else "1 seed"
+        band = band_curve(curves, interval)
+        seeds = f"{SHOWN[interval]} of {len(curves)} seeds" if len(curves) > 1 else "1 seed"
+        colour, dashes = line_style(styles[name])
         axes.plot(
-            steps, mean, color=colours[name][0], linestyle=colours[name][1], linewidth=1.8, label=f"{name} ({seeds})"
+            band.steps,
+            band.centre,
+            color=colour,
+            linestyle=dashes,
+            linewidth=1.8,
+            label=f"{name} ({seeds})",
+            **_marks(styles[name], len(styles), len(band.steps)),
         )
         if len(curves) > 1:
-            axes.fill_between(steps, mean - width, mean + width, color=colours[name][0], alpha=0.2, linewidth=0)
-    axes.set_ylim(_limits([curve for curves in lines.values() for curve in curves]))
+            low, high = (np.clip(edge, 0, 1) if rate else edge for edge in (band.low, band.high))
+            axes.fill_between(band.steps, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.set_ylim((-0.02, 1.02) if rate else _limits([curve for curves in lines.values() for curve in curves]))
     axes.set_xlabel("environment steps")
     axes.set_ylabel(label)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -152,14 +182,35 @@ def line_style(number: int) -> tuple[str, str]:
     return COLOURS[number % len(COLOURS)], ("-", "--", ":")[number // len(COLOURS) % 3]
 
 
+def _marks(number: int, lines: int, points: int) -> dict[str, Any]:
+    """What tells a line from others that it covers: a mark of its own, at other places than theirs."""
+    if lines == 1:
+        return {}
+    every = max(1, points // MARKS)
+    return {
+        "marker": MARKERS[number % len(MARKERS)],
+        "markersize": 5,
+        "markevery": (number * every // lines if points > MARKS else 0, every),
+    }
+
+
 def save_figure(figure: Figure, out: Path) -> Path:
-    """Write a figure as PNG, and return its path.
+    """Write a figure in the format that the file's name ends in, and return its path.
 
     Raises:
-        UsageError: ``out`` cannot be written.
+        UsageError: ``out`` cannot be written, or its name ends in none of the formats.
     """
+    ending = out.suffix.lower().removeprefix(".").replace("jpeg", "jpg")
+    if ending and ending not in FORMATS and not out.exists():  # a file without an ending, or a device: a PNG
+        raise UsageError(f"{out}: a picture's name ends in .{', .'.join(FORMATS)}, got .{ending}")
+    form = ending if ending in FORMATS else "png"
+    import matplotlib
+
     picture = BytesIO()
-    figure.savefig(picture, format="png")
+    dated = {"pdf": "CreationDate", "svg": "Date", "eps": "CreationDate"}
+    with matplotlib.rc_context({"svg.hashsalt": "emix", "pdf.fonttype": 42, "ps.fonttype": 42}):  # fonts as type
+        metadata: Any = {dated[form]: None} if form in ("pdf", "svg") else None  # the same bytes tomorrow
+        figure.savefig(picture, format=form, metadata=metadata)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if out.exists() and not out.is_file():  # such as /dev/stdout

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
@@ -18,6 +18,7 @@ from emix.training.listener import Listener
 
 WINDOW = 30.0  # seconds over which the speed is measured; since the start, it would hide that a run became slower
 PHASES = ("env", "inference", "update", "test")
+TESTS = {"test_battle_won_mean": "test win rate", "test_return_mean": "test return"}
 
 
 class Bar(RichProgress):
@@ -54,9 +55,11 @@ class Progress:
         elif self.output.isatty():
             self.bar = _make_bar(self.output, self.total, env_steps)
 
-    def advance(self, env_steps: int) -> None:
-        """Once a rollout."""
+    def advance(self, env_steps: int, shares: Mapping[str, float] | None = None) -> None:
+        """Once a rollout, with the shares of the time in each phase since the last row."""
         now = perf_counter()
+        if shares:
+            self.latest |= {f"frac_{phase}": shares.get(phase, 0.0) for phase in PHASES}
         self.history.append((now, env_steps))
         while len(self.history) > 2 and self.history[0][0] < now - WINDOW:
             self.history.popleft()
@@ -75,6 +78,9 @@ class Progress:
         if self.bar is None:
             speed = f"{timing['steps_per_s']:,.0f} steps/s"
             self.say(f"{env_steps:>11,}/{self.total:,}  {speed:>14}  {self._numbers()}  {self._time_left(env_steps)}")
+        elif any(name.startswith("test_") for name in row):  # the history of tests stays above the bar
+            tests = "  ".join(f"{label} {row[name]:.3f}" for name, label in TESTS.items() if name in row)
+            self.say(f"{env_steps:>11,}  {tests}")
 
     def say(self, text: str) -> None:
         """A line of its own, above the bar."""
@@ -91,7 +97,7 @@ class Progress:
     def _numbers(self) -> str:
         """Win rate where the environment has one, else return, in training and in test; then the shares of the time."""
         metric = "battle_won_mean" if "test_battle_won_mean" in self.latest else "return_mean"
-        label = "won" if metric == "battle_won_mean" else "return"
+        label = "win rate" if metric == "battle_won_mean" else "return"
         names = {metric: label, f"test_{metric}": f"test {label}"}
         values = [f"{label} {self.latest[name]:.3f}" for name, label in names.items() if name in self.latest]
         shares = [f"{phase} {self.latest[f'frac_{phase}']:.0%}" for phase in PHASES if f"frac_{phase}" in self.latest]
@@ -104,12 +110,13 @@ class Progress:
 
 def _make_bar(output: Any, total: int, start: int) -> Bar:
     bar = Bar(
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed:,}/{task.total:,}"),
         TextColumn("{task.fields[speed]}"),
         TimeRemainingColumn(),
         console=Console(file=output),
         speed_estimate_period=WINDOW,
+        expand=True,
     )
     bar.add_task("train", total=total, completed=start, numbers="", speed="")
     bar.start()

@@ -33,10 +33,13 @@ class Run:
     state: TrainingState
     manifest: dict[str, Any] | None = None  # of the last checkpoint: that it continues, or that it has made
     owner: Owner | None = None
+    wandb: str | None = None  # project at W&B that gets the numbers, too
 
     @classmethod
     @contextmanager
-    def create(cls, folder: Path, settings: Settings, group: Group | None = None) -> Iterator[Run]:
+    def create(
+        cls, folder: Path, settings: Settings, group: Group | None = None, *, wandb: str | None = None
+    ) -> Iterator[Run]:
         """A new run, of which ``folder`` holds ``config.yaml`` from here on, and what its settings name by paths.
 
         Raises:
@@ -50,7 +53,7 @@ class Run:
                 refuse_existing_run(folder)  # once more, now that nobody else can make one
                 owner.check()
                 write_config(folder, settings, episode_limit=state.source.spec.episode_limit)
-            yield cls(folder, settings, state, None, owner)
+            yield cls(folder, settings, state, None, owner, wandb)
 
     @classmethod
     @contextmanager

@@ -22,6 +22,7 @@ from emix.training.rows import read_last_rows
 from emix.training.run import SUMMARY, Run, finished, refuse_other_run
 from emix.training.settings import CONFIG, make_settings, run_folder
 from emix.training.signals import StopRequest, stop_on_signals
+from emix.training.wandb import require_wandb
 
 CURVE = "curve.png"
 
@@ -48,6 +49,7 @@ def train(
     runs: Path | str = "runs",
     resume: bool = False,
     quiet: bool = False,
+    wandb: str | None = None,
     **training: Any,
 ) -> Result:
     """Train as ``emix train`` does, and return when the run has ended; what it sets of torch and of the C library is
@@ -68,6 +70,7 @@ def train(
         runs: see run_dir.
         resume: go on with the run that the folder holds, where it holds one.
         quiet: print nothing.
+        wandb: a project at Weights & Biases that gets the numbers, too.
         training: other fields of ``emix.training.TrainingConfig``, such as ``num_envs=8, device="cuda"``.
 
     Raises:
@@ -76,6 +79,8 @@ def train(
         EnvWorkerError: an environment's process died, or does not answer.
         LostRunError: another process has taken the run over.
     """
+    if wandb is not None:
+        require_wandb()
     imported = import_named(imports)
     training |= {"seed": seed} | ({} if steps is None else {"steps": steps})
     settings = make_settings(
@@ -91,8 +96,10 @@ def train(
         output = stack.enter_context(open(os.devnull, "w")) if quiet else None
         progress = Progress(settings.training.steps, output=output)
         stop = stack.enter_context(stop_on_signals(progress))
-        opened = Run.resume(folder, steps=settings.training.steps) if going_on else Run.create(folder, settings)
-        run = stack.enter_context(opened)
+        if going_on:
+            run = stack.enter_context(Run.resume(folder, steps=settings.training.steps))
+        else:
+            run = stack.enter_context(Run.create(folder, settings, wandb=wandb))
         stopped = run_to_end(run, progress, stop)
     if stopped is not None:
         raise KeyboardInterrupt if stopped == signal.SIGINT else SystemExit(128 + stopped)
@@ -116,7 +123,7 @@ def run_to_end(run: Run, progress: Progress, stop: StopRequest) -> signal.Signal
 
 def result(summary: Mapping[str, Any]) -> str:
     """What came out, in a line."""
-    names = {"test_return_mean": "test return", "test_battle_won_mean": "win rate"}
+    names = {"test_return_mean": "test return", "test_battle_won_mean": "test win rate"}
     values = [f"{text} {_number(summary[name])}" for name, text in names.items() if name in summary]
     return f"{', '.join(values)} after {summary['env_steps']:,} environment steps in {clock(summary['seconds'])}"
 

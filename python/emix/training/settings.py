@@ -152,6 +152,13 @@ def run_folder(settings: Settings, root: Path) -> Path:
     return root / settings.name / env / str(settings.training.seed)
 
 
+def find_runs(folder: Path) -> list[Path]:
+    """The folder itself, where it holds a run, else those below it that do."""
+    if (folder / CONFIG).is_file():
+        return [folder]
+    return sorted(path.parent for path in folder.rglob(CONFIG) if path.is_file())
+
+
 def read_settings(folder: Path) -> Settings:
     """The settings in ``folder``'s ``config.yaml``, after what they import has been imported.
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cache
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-GRID_POINTS = 400
+Interval = Literal["95", "iqm", "std"]
 
 
 def statistics(values: Sequence[float]) -> dict[str, float | None]:
@@ -35,19 +36,39 @@ def statistics(values: Sequence[float]) -> dict[str, float | None]:
     }
 
 
-def mean_curve(curves: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps, mean and half the width of its 95 % interval ``[G]`` of curves ``[2, points]``: steps, which may differ,
-    and values.
+class Band(NamedTuple):
+    """A line and what lies around it, at the same steps."""
 
-    One curve keeps its own points, and its width is 0: one run says nothing of others. Several share a grid from the
-    latest first step to the earliest last one, between whose points they are linear.
+    steps: np.ndarray  # [G]
+    centre: np.ndarray  # [G]
+    low: np.ndarray  # [G]
+    high: np.ndarray  # [G]
+
+
+def band_curve(curves: Sequence[np.ndarray], interval: Interval = "95") -> Band:
+    """What several runs' curves ``[2, points]``, steps, which may differ, and values, come to.
+
+    ``interval`` is "95", the mean and its 95 % interval; "std", the mean and the sample's standard deviation to either
+    side; or "iqm", the interquartile mean, as ``statistics`` has it, and the quartiles.
+
+    One curve keeps its own points, and nothing lies around it: one run says nothing of others. Several are compared at
+    all steps at which one of them has a value, from the latest first step to the earliest last one; between its own
+    values a run is taken to be linear.
     """
     if len(curves) == 1:
         steps, values = curves[0]
-        return steps, values, np.zeros_like(values)
-    grid = np.linspace(max(curve[0, 0] for curve in curves), min(curve[0, -1] for curve in curves), GRID_POINTS)
-    values = np.stack([np.interp(grid, *curve) for curve in curves])  # [runs, G]
-    return grid, values.mean(axis=0), half_width(values)
+        return Band(steps, values, values, values)
+    first, last = max(curve[0, 0] for curve in curves), min(curve[0, -1] for curve in curves)
+    steps = np.unique(np.concatenate([curve[0] for curve in curves]))
+    steps = steps[(steps >= first) & (steps <= last)]
+    values = np.stack([np.interp(steps, *curve) for curve in curves])  # [runs, G]
+    if interval == "iqm":
+        cut = len(values) // 4
+        low, high = np.quantile(values, (0.25, 0.75), axis=0)
+        return Band(steps, np.sort(values, axis=0)[cut : len(values) - cut].mean(axis=0), low, high)
+    mean = values.mean(axis=0)
+    width = half_width(values) if interval == "95" else values.std(axis=0, ddof=1)
+    return Band(steps, mean, mean - width, mean + width)
 
 
 def half_width(values: np.ndarray) -> np.ndarray:

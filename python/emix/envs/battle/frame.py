@@ -30,6 +30,7 @@ class Frame:
     goal_y: np.ndarray
     kind: np.ndarray
     order: np.ndarray
+    order_target: np.ndarray
     target: np.ndarray
     victim: np.ndarray  # of the last shot
     held: np.ndarray

@@ -2,7 +2,8 @@
 
 The allies are blue and the enemies orange, which colour-blind people can tell apart too. A unit is a disc of its own
 size with the letter of its type; the bright part of its rim is its health, the white arc around it its shield, the pink
-arc inside its energy. Fading lines are shots, green lines heal.
+arc inside its energy. Fading lines are shots, green lines heal; a dotted line leads from an ally to the enemy that it
+has been ordered to shoot.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from emix.envs.battle.frame import Frame
 if TYPE_CHECKING:
     from emix.envs.battle.scenario import Scenario
 
-LETTERS = {"marauder": "M", "medivac": "v", "zergling": "l", "spine_crawler": "S"}  # others: the first of the name
+LETTERS = {"marauder": "M", "medivac": "v", "zergling": "l", "spine_crawler": "p"}  # others: the first of the name
 
 Colour = tuple[int, int, int]
 BRIGHT: tuple[Colour, Colour] = ((86, 180, 233), (240, 160, 40))  # allies, enemies
@@ -31,6 +32,7 @@ SAMPLES = 2  # pixels drawn per pixel shown, along either axis: what smooths the
 WIDTH = 900  # pixels; the most that a picture has along an axis, the header apart
 HEADER = 48  # pixels
 MARGIN = 1  # cells shown around the ground that can be walked
+_ROUNDS = 12  # in which letters move apart
 FLASH = 4  # loops for which a shot shows
 RESULTS = {STATUS["won"]: "won", STATUS["lost"]: "lost", STATUS["draw"]: "draw", STATUS["timeout"]: "time limit"}
 
@@ -71,8 +73,12 @@ class Painter:
         self._goal(frame, alive)
         for slot in _where(frame.dead < 2 * LOOPS):
             self._death(frame, slot)
-        for slot in sorted(_where(alive), key=lambda slot: self.trait["layer"][frame.kind[slot]]):
+        for slot in _where(alive[: self.first_enemy] & (frame.order[: self.first_enemy] == ORDER["attack"])):
+            self._order(frame, slot)
+        drawn = sorted(_where(alive), key=lambda slot: self.trait["layer"][frame.kind[slot]])
+        for slot in drawn:
             self._unit(frame, slot)
+        self._letters(frame, drawn)
         for slot in _where(alive):
             self._deed(frame, slot)
         self._header(frame, alive)
@@ -191,7 +197,40 @@ class Painter:
             self._arc(
                 centre, radius + 2 * SAMPLES, frame.shield[slot] / self.stat["shield"][kind], SHIELD, 1.5 * SAMPLES
             )
-        self._text(centre, self.letters[kind], 1.15 * radius, WHITE, "mm")
+
+    def _letters(self, frame: Frame, slots: list[int]) -> None:
+        """The letters of the units' types, each in its own disc: those of units that overlap move apart, and where
+        there is no room the lower one's is left out."""
+        if not slots:
+            return
+        centres = np.array([self._place(frame, slot) for slot in slots])  # [k, 2]
+        radii = np.array([self._radius(frame, slot) for slot in slots])  # [k]
+        places = centres.copy()
+        room = 0.55 * (radii[:, None] + radii)  # [k, k]: of two letters side by side
+        for _ in range(_ROUNDS):
+            way = places[:, None] - places  # [k, k, 2], away from the other
+            distance = np.hypot(way[..., 0], way[..., 1])
+            way[distance == 0] = (1, 0)
+            short = np.clip(room - distance, 0, None) / np.maximum(distance, 1)
+            np.fill_diagonal(short, 0)
+            places += 0.25 * (way * short[..., None]).sum(1)
+            off = places - centres
+            far = np.maximum(np.hypot(off[:, 0], off[:, 1]) / (0.5 * radii), 1)
+            places = centres + off / far[:, None]
+        for k, slot in enumerate(slots):
+            above = np.hypot(*(places[k + 1 :] - places[k]).T) < 0.8 * room[k, k + 1 :]
+            if not above.any():
+                self._text(tuple(places[k]), self.letters[frame.kind[slot]], 1.15 * radii[k], WHITE, "mm")
+
+    def _order(self, frame: Frame, slot: int) -> None:
+        """Dots from an ally to the enemy that it has been ordered to shoot."""
+        whom = int(frame.order_target[slot])
+        if whom < 0 or frame.health[whom] <= 0:
+            return
+        start, end = (np.array(self._place(frame, each)) for each in (slot, whom))
+        gap = 0.28 * self.cell
+        for share in np.arange(gap, float(np.hypot(*(end - start))), gap) / max(float(np.hypot(*(end - start))), 1.0):
+            self._disc(tuple(start + share * (end - start)), 1.4 * SAMPLES, (*BRIGHT[0], 150))
 
     def _deed(self, frame: Frame, slot: int) -> None:
         """What a unit is doing to another: healing, or a shot that has just left."""
