@@ -9,7 +9,7 @@ SOURCES := $(shell find csrc cmake CMakeLists.txt pyproject.toml -type f 2>/dev/
 TASK := lbf/Foraging-5x5-2p-1f-v3
 RUNS ?= runs/$(shell date +%Y-%m-%d_%H-%M-%S)
 
-.PHONY: setup train test test-emulated sanitize bench fuzz gpu-check gpu-wheels kill-test sc2-failures lint format clean
+.PHONY: help setup train test test-torch test-emulated sanitize bench fuzz gpu-check gpu-wheels kill-test sc2-failures docs wheel lint format clean
 setup: $(INSTALLED)
 
 $(INSTALLED): $(SOURCES)
@@ -85,6 +85,10 @@ GPU_PLATFORM ?= manylinux_2_28_x86_64
 GPU_HAS ?= torch==2.11.0 numpy==2.5.2 matplotlib==3.10.9 tensorboard==2.20.0 pillow==12.0.0 cmake==4.1.0 ninja==1.13.0
 gpu-wheels:
 	@"$(PYTHON)" -m benchmarks.gpu_check.packages --python $(GPU_PYTHON) --platform $(GPU_PLATFORM) --there $(GPU_HAS)
+
+# The site, into build/docs/html, from docs/*.md and the docstrings; without a network, once .venv is there. A warning is an error.
+docs: setup
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --jobs 2 -d build/docs/doctrees docs build/docs/html
 
 CPP := $(shell find csrc tests/emulator -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 lint: setup

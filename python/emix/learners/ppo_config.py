@@ -51,8 +51,8 @@ class PPOConfig:
     samples: int = 0
     """K, joint actions over which PERLA's critic is averaged; 0: no PERLA, a critic that sees no actions. [P: 100]"""
     critic: Critic = "v"
-    """PERLA's critic: "v", V(s, a_-i), as in the paper's experiments, or "q", Q(s, a), as in its eq. 1 and 2, whose
-    advantage is that of the agent's action over its policy's mean. [P]"""
+    """PERLA's critic: "v", V(s, the others' actions), as in the paper's experiments, or "q", Q(s, a), as in its
+    eq. 1 and 2, whose advantage is that of the agent's action over its policy's mean. [P]"""
     fit: Fit = "marginal"
     """What PERLA's V is learned by: the error of its mean over the samples (algorithm 1), or of its value at the
     "executed" actions, without which nothing says that it depend on them."""

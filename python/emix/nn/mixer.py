@@ -26,7 +26,7 @@ class SumMixer(nn.Module):
 class LinearMixer(nn.Module):
     """Q_tot = sum_i m_i(s) Q_i + b(s) with m_i >= 0 that sum to 1 (DOP; Ensemble-MIX, eq. 10 without its weights k_i).
 
-    m_i is u_i = sum_e |W1(s)|_ie |w2(s)|_e divided by the sum over agents; W1 and w2 are linear in the state.
+    m_i is ``u_i = sum_e |W1(s)|_ie |w2(s)|_e`` divided by the sum over agents; W1 and w2 are linear in the state.
 
     Args:
         n_agents: n.
@@ -54,7 +54,7 @@ class LinearMixer(nn.Module):
 
 
 class MonotonicMixer(nn.Module):
-    """Q_tot = ELU(q |W1(s)| + b1(s)) |w2(s)| + V(s): rises with every Q_i (QMIX, Rashid et al. 2018).
+    """``Q_tot = ELU(q |W1(s)| + b1(s)) |w2(s)| + V(s)``: rises with every Q_i (QMIX, Rashid et al. 2018).
 
     Hypernetworks make W1, b1, w2 and V from the state: b1 is one linear layer, V = Linear-ReLU-Linear.
 
@@ -115,8 +115,8 @@ class MonotonicMixer(nn.Module):
 class MixerEnsemble(nn.Module):
     """N monotonic mixers with weights of their own, run as one, each with one value or with m of them.
 
-    One value is ``MonotonicMixer``'s. m values share the hidden layer: ELU(q |W1(s)| + b1(s)) |W2(s)| + V(s), W2(s) of
-    m columns; each rises with every Q_i. That is the mixer of ADER's entropy critics, with a value for each agent's
+    One value is ``MonotonicMixer``'s. m values share the hidden layer: ``ELU(q |W1(s)| + b1(s)) |W2(s)| + V(s)``, W2(s)
+    of m columns; each rises with every Q_i. That is the mixer of ADER's entropy critics, with a value for each agent's
     entropy; the published code has one module from n utilities to n values, whose body is not in what is stored of it.
 
     The hypernetworks' first layers, of all members, are one product.

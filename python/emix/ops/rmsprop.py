@@ -36,7 +36,7 @@ def rmsprop_step(
 ) -> Tensor:
     """Change parameters, gradients and mean squares in place by a step of RMSprop.
 
-    ``g' = g min(1, max_norm / (|g| + 1e-6))``, |g| over all tensors; ``s = alpha s + (1 - alpha) g'^2``;
+    ``g' = g min(1, max_norm / (|g| + 1e-6))``, ``|g|`` over all tensors; ``s = alpha s + (1 - alpha) g'^2``;
     ``p = p - lr g' / (sqrt(s) + eps)``. No gradient. Source: ``torch.optim.RMSprop`` without momentum, not centered,
     after ``torch.nn.utils.clip_grad_norm_``.
 
@@ -50,7 +50,7 @@ def rmsprop_step(
         max_norm: the norm to which the gradients are scaled down, where theirs is larger.
 
     Returns:
-        The norm |g| that the gradients had, ``[]``.
+        The norm ``|g|`` that the gradients had, ``[]``.
 
     Raises:
         ValueError: names the argument, what was expected and what came.
