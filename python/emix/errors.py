@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _MOST_MEANT = 3
 
@@ -36,11 +36,17 @@ def near(name: object, known: Iterable[str], *, cutoff: float = 0.6) -> list[str
     ]
 
 
+def did_you_mean(meant: Sequence[str]) -> str:
+    """The question after one or several names."""
+    *first, last = meant
+    return f"did you mean {', '.join(first)}{' or ' if first else ''}{last}?"
+
+
 def closest(name: object, known: Iterable[str], *, most: int = 1000) -> str:
     """The end of a sentence about an unknown name: the nearest known ones, or all, ``most`` of them at most."""
     known = list(known)
     if meant := near(name, known, cutoff=0.5):
-        return f"did you mean {' or '.join(meant)}?"
+        return did_you_mean(meant)
     return f"expected one of {', '.join(known[:most])}{', ...' if len(known) > most else ''}"
 
 

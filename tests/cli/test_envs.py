@@ -44,7 +44,7 @@ def test_every_option_of_battles_has_its_default():
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        (["envs", "2s3z"], "unknown environment '2s3z': did you mean battle/2s3z or sc2/2s3z?"),
+        (["envs", "2s3z"], "unknown environment '2s3z': did you mean battle/2s3z, sc2/2s3z or smac/2s3z?"),
         (["envs", "battle/3M"], "did you mean battle/3m"),
         (["train", "MAPPO", "battle/3m"], "unknown algorithm 'MAPPO': did you mean mappo"),
         (["train", "perla_mappo", "battle/3m"], "did you mean perla-mappo"),

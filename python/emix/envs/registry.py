@@ -12,7 +12,7 @@ from emix.data.integers import check_seed, integer
 from emix.envs.core import Env
 from emix.envs.families import Family, built_in
 from emix.envs.options import OptionInfo, described, refuse_unknown
-from emix.errors import UsageError, near
+from emix.errors import UsageError, did_you_mean, near
 from emix.plugins import load_entry_points
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def unknown_name(name: str) -> UsageError:
     families = _families()
     meant = near(name, [known for family in families for known in family.suggestions])
     names = ", ".join(sorted(family.pattern for family in families))
-    hint = f"did you mean {' or '.join(meant)}?" if meant else f"the names are {names}"
+    hint = did_you_mean(meant) if meant else f"the names are {names}"
     broken = "".join(f"; {sentence}" for sentence in load_entry_points("emix.envs"))
     return UsageError(f"unknown environment {name!r}: {hint}{broken}")
 

@@ -243,9 +243,7 @@ def _check_values(q: Tensor, inner_axes: int) -> None:
     require(inner_axes <= q.dim() <= MAX_AXES, sentence, shape, MAX_AXES, list(q.shape))
 
 
-def _check_monotonic(
-    q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, v: Tensor | None, outputs: tuple[int, ...]
-) -> None:
+def _check_monotonic(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, v: Tensor | None, outputs: tuple[int, ...]) -> None:
     check_types({"q": q, "w1": w1, "b1": b1, "w2": w2, "v": v})
     _check_values(q, 1)
     require(b1.dim() > 0, "`b1` must have shape [..., E], got []")
