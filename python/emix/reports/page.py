@@ -9,7 +9,7 @@ with each table between ``<!-- table NAME -->`` and ``<!-- end -->``::
     tables:
       foraging:
         methods: foraging
-        envs: foraging/*
+        envs: [foraging/*-2p-*, foraging/*-3p-*]  # patterns of names, or one
         by: [task, method]                 # a row for each task and method, or for each method
         columns: [{kind: seeds, title: seeds}, {kind: area, title: area under the curve, metric: test_return_mean}]
     pictures:
@@ -38,10 +38,10 @@ _MOST_TEXT = 4 << 20
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a page: of the methods' runs on environments whose names match ``envs``."""
+    """A table of a page: of the methods' runs on environments whose names match one of ``envs``."""
 
     methods: Mapping[str, str]
-    envs: str
+    envs: Sequence[str]
     by: Sequence[str]
     columns: Sequence[Column]
     strip: str = ""
@@ -66,7 +66,7 @@ class Picture:
     """Curves of a page: a line for each method and each of ``lines``, which gives the end of its label and a metric."""
 
     methods: Mapping[str, str]
-    envs: str
+    envs: Sequence[str]
     label: str
     lines: Mapping[str, str]
 
@@ -119,9 +119,9 @@ class Page:
             picture.draw(records, self.path.parent / name)
 
 
-def chosen(records: Sequence[Record], methods: Mapping[str, str], envs: str) -> list[Record]:
-    """The runs of these methods on environments whose names match a pattern."""
-    return [run for run in records if run.name in methods and fnmatchcase(run.env, envs)]
+def chosen(records: Sequence[Record], methods: Mapping[str, str], envs: Sequence[str]) -> list[Record]:
+    """The runs of these methods on environments whose names match one of the patterns."""
+    return [run for run in records if run.name in methods and any(fnmatchcase(run.env, each) for each in envs)]
 
 
 def read_page(path: Path) -> Page:
@@ -139,25 +139,28 @@ def read_page(path: Path) -> Page:
     tables, pictures = {}, {}
     for name, given in values["tables"].items():
         what = f"{problem}: table {short(name)}"
-        kinds: dict[str, type | tuple[type, ...]] = {"methods": str, "envs": str, "by": list, "columns": list}
+        kinds: dict[str, type | tuple[type, ...]] = {"methods": str, "envs": (str, list), "by": list, "columns": list}
         expect_keys(given, kinds, what)
         if given["by"] not in (["task", "method"], ["method"]):
             raise UsageError(f"{what}: by expects [task, method] or [method], got {short(given['by'])}")
         columns = [make_column(each, what) for each in given["columns"]]
-        tables[name] = Table(**given | {"columns": columns, "methods": _group(methods, given, what)})
+        tables[name] = Table(**given | _chosen_by(methods, given, what) | {"columns": columns})
     for name, given in values["pictures"].items():
         what = f"{problem}: picture {short(name)}"
-        expect_keys(given, {"methods": str, "envs": str, "label": str, "lines": dict}, what)
-        pictures[name] = Picture(**given | {"methods": _group(methods, given, what)})
+        expect_keys(given, {"methods": str, "envs": (str, list), "label": str, "lines": dict}, what)
+        pictures[name] = Picture(**given | _chosen_by(methods, given, what))
     names = frozenset(name for group in methods.values() for name in group)
     return Page(path, values["metrics"], names, tables, pictures)
 
 
-def _group(methods: Mapping[str, Any], given: Mapping[str, Any], problem: str) -> Mapping[str, str]:
+def _chosen_by(methods: Mapping[str, Any], given: Mapping[str, Any], problem: str) -> dict[str, Any]:
+    """The methods and patterns that choose the runs of a table or picture."""
     if given["methods"] not in methods:
         raise UsageError(f"{problem}: methods expects one of {', '.join(methods)}, got {short(given['methods'])}")
-    group: Mapping[str, str] = methods[given["methods"]]
-    return group
+    envs = [given["envs"]] if isinstance(given["envs"], str) else given["envs"]
+    if not all(isinstance(each, str) for each in envs):
+        raise UsageError(f"{problem}: envs expects a pattern of names, or several, got {short(envs)}")
+    return {"methods": methods[given["methods"]], "envs": envs}
 
 
 def with_tables(text: str, tables: Mapping[str, str], page: str) -> str:
