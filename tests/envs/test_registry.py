@@ -21,7 +21,7 @@ from emix.errors import UsageError
         ("matrix/mstep-5", "matrix/msteps-5"),
         ("matrix/penalty-2-3", "matrix/penalty-2x3"),
         ("battle/3n", "battle/3m"),
-        ("smac/2s3z", "battle/2s3z"),
+        ("smax/2s3z", "smac/2s3z"),
         ("prey/stag_hunt", "prey/stag-hunt"),
         ("stag_hunt", "prey/stag-hunt"),
         ("lbf/Foraging-8x8-2p-2f", "lbf/Foraging-8x8-2p-2f-v3"),
@@ -81,7 +81,7 @@ def test_foraging_that_makes_no_sense(name, text):
 
 
 LIBRARIES = ("gym/<id>", "pettingzoo/<module>")  # whatever other libraries have: tests/envs/test_foreign.py
-GAMES = ("sc2/<map>",)  # StarCraft II itself, which no package index has: tests/envs/sc2
+GAMES = ("sc2/<map>", "smac/<map>")  # StarCraft II itself, which no package index has: tests/envs/sc2
 
 
 def test_missing_package_says_how_to_install_it(monkeypatch):

@@ -112,6 +112,14 @@ def test_ensemble_mix_is_the_papers():
         assert learners.load_recipe(name).env_options("prey/stag-hunt") == {}
 
 
+def test_smacs_maps_have_the_same_options_wherever_they_are_played():
+    options = {name: learners.load_recipe(name).env_options("battle/3m") for name in learners.list_algorithms()}
+    assert sum(map(bool, options.values())) > 10
+    for name, here in options.items():
+        assert learners.load_recipe(name).env_options("sc2/3m") == here, name
+        assert learners.load_recipe(name).env_options("smac/3m") == here, name
+
+
 # What the ablations of SMIX(lambda) change, as options of a run.
 ABLATIONS = {
     "lambda 0": ({"td_lambda": 0.0}, {}),

@@ -22,6 +22,7 @@ from emix.envs.sc2.packages import (
     look_at_game,
     look_at_maps,
     look_at_protocol,
+    look_at_smac,
     look_at_websocket,
 )
 
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     findings += [_package("lbforaging", "lbf/ environments", 'pip install "emix[lbf]"')]
     findings += [_package("gymnasium-robotics", "mamujoco/ environments", 'pip install "emix[mamujoco]"')]
     findings += [_package("pettingzoo", "environments as PettingZoo's", 'pip install "emix[pettingzoo]"')]
-    looks = (look_at_protocol(), look_at_websocket(), look_at_game(), look_at_maps())
+    looks = (look_at_protocol(), look_at_websocket(), look_at_smac(), look_at_game(), look_at_maps())
     findings += [Finding(look.what, _optional(look), look.detail, look.mend) for look in looks]
     for finding in findings:
         print(f"{finding.state:<8} {finding.what:<18} {finding.detail}")
