@@ -91,7 +91,7 @@ def tree(folder: Path) -> dict[str, bytes]:
         (["sc2"], "Missing from emix sc2: WHAT"),
         (["sc2", "chekc"], "invalid choice 'chekc'"),
         (["sc2", "check", "--script", "betwen"], "unknown script 'betwen', did you mean between?"),
-        (["sc2", "check", "--seed", "-1"], "seed must be an integer from 0 to 2^32 - 1, got -1"),
+        (["sc2", "check", "--seed", "-1"], "seed must be an integer from 0 to 2^63 - 1, got -1"),
     ],
 )
 def test_wrong_request(capsys, tmp_path, monkeypatch, arguments, message):

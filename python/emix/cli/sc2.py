@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
+from emix.data.integers import check_seed
 from emix.envs.options import closest
 from emix.envs.sc2.packages import missing_for_sc2
 from emix.envs.sc2.scripts import SCRIPTS
@@ -34,6 +36,7 @@ class Sc2:
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     chosen = tyro.cli(Sc2, args=list(arguments), prog="emix sc2")
+    seed = check_seed("seed", chosen.seed)
     for name in chosen.script:
         if name not in SCRIPTS:
             raise UsageError(f"unknown script {name!r}, {closest(name, SCRIPTS)}")
@@ -47,7 +50,11 @@ def main(arguments: Sequence[str]) -> int:
     found = []
     for name in dict.fromkeys(chosen.script or SCRIPTS):
         script = SCRIPTS[name]
-        new = check_script(name, script, seed=chosen.seed, build=chosen.build)
+        try:
+            new = check_script(name, script, seed=seed, build=chosen.build)
+        except RuntimeError as error:  # the game was lost
+            print(f"emix: {error}", file=sys.stderr)
+            return 1
         print(f"{name} ({script.map}: {script.what}): {len(new)} differences", flush=True)
         found += new
     if not found:

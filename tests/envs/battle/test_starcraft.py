@@ -1,8 +1,5 @@
 """``StarCraft2Env``: smac's interface, and that it says what the batch says."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -90,20 +87,6 @@ def test_an_action_that_is_not_available():
         env.step([1, 6, 1])
     with pytest.raises(AssertionError, match="Agent 0 cannot perform action 0"):
         env.step([0, 1, 1])
-
-
-def test_an_action_that_is_not_available_without_asserts():
-    """``python -O`` drops assert statements."""
-    code = """from emix.envs.battle import StarCraft2Env
-assert False
-env = StarCraft2Env("3m", seed=1)
-env.reset()
-try:
-    env.step([1, 6, 1])
-except AssertionError as error:
-    print(error)"""
-    done = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "Agent 1 cannot perform action 6\n"
 
 
 @pytest.mark.parametrize(

@@ -97,10 +97,11 @@ def test_the_command(house, changed, capsys, monkeypatch, tmp_path):
     assert "emix sc2 check cannot play: StarCraft II is not in" in capsys.readouterr().err
 
 
-def test_a_game_that_is_lost(house):
-    house(fault=lambda game, kind: "die" if kind == "step" else None)
-    with pytest.raises(RuntimeError, match="sc2/3m: the game was lost"):
-        check_script("shoot", SCRIPTS["shoot"], seed=0, build=None)
+@pytest.mark.parametrize("kind", ["step", "data"])
+def test_a_game_that_is_lost(house, capsys, kind):
+    house(fault=lambda game, asked: "die" if asked == kind else None)
+    assert main(["sc2", "check", "--script", "shoot"]) == 1
+    assert "emix: sc2/3m: the " in capsys.readouterr().err.splitlines()[-1]
 
 
 def course(cooldown, life, x):

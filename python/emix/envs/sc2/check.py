@@ -11,6 +11,7 @@ import torch
 from emix.envs.battle.fields import MIND, STAT, TAG, TRAIT, UNIT
 from emix.envs.battle.scenario import Scenario
 from emix.envs.registry import make
+from emix.envs.sc2.connection import LostError
 from emix.envs.sc2.env import SC2Battle, read_task
 from emix.envs.sc2.measures import Course, Difference, compare
 from emix.envs.sc2.scripts import Script, View, choose_all
@@ -46,6 +47,8 @@ def check_script(name: str, script: Script, *, seed: int, build: int | None) -> 
         battle.reset()
         _start_alike(game, battle)
         return data + compare(name, *_play(script, seen, game, battle))
+    except LostError as error:
+        raise RuntimeError(f"sc2/{script.map}: {error}: try again, or see `emix doctor`") from error
     finally:
         game.close()
         battle.close()
@@ -131,7 +134,7 @@ def _play(script: Script, seen: Mapping[str, np.ndarray], game: SC2Battle, battl
         actions = choose_all(script, _view(seen, game))
         seen, reward, terminated, truncated, info = game.step(actions)
         if info["simulator_lost"]:
-            raise RuntimeError(f"{scenario.spec.name}: the game was lost: try again, or see `emix doctor`")
+            raise LostError("the game was lost")
         real.append(game.units.units.copy())
         paid.append(reward)
         over = terminated or truncated
