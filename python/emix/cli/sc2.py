@@ -40,8 +40,6 @@ def main(arguments: Sequence[str]) -> int:
     for name in chosen.script:
         if name not in SCRIPTS:
             raise UsageError(f"unknown script {name!r}, {closest(name, SCRIPTS)}")
-    if not 0 <= chosen.seed < 2**32:
-        raise UsageError(f"seed must be an integer from 0 to 2^32 - 1, got {chosen.seed}")
     lacks, mend = missing_for_sc2()
     if lacks:
         raise UsageError(f"emix sc2 check cannot play: {lacks}: {mend}")
