@@ -15,6 +15,7 @@ from contextlib import suppress
 from importlib import import_module
 
 import emix
+from emix.cli.help import print_help
 from emix.errors import UsageError, is_out_of_memory, near
 
 TRAINING = ("train", "resume", "sweep", "reproduce")
@@ -22,13 +23,13 @@ _LONGEST = 2000  # characters of a sentence
 COMMANDS = {
     "train": "train a learner on an environment",
     "resume": "continue a run that was stopped or killed",
-    "sweep": "train algorithms x environments x seeds, as many at once as the machine holds",
+    "sweep": "train algorithms x environments x seeds, several runs at once",
     "eval": "play greedy episodes with a trained run",
     "plot": "draw the learning curves of runs",
     "report": "compare runs: tables with intervals, figures, Markdown and HTML",
     "reproduce": "train what a table or figure of a paper shows, and compare",
     "replay": "show a trained run's battles as a GIF or MP4",
-    "bench": "measure the ops on this machine, beside eager PyTorch and torch.compile",
+    "bench": "measure the ops, beside eager PyTorch and torch.compile",
     "sc2": "check the simulator against StarCraft II: `emix sc2 check`",
     "envs": "list the environments, and how to install those that are missing",
     "doctor": "check this machine, and say how to mend what is missing",
@@ -92,7 +93,10 @@ def _carry_out(command: str, arguments: list[str]) -> int:
         meant = near(command, COMMANDS)[:1]
         hint = f"did you mean `emix {meant[0]}`?" if meant else f"expected one of {', '.join(COMMANDS)}"
         raise UsageError(f"unknown command {command!r}: {hint}")
-    return import_module(f"emix.cli.{command}").main(arguments)
+    module = import_module(f"emix.cli.{command}")
+    if {"-h", "--help"} & set(arguments):
+        return print_help(lambda: module.main(arguments))
+    return module.main(arguments)
 
 
 def _fail(code: int, *lines: str) -> int:

@@ -85,7 +85,11 @@ def steps_to(curves: Sequence[np.ndarray], threshold: float, tests: int) -> str:
         return count
     ends = f"{reached[0]:,.0f}" if reached[0] == reached[-1] else f"{reached[0]:,.0f} to {reached[-1]:,.0f}"
     median = np.median(reached + [np.inf] * (len(curves) - len(reached)))
-    return f"{count}: {median:,.0f} ({ends})" if len(reached) > 2 and np.isfinite(median) else f"{count}: {ends}"
+    return (
+        f"{count}: {median:,.0f} ({ends})"
+        if len(reached) > 2 and np.isfinite(median) and len(set(reached)) > 1
+        else f"{count}: {ends}"
+    )
 
 
 def _of_each(value: Callable[[np.ndarray], float]) -> Callable[[Column, Sequence[Record]], str]:
