@@ -26,7 +26,6 @@ from emix.envs.sc2.packages import (
 )
 
 State = Literal["ok", "missing", "broken"]
-_REBUILD = "pip install --force-reinstall --no-deps --no-build-isolation ."
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,9 @@ def _gpus() -> list[Finding]:
         return []
     build = _host.build()
     if not build["cuda_version"]:
-        return [Finding("gpu", "missing", "emix is built without CUDA kernels", f"{_REBUILD} (with nvcc on PATH)")]
+        from emix.cli.kernels import REBUILD
+
+        return [Finding("gpu", "missing", "emix is built without CUDA kernels", f"{REBUILD} (with nvcc on PATH)")]
     found = []
     for index in range(torch.cuda.device_count()):
         name, capability = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
@@ -190,7 +191,9 @@ def _gpu(device: str, name: str, capability: tuple[int, int], compiled: str) -> 
 
     if failing := dict(kernels.failing_words(torch.device(device))):
         detail = "; ".join(f"{word}: {error}" for word, error in failing.items())
-        return Finding("gpu", "broken", f"{name}: {detail}", f"{_REBUILD}; if that does not help, report this output")
+        return Finding(
+            "gpu", "broken", f"{name}: {detail}", f"{kernels.REBUILD}; if that does not help, report this output"
+        )
     return Finding("gpu", "ok", f"{name}: a kernel of each of {', '.join(kernels.words())} agrees with its reference")
 
 

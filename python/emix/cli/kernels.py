@@ -1,4 +1,4 @@
-"""``emix doctor`` on a GPU: whether the library has code for it, and a kernel of every word there beside its reference."""
+"""``emix doctor`` on a GPU: whether the library has code for it, and a kernel of every word beside its reference."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 import emix
 from emix import ops
 
+REBUILD = "pip install --force-reinstall --no-deps --no-build-isolation ."
 Call = Callable[[Any, torch.device], Any]  # of emix.ops or emix.ops.reference, on a device
 
 
@@ -38,12 +39,12 @@ def architecture_problem(compiled: str, capability: tuple[int, int]) -> str:
 def architecture_remedy(capability: tuple[int, int]) -> str:
     """The command that compiles them for such a GPU."""
     number = 10 * capability[0] + capability[1]
-    return f"pip install --force-reinstall --no-deps --no-build-isolation . -C cmake.define.CMAKE_CUDA_ARCHITECTURES={number}"
+    return f"{REBUILD} -C cmake.define.CMAKE_CUDA_ARCHITECTURES={number}"
 
 
 def failing_words(device: torch.device) -> Iterator[tuple[str, str]]:
     """The words one of whose kernels fails on ``device``, or disagrees with its reference there, and what happened."""
-    for word, call in {**_CALLS, "battle": _battle, "sampling": _sampling}.items():
+    for word, call in _CALLS.items():
         try:
             result, expected = call(ops, device), call(ops.reference, device)
             torch.testing.assert_close(result, expected)
@@ -53,7 +54,7 @@ def failing_words(device: torch.device) -> Iterator[tuple[str, str]]:
 
 def words() -> list[str]:
     """Every word that has kernels for a GPU."""
-    return sorted({**_CALLS, "battle": _battle, "sampling": _sampling})
+    return sorted(_CALLS)
 
 
 def _normal(device: torch.device, *shape: int) -> Tensor:
@@ -113,5 +114,7 @@ _CALLS: dict[str, Call] = {
     "ensemble": lambda m, d: tuple(m.ensemble_moments(_normal(d, 5, 3, 4))),
     "diversity": lambda m, d: m.bhattacharyya(_normal(d, 5, 3, 4)),
     "marginal": _marginal,
+    "sampling": _sampling,
+    "battle": _battle,
     "recurrent": _recurrent,
 }
