@@ -1,4 +1,4 @@
-"""The site of `make docs`: docs/*.md as they are, an API reference from the docstrings. It is built without a network."""
+"""The site of `make docs`: docs/*.md as they are, an API reference from the docstrings; no network is asked."""
 
 import importlib.util
 from pathlib import Path
@@ -24,6 +24,7 @@ html_title = f"emix {release}"
 html_show_sphinx = False
 # MathJax comes from a package of PyPI; of its files the site needs this one alone, which asks the network for nothing.
 _mathjax = importlib.util.find_spec("sphinx-mathjax-offline")
-assert _mathjax is not None and _mathjax.origin is not None, "make docs needs the extra docs: pip install 'emix[docs]'"
-html_static_path = [str(Path(_mathjax.origin).parent / "static" / "mathjax" / "tex-svg.js")]
+if _mathjax is None:
+    raise ImportError("the site needs sphinx-mathjax-offline: pip install 'emix[docs]'")
+html_static_path = [str(Path(str(_mathjax.origin)).parent / "static" / "mathjax" / "tex-svg.js")]
 mathjax_path = "tex-svg.js"

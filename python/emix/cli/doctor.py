@@ -47,8 +47,9 @@ class Finding:
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     tyro.cli(Doctor, args=list(arguments), prog="emix doctor")
-    checks: list[Callable[[], Finding]] = [_python, _cores, _build, _torch, _ops, _cuda, _driver, _nvcc, _compiler]
+    checks: list[Callable[[], Finding]] = [_python, _cores, _build, _torch, _ops, _cuda, _driver]
     findings = [check() for check in checks]
+    findings += [*_gpus(), _nvcc(), _compiler()]
     findings += [_package("lbforaging", "lbf/ environments", 'pip install "emix[lbf]"')]
     findings += [_package("gymnasium-robotics", "mamujoco/ environments", 'pip install "emix[mamujoco]"')]
     findings += [_package("pettingzoo", "environments as PettingZoo's", 'pip install "emix[pettingzoo]"')]
@@ -157,6 +158,44 @@ def _fits(built: str, driver: int) -> Finding:
     if problem := _host.driver_problem(toolkit, driver):
         return Finding("driver", "broken", problem, _host.driver_remedy(toolkit, driver))
     return Finding("driver", "ok", f"for CUDA {_text(driver)}, runs what CUDA {major}.{minor} built")
+
+
+def _gpus() -> list[Finding]:
+    """Of each GPU: whether emix has code for it, and its kernels beside their references."""
+    try:
+        import torch
+
+        from emix import _host
+    except ImportError:
+        return []
+    if not torch.cuda.is_available():
+        return []
+    build = _host.build()
+    if not build["cuda_version"]:
+        from emix.cli.kernels import REBUILD
+
+        return [Finding("gpu", "missing", "emix is built without CUDA kernels", f"{REBUILD} (with nvcc on PATH)")]
+    found = []
+    for index in range(torch.cuda.device_count()):
+        name, capability = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
+        found.append(_gpu(f"cuda:{index}", name, capability, build["cuda_architectures"]))
+    return found
+
+
+def _gpu(device: str, name: str, capability: tuple[int, int], compiled: str) -> Finding:
+    """The finding for one GPU. What cannot be launched there is not tried."""
+    from emix.cli import kernels
+
+    if problem := kernels.architecture_problem(compiled, capability):
+        return Finding("gpu", "broken", f"{name}: {problem}", kernels.architecture_remedy(capability))
+    import torch
+
+    if failing := dict(kernels.failing_words(torch.device(device))):
+        detail = "; ".join(f"{word}: {error}" for word, error in failing.items())
+        return Finding(
+            "gpu", "broken", f"{name}: {detail}", f"{kernels.REBUILD}; if that does not help, report this output"
+        )
+    return Finding("gpu", "ok", f"{name}: a kernel of each of {', '.join(kernels.words())} agrees with its reference")
 
 
 def _driver_version() -> int:

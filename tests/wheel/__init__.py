@@ -1,0 +1,1 @@
+"""``make wheel``: a built wheel in fresh environments."""
