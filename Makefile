@@ -9,7 +9,7 @@ SOURCES := $(shell find csrc cmake CMakeLists.txt pyproject.toml -type f 2>/dev/
 TASK := lbf/Foraging-5x5-2p-1f-v3
 RUNS ?= runs/$(shell date +%Y-%m-%d_%H-%M-%S)
 
-.PHONY: help setup train test test-torch test-emulated sanitize bench fuzz gpu-check gpu-wheels kill-test sc2-failures docs wheel lint format clean
+.PHONY: help setup train test test-torch test-emulated sanitize bench fuzz gpu-check gpu-wheels journeys kill-test sc2-failures docs wheel lint format clean
 setup: $(INSTALLED)
 
 $(INSTALLED): $(SOURCES)
@@ -38,6 +38,10 @@ test-emulated: setup
 	@$(BIN)/cmake --build build/emulated && rm build-emulated.log
 	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_RACES=off $(BIN)/python -m pytest -n 2 $(KERNEL_TESTS) $(PYTHON_TESTS:%=--ignore %)
 	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_ORDER=shuffled:1 $(BIN)/python -m pytest -n 2 $(RACE_TESTS)
+
+# What a student, an engineer with another code base and a maintainer would do first; the tests take the quick steps.
+journeys: setup
+	@for who in student engineer maintainer; do $(BIN)/python -m tests.journeys.$$who --all || exit 1; done
 
 # Trainings that are killed by kill -9 at random moments, and at each write, fsync, rename and deletion in turn, and resumed: the same bytes.
 SECONDS ?= 60
