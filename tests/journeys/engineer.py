@@ -1,4 +1,4 @@
-"""An engineer with another code base takes ops, networks and environments into it: python -m tests.journeys.engineer."""
+"""An engineer with another code base takes ops, networks, environments from here: python -m tests.journeys.engineer."""
 
 from __future__ import annotations
 
