@@ -13,7 +13,7 @@ help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## */make \1\t/' | expand -t 22
 	@echo "variables: PYTHON=$(PYTHON) TORCH=$(TORCH) EMIX_CUDA=$(EMIX_CUDA) (AUTO, ON, OFF) JOBS=$(JOBS)"
 
-.PHONY: help setup train test test-torch test-emulated sanitize bench fuzz gpu-check gpu-wheels kill-test sc2-failures docs wheel lint format clean
+.PHONY: help setup train test test-torch test-emulated sanitize bench fuzz gpu-check gpu-wheels journeys kill-test sc2-failures docs wheel lint format clean
 setup: $(INSTALLED)  ## .venv with torch, an editable build of emix and every tool
 
 $(INSTALLED): $(SOURCES)
@@ -42,6 +42,10 @@ test-emulated: setup  ## the ops' tests on the CUDA kernels, emulated on the CPU
 	@$(BIN)/cmake --build build/emulated && rm build-emulated.log
 	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_RACES=off $(BIN)/python -m pytest -n 2 $(KERNEL_TESTS) $(PYTHON_TESTS:%=--ignore %)
 	EMIX_LIBRARY=build/emulated/libemix.so EMIX_EMULATOR_ORDER=shuffled:1 $(BIN)/python -m pytest -n 2 $(RACE_TESTS)
+
+# What a student, an engineer with another code base and a maintainer would do first; the tests take the quick steps.
+journeys: setup  ## what a student, an engineer and a maintainer would do first
+	@for who in student engineer maintainer; do $(BIN)/python -m tests.journeys.$$who --all || exit 1; done
 
 # Trainings that are killed by kill -9 at random moments, and at each write, fsync, rename and deletion in turn, and resumed: the same bytes.
 SECONDS ?= 60

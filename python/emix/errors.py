@@ -31,9 +31,8 @@ def near(name: object, known: Iterable[str], *, cutoff: float = 0.6) -> list[str
     last = asked.rpartition("/")[2]
     tails = [each for each, text in plain.items() if last and text.rpartition("/")[2] == last]
     alike = difflib.get_close_matches(asked, plain.values(), n=_MOST_MEANT, cutoff=cutoff)
-    return list(dict.fromkeys([*tails, *(each for text in alike for each in plain if plain[each] == text)]))[
-        :_MOST_MEANT
-    ]
+    meant = [*tails, *(each for text in alike for each in plain if plain[each] == text)]
+    return list(dict.fromkeys(meant))[:_MOST_MEANT]
 
 
 def did_you_mean(meant: Sequence[str]) -> str:

@@ -226,7 +226,7 @@ def test_a_film_that_cannot_be_written_leaves_the_old_one(run, tmp_path, monkeyp
 
     out = tmp_path / "film.gif"
     out.write_bytes(b"old")
-    monkeypatch.setattr("emix.cli.replay._write_gif", fail)
+    monkeypatch.setattr("emix.cli.film._write_gif", fail)
     assert f"cannot write {out}: No space left on device; choose another file" in error(capsys, run, out)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("film.gif", b"old")]
     inside_a_file = out / "film.gif"

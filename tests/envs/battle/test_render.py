@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import emix
-from emix.envs.battle.fields import CLOCK, MIND, STAT, STATUS, TRAIT, UNIT
+from emix.envs.battle.fields import CLOCK, MIND, ORDER, STAT, STATUS, TRAIT, UNIT
 from emix.envs.battle.frame import Frame, between, follow, snapshot
 from emix.envs.battle.options import BattleOptions
 from emix.envs.battle.render import Painter
@@ -181,3 +181,57 @@ def test_between_two_steps():
     again = follow(after, snapshot(battle))
     assert between(after, again, 0.5).dead[9] == 4
     assert again.dead[9] == 8
+
+
+def test_dots_lead_to_the_enemy_that_an_ally_is_ordered_to_shoot():
+    before, after = Battle("3m"), Battle("3m")
+    enemy = after.scenario.enemy_slot
+    for battle in (before, after):
+        battle.unit(0, x=8, y=16)
+        battle.unit(enemy, x=24, y=16)
+        battle.mind(0, order_target=enemy)
+    after.mind(0, order=ORDER["attack"])
+    changed = (picture(before) != picture(after)).any(-1)  # [H, W]
+    assert changed.any()
+    columns = np.flatnonzero(changed.any(0))
+    assert columns[-1] - columns[0] > 0.3 * changed.shape[1]  # all the way
+    after.unit(enemy, health=0)  # of a dead one nothing is shown
+    before.unit(enemy, health=0)
+    assert (picture(before) == picture(after)).all()
+
+
+def test_letters_of_units_that_overlap_move_apart(monkeypatch):
+    places = []
+    original = Painter._text
+
+    def text(self, at, text, *rest):
+        if len(text) == 1:
+            places.append(np.array(at))
+        original(self, at, text, *rest)
+
+    monkeypatch.setattr(Painter, "_text", text)
+    battle = Battle("3m")
+    for slot, x in ((0, 10.0), (1, 10.2), (2, 20.0)):
+        battle.unit(slot, x=x, y=16)
+    picture(battle)
+    first, second = places[:2]
+    assert np.hypot(*(first - second)) > 0.22 * Painter(battle.scenario).cell  # their units are 0.2 apart
+    places.clear()
+    battle.unit(1, x=10, y=16)  # the same place: both letters find room beside each other, or one is left out
+    picture(battle)
+    pairs = [np.hypot(*(a - b)) for i, a in enumerate(places) for b in places[:i]]
+    assert min(pairs) > 0.2 * Painter(battle.scenario).cell
+
+
+def test_no_two_kinds_have_the_same_letter():
+    letters = {}
+    for name in ("MMM2", "2s3z", "1c3s5z", "corridor", "6h_vs_8z", "bane_vs_bane", "2s_vs_1sc"):
+        scenario = make_scenario(f"battle/{name}", name, BattleOptions())
+        names = {start.unit.id: start.unit.name for start in (*scenario.allies, *scenario.enemies)}
+        for kind, letter in zip(scenario.traits[TRAIT["type"]].tolist(), Painter(scenario).letters, strict=True):
+            if kind in names:
+                letters.setdefault(names[kind], set()).add(letter)
+    assert len(letters) == 10
+    shown = [letter for own in letters.values() for letter in own]
+    assert len(set(shown)) == len(shown)
+    assert {letter.lower() for letter in shown if shown.count(letter.swapcase())} == {"m"}  # marine and Marauder
