@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from emix.data import Discrete, EnvSpec
 from emix.data.episodes import joined
+from emix.distributed import Alone
 from emix.learners.ensemble_mix import Batch, EnsembleMix
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
 from tests.learners import slow_ensemble_mix as slow
@@ -226,6 +227,47 @@ def test_more_padding_changes_nothing(small_spec, batch, critic_update, optimize
         torch.testing.assert_close(metrics[1], metrics[0])
     torch.testing.assert_close(learners[1].parts.state_dict(), learners[0].parts.state_dict())
     assert learners[1].critic.target.units == 12
+
+
+class Longer(Alone):
+    """Another process has episodes that are 3 steps longer, of which it learns from ``real``, with gradients of 0."""
+
+    def __init__(self, real):
+        self.real = real
+
+    def agree(self, value):
+        return value + 3
+
+    def sum_(self, tensors):
+        for tensor in tensors:
+            if tensor.dtype == torch.int64 and tensor.dim() == 1:  # how many are real at each time step
+                tensor[4 : 4 + self.real] += 1
+
+
+@pytest.mark.parametrize("skips_padding", [True, False])
+@pytest.mark.parametrize("critic_update", ["batched", "per_step"])
+def test_where_another_process_has_longer_episodes(small_spec, batch, critic_update, skips_padding):
+    """As a CPU and as a GPU computes it."""
+    alone, together = (make_learner(small_spec, critic_update=critic_update) for _ in range(2))
+    together.critic.skips_padding = skips_padding
+    together.parts.join(Longer(0))
+    torch.testing.assert_close(together.update(batch), alone.update(batch))
+    torch.testing.assert_close(together.parts.state_dict(), alone.parts.state_dict())
+
+
+def test_all_processes_take_the_steps_of_the_longest_episode(small_spec, batch):
+    """Both ways alike: the moments fade as they do in the process that learns, and the target counts its steps."""
+    learners = [make_learner(small_spec, critic_update="per_step", optimizer="adam") for _ in range(3)]
+    for learner, real, skips_padding in zip(learners, (2, 2, 0), (True, False, True), strict=True):
+        learner.critic.skips_padding = skips_padding
+        learner.parts.join(Longer(real))
+    metrics = [learner.update(batch) for learner in learners]
+    torch.testing.assert_close(metrics[0], metrics[1])
+    ours, theirs, fewer = (learner.parts.state_dict() for learner in learners)
+    torch.testing.assert_close(ours, theirs)
+    assert [learner.critic.target.units for learner in learners] == [6, 6, 4]
+    name = "critic.critic.w_head"
+    assert not torch.equal(ours[name], fewer[name])  # Adam moves on
 
 
 @pytest.mark.parametrize("method", [*METHODS, "two steps"])

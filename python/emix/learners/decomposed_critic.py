@@ -83,7 +83,7 @@ class DecomposedCritic:
         """Algorithm 2's critics: all targets first, then an optimiser step for each time step, or one for all of them.
 
         Args:
-            rows: ``count`` on-policy episodes, then the off-policy ones; B in all.
+            rows: ``count`` on-policy episodes, then the off-policy ones; B in all, of as many steps T in all processes.
             count: see rows.
             off_pi: the present policies in the off-policy ones, ``[B - count, T+1, n, A]``.
             on_pi: in the on-policy ones, where ``on_target`` is Retrace's.
@@ -93,9 +93,9 @@ class DecomposedCritic:
             See ``EnsembleMix.update``.
         """
         y, metrics = self._make_targets(rows, count, off_pi, on_pi)
-        real = rows.valid.any(0)  # [T]: all steps of the longest episode, from the first one on
-        steps_at, times = self._steps(rows, count, y)
-        times = self.optimiser.group.agree(times)
+        # All steps of the longest episode of any process, from the first one on; what all of them follow alike.
+        real = self.optimiser.everywhere(rows.valid.sum(0)) > 0  # [T]
+        steps_at, times = self._steps(rows, count, y), self._times(real)
         # A counter on the device: a step that was recorded once finds there which one it is.
         t = torch.zeros(1, dtype=torch.int64, device=self.device)
         numbers = torch.arange(times, device=self.device)
@@ -115,7 +115,7 @@ class DecomposedCritic:
         loop(learn, times)
         self.target.follow(real.sum())
         # Which of the optimiser's steps were of real time steps of this process.
-        learned = nn.functional.pad(real, (0, max(0, times - len(real))))[:times]
+        learned = rows.valid.any(0)[:times]
         return metrics | {
             name: masked_mean(result, learned) for name, result in zip(self.measured, results, strict=True)
         }
@@ -184,8 +184,14 @@ class DecomposedCritic:
             "gamma": self.config.gamma,
         }
 
-    def _steps(self, rows: Episodes, count: int, y: Tensor) -> tuple[Callable[[Tensor], Steps], int]:
-        """Time step t ``[1]`` of all episodes, or all of them at once, and how many t there are; y ``[B, T]``."""
+    def _times(self, real: Tensor) -> int:
+        """How many steps the optimiser takes, the same in all processes; real ``[T]``."""
+        if self.config.critic_update != "per_step":
+            return 1
+        return int(real.sum()) if self.skips_padding else len(real)
+
+    def _steps(self, rows: Episodes, count: int, y: Tensor) -> Callable[[Tensor], Steps]:
+        """Time step t ``[1]`` of all episodes, or all of them at once; y ``[B, T]``."""
         per_step = self.config.critic_update == "per_step"
         on = (torch.arange(len(rows), device=self.device) < count).unsqueeze(-1).expand_as(y)  # [B, T]
         fields = (rows.state, rows.obs, cast("Tensor", rows.avail), rows.actions, rows.valid, on, y)
@@ -194,10 +200,10 @@ class DecomposedCritic:
             sizes = rows.valid.sum(0) if per_step else rows.valid.sum().unsqueeze(0)
             own = [*sizes[sizes > 0].tolist(), 0]  # the last one, of nothing, is for where another process has more
             parts = [field[episode, time].split(own) for field in fields]
-            return lambda t: Steps(*(part[min(int(t), len(own) - 1)] for part in parts)), len(own) - 1
+            return lambda t: Steps(*(part[min(int(t), len(own) - 1)] for part in parts))
         if per_step:
-            return lambda t: Steps(*(field.index_select(1, t).squeeze(1) for field in fields)), y.shape[1]
-        return lambda t: Steps(*(field[:, : y.shape[1]].flatten(0, 1) for field in fields)), 1
+            return lambda t: Steps(*(field.index_select(1, t).squeeze(1) for field in fields))
+        return lambda t: Steps(*(field[:, : y.shape[1]].flatten(0, 1) for field in fields))
 
     def _loss(self, steps: Steps) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 16."""

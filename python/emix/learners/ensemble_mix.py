@@ -131,6 +131,8 @@ class EnsembleMix(BaseLearner):
             share of open gates while acting since the last ``advance``.
         """
         config, rows, count = self.config, batch.critics, len(batch.actors)
+        # Where another process has longer episodes, its critics step more often, which all must do together.
+        rows = rows.padded(self.critic.optimiser.group.agree(rows.valid.shape[1]))
         on, off = rows[:count], rows[count:]
         with torch.set_grad_enabled(config.actor != "on_policy"):
             off_logits = self._logits(off)  # [B, T+1, n, A]: for the tree backup, and later for the actors
