@@ -1,6 +1,11 @@
 # libemix_host.so: C functions without torch and Python, which python/emix/_host.py reads by ctypes.
+# The version that Python sees, in builds without scikit-build, too.
 file(STRINGS pyproject.toml VERSION_LINE REGEX "^version = ")
 string(REGEX REPLACE ".*\"(.*)\"" "\\1" EMIX_VERSION "${VERSION_LINE}")
+set(ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
+if(ARCHITECTURES STREQUAL native AND CMAKE_CUDA_ARCHITECTURES_NATIVE)
+  set(ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES_NATIVE}")  # what `native` was, so that `emix doctor` knows on another machine
+endif()
 add_library(emix_host SHARED csrc/host/host.cpp)
 target_include_directories(emix_host PRIVATE csrc)
 # What it observes and pays is what libemix.so does, bit for bit.
@@ -10,7 +15,7 @@ target_compile_definitions(
   emix_host
   PRIVATE EMIX_BUILD_CUDA="${EMIX_CUDA}"
           EMIX_BUILD_CUDA_VERSION="${CMAKE_CUDA_COMPILER_VERSION}"
-          EMIX_BUILD_CUDA_ARCHITECTURES="${CMAKE_CUDA_ARCHITECTURES}"
+          EMIX_BUILD_CUDA_ARCHITECTURES="${ARCHITECTURES}"
           EMIX_BUILD_COMPILER="${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}"
           EMIX_BUILD_TORCH="${EMIX_TORCH_VERSION}"
           EMIX_BUILD_VERSION="${EMIX_VERSION}")

@@ -166,15 +166,15 @@ def _gpus() -> list[Finding]:
         import torch
 
         from emix import _host
-    except ImportError:
+        from emix.cli import kernels
+    except ImportError:  # which `_torch`, `_build` and `_ops` report
         return []
     if not torch.cuda.is_available():
         return []
     build = _host.build()
     if not build["cuda_version"]:
-        from emix.cli.kernels import REBUILD
-
-        return [Finding("gpu", "missing", "emix is built without CUDA kernels", f"{REBUILD} (with nvcc on PATH)")]
+        mend = f"{kernels.REBUILD} (with nvcc on PATH)"
+        return [Finding("gpu", "missing", "emix is built without CUDA kernels", mend)]
     found = []
     for index in range(torch.cuda.device_count()):
         name, capability = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
@@ -192,9 +192,8 @@ def _gpu(device: str, name: str, capability: tuple[int, int], compiled: str) -> 
 
     if failing := dict(kernels.failing_words(torch.device(device))):
         detail = "; ".join(f"{word}: {error}" for word, error in failing.items())
-        return Finding(
-            "gpu", "broken", f"{name}: {detail}", f"{kernels.REBUILD}; if that does not help, report this output"
-        )
+        mend = f"{kernels.REBUILD}; if that does not help, report this output"
+        return Finding("gpu", "broken", f"{name}: {detail}", mend)
     return Finding("gpu", "ok", f"{name}: a kernel of each of {', '.join(kernels.words())} agrees with its reference")
 
 
