@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 WIDEST = 3  # panels in a row
-MOST_INSIDE = 5  # lines whose legend lies in the panel
+MOST_INSIDE, LONGEST_INSIDE = 5, 54  # lines, and letters of the longest name, whose legend lies in the panel
 MARKERS = "os^DvPX"
 MARKS = 8  # on a line, where several lines may cover each other
 FORMATS = ("png", "pdf", "svg", "jpg", "eps")
@@ -171,10 +171,12 @@ def _draw_panel(
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.01)
-    if len(lines) <= MOST_INSIDE:
+    longest = max(len(text) for text in axes.get_legend_handles_labels()[1])
+    if len(lines) <= MOST_INSIDE and longest <= LONGEST_INSIDE:
         axes.legend(frameon=False, fontsize=9)
     else:
-        axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+        columns = 2 if longest <= LONGEST_INSIDE else 1
+        axes.legend(frameon=False, fontsize=8, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.14))
 
 
 def line_style(number: int) -> tuple[str, str]:
