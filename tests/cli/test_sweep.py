@@ -247,5 +247,10 @@ def test_the_live_table(tmp_path, monkeypatch):
     display.close()
     text = output.getvalue()
     assert f"started vdn on {ENV}, seed 1, in {jobs[0].folder}" in text
-    for part in ("75%", "test return 1.500", "1:02:05", "1 running, 1 waiting"):
+    for part in (
+        "150 / 200",
+        "test return 1.500",
+        "1:02:05",
+        "1 running, 1 waiting; the running ones at 150 of 200 steps",
+    ):
         assert part in text

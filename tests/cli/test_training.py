@@ -60,13 +60,14 @@ def test_what_is_printed_and_written(reference):
     folder, out = reference
     lines = out.splitlines()
     assert lines[0] == f"smix (recipe smix@paper, version 1) on matrix/msteps-5, seed 5, in {folder}"
-    assert "steps 6000 (" in lines[1]
+    assert "steps 6,000 (2,050,000)" in lines[1]
     assert "learner.lr 0.001 (0.0005)" in lines[1]
     assert "plan.batch_size 8 (32)" in lines[1]
     assert lines[2] == (
         "updates: 1 per 4 episodes, that is 1 per 20 environment steps where episodes last the full 5 steps"
     )
-    assert len(lines) == 4 + rows(folder) + 2  # introduction, a plain line for every row, result
+    assert lines[3] == "steps: 6,000"
+    assert len(lines) == 5 + rows(folder) + 2  # introduction, a plain line for every row, result
     assert "\x1b" not in out
     summary = json.loads((folder / "summary.json").read_text())
     assert lines[-2].startswith(f"test return {summary['test_return_mean']:.3f} after {summary['env_steps']:,} env")
