@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from emix.cli import COMMANDS, main
-from emix.cli.help import wrapped
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
@@ -22,10 +21,3 @@ def test_every_command_fits(
     assert code == 0
     assert lines[0].startswith("usage: emix")
     assert [line for line in lines if len(line) > columns] == []
-
-
-def test_where_lines_are_broken() -> None:
-    usage = "usage: emix x [-h] RUN... [--steps {None}|INT] [--import MODULE]"
-    assert wrapped(usage, 34) == "usage: emix x [-h] RUN...\n    [--steps {None}|INT]\n    [--import MODULE]\n"
-    assert wrapped("one two three\n\n│ box │", 9) == "one two\nthree\n\n│ box │\n"
-    assert wrapped("--a-long-option", 4) == "--a-long-option\n"

@@ -15,7 +15,6 @@ from contextlib import suppress
 from importlib import import_module
 
 import emix
-from emix.cli.help import print_help
 from emix.errors import UsageError, is_out_of_memory, near
 
 TRAINING = ("train", "resume", "sweep", "reproduce")
@@ -93,10 +92,7 @@ def _carry_out(command: str, arguments: list[str]) -> int:
         meant = near(command, COMMANDS)[:1]
         hint = f"did you mean `emix {meant[0]}`?" if meant else f"expected one of {', '.join(COMMANDS)}"
         raise UsageError(f"unknown command {command!r}: {hint}")
-    module = import_module(f"emix.cli.{command}")
-    if {"-h", "--help"} & set(arguments):
-        return print_help(lambda: module.main(arguments))
-    return module.main(arguments)
+    return import_module(f"emix.cli.{command}").main(arguments)
 
 
 def _fail(code: int, *lines: str) -> int:

@@ -21,6 +21,7 @@ from emix.bench.battle import NUM_ENVS, BattleRow, measure_battle
 from emix.bench.measure import CALLS
 from emix.bench.ops import Row, cases, measure
 from emix.bench.update import SPECS, UpdateRow, algorithms, measure_update
+from emix.cli.options import read_command_line
 from emix.errors import UsageError
 from emix.training.building import resolve_device
 from emix.training.machine import crowded
@@ -55,7 +56,7 @@ class Bench:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    chosen = tyro.cli(Bench, args=list(arguments), prog="emix bench")
+    chosen = read_command_line(Bench, arguments, "bench")
     device = resolve_device(chosen.device, chosen.precision)
     if device.index is not None:
         torch.cuda.set_device(device)  # what measures uses the current one

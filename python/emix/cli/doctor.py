@@ -14,9 +14,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-import tyro
-
 import emix
+from emix.cli.options import read_command_line
 from emix.envs.sc2.packages import (
     Look,
     look_at_game,
@@ -46,7 +45,7 @@ class Finding:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    tyro.cli(Doctor, args=list(arguments), prog="emix doctor")
+    read_command_line(Doctor, arguments, "doctor")
     checks: list[Callable[[], Finding]] = [_python, _cores, _build, _torch, _ops, _cuda, _driver]
     findings = [check() for check in checks]
     findings += [*_gpus(), _nvcc(), _compiler()]

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from emix.cli.options import Imports
+from emix.cli.options import Imports, read_command_line
 from emix.errors import UsageError
 from emix.plugins import import_named
 from emix.reading import one_line, path_of
@@ -63,7 +63,7 @@ class Report:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    chosen = tyro.cli(Report, args=list(arguments), prog="emix report")
+    chosen = read_command_line(Report, arguments, "report")
     import_named(chosen.imports)
     if chosen.page is not None:
         return _remake(path_of(chosen.page), chosen.runs)

@@ -12,6 +12,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
+from emix.cli.options import read_command_line
 from emix.cli.report import tell
 from emix.cli.running import say
 from emix.cli.sweep import Sweep, carry_out, plan, seed_numbers
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     first = bool(arguments) and not arguments[0].startswith("-")
     given = arguments[1:] if first else arguments
-    chosen, options = tyro.cli(Reproduce, args=list(given), prog="emix reproduce", return_unknown_args=True)
+    chosen, options = read_command_line(Reproduce, given, "reproduce", return_unknown_args=True)
     known = experiments()
     if not first:
         if options:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
+from emix.cli.options import read_command_line
 from emix.data.integers import check_seed
 from emix.envs.options import closest
 from emix.envs.sc2.packages import missing_for_sc2
@@ -35,7 +36,7 @@ class Sc2:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    chosen = tyro.cli(Sc2, args=list(arguments), prog="emix sc2")
+    chosen = read_command_line(Sc2, arguments, "sc2")
     seed = check_seed("seed", chosen.seed)
     for name in chosen.script:
         if name not in SCRIPTS:
