@@ -95,12 +95,14 @@ gpu-wheels:  ## the wheels that the machine of the GPU lacks
 	@"$(PYTHON)" -m benchmarks.gpu_check.packages --python $(GPU_PYTHON) --platform $(GPU_PLATFORM) --there $(GPU_HAS)
 
 # One wheel for every Python from 3.10 on and every torch from 2.10 on, into dist; then it is tried in fresh environments, of every Python at hand with torch
-# 2.13 and of one with WHEEL_TORCH. RELEASE=OFF: CUDA code for this machine's GPU alone, or none (EMIX_CUDA=OFF), which is built sooner.
+# 2.13 and of one with WHEEL_TORCH. RELEASE=OFF: CUDA code for this machine's GPU alone, or none (EMIX_CUDA=OFF), which is built sooner;
+# a release without nvcc is an error.
 RELEASE ?= ON
+WHEEL_CUDA := $(if $(filter ON-AUTO,$(RELEASE)-$(EMIX_CUDA)),ON,$(EMIX_CUDA))
 WHEEL_TORCH ?= 2.11 2.13 newest
 wheel: setup  ## the wheel of a release, into dist, tried in fresh environments
 	@rm -rf build/wheel dist
-	EMIX_RELEASE=$(RELEASE) EMIX_CUDA=$(EMIX_CUDA) $(BIN)/pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir build/wheel .
+	EMIX_RELEASE=$(RELEASE) EMIX_CUDA=$(WHEEL_CUDA) $(BIN)/pip wheel --quiet --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir build/wheel .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --exclude libtorch_cpu.so --wheel-dir dist build/wheel/emix-*.whl
 	"$(PYTHON)" -m tests.wheel dist/emix-*.whl --torch $(WHEEL_TORCH)
 
