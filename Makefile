@@ -34,7 +34,7 @@ test: setup  ## all tests
 
 # The CUDA kernels on the CPU, each thread a fiber (tests/emulator), under the ops' own tests, without those of what is Python alone; then in another thread
 # order, and looking for data races, which takes several times as long: every op once, forward and backward, and those that pass memory between lanes.
-KERNEL_TESTS := tests/ops tests/envs/battle/test_devices.py
+KERNEL_TESTS := tests/ops tests/envs/battle/test_devices.py tests/cli/test_kernels.py
 PYTHON_TESTS := tests/ops/test_transforms.py tests/ops/test_shared.py tests/ops/test_compile.py
 RACE_TESTS := tests/ops/test_graph_capture.py tests/ops/test_returns.py tests/ops/test_mixing.py tests/ops/test_battle.py
 test-emulated: setup  ## the ops' tests on the CUDA kernels, emulated on the CPU
