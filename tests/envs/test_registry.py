@@ -151,7 +151,7 @@ def test_an_environment_of_ones_own():
     assert (env.steps, env.options) == (12, {"wind": 0.5})
     assert env.batch == (5, torch.device("cpu"), 2, 7)
     assert make("test/walk-1").batch == (1, torch.device("cpu"), 0, 0)
-    assert list_envs()[-1] == EnvInfo("test/walk-<steps>", True, "", "a walk", ("wind",))
+    assert list_envs()[-1] == EnvInfo("test/walk-<steps>", True, "", "a walk", ("wind",), ("test/walk-3",), {})
     with pytest.raises(UsageError, match="test/walk-12: unknown option 'winds', the only one is wind"):
         make("test/walk-12", winds=1)
     with pytest.raises(UsageError, match=r"unknown environment 'test/wolk-3': did you mean test/walk-3\?"):
@@ -218,7 +218,7 @@ def test_what_is_no_pattern_is_refused(pattern):
 )
 def test_an_environment_whose_package_is_missing(install, command):
     emix.register_env("test/walk-<steps>", make_walk, description="a walk", requires="no_such_package", install=install)
-    assert list_envs()[-1] == EnvInfo("test/walk-<steps>", False, command, "a walk", ())
+    assert list_envs()[-1] == EnvInfo("test/walk-<steps>", False, command, "a walk", (), ("test/walk-<steps>",), {})
     with pytest.raises(UsageError, match=f"needs the package no_such_package, which is not installed: {command}"):
         make("test/walk-3")
 
@@ -254,7 +254,7 @@ def register():
 TRY = """
 import emix
 env = emix.make("mine/ring", num_envs=3)
-print(env.spec.name, [row.description for row in emix.list_envs()][-1], env.reset().state.shape)
+print(env.spec.name, {row.name: row.description for row in emix.list_envs()}["mine/ring"], env.reset().state.shape)
 env.close()
 """
 

@@ -31,7 +31,6 @@ class EnvInfo:
     install: str  # the command that installs what is missing; empty where nothing is
     description: str
     options: tuple[str, ...]  # names of those that ``make`` takes
-
     examples: tuple[str, ...]  # some of its names, or all
     defaults: dict[str, OptionInfo]  # of the options where they are known, by name
 
