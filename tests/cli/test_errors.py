@@ -160,7 +160,7 @@ def test_the_command_itself(tmp_path):
     assert wrong.stdout == ""
     assert wrong.stderr == (
         "emix: unknown environment 'matrix/mstep-5': did you mean "
-        "matrix/msteps-5 or matrix/msteps-9 or matrix/msteps-8?\n"
+        "matrix/msteps-5, matrix/msteps-9 or matrix/msteps-8?\n"
     )
     quick = run(
         "-c",

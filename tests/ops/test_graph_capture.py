@@ -74,7 +74,8 @@ def mixing_case(name: str) -> Case:
         return floats(mixing_cases.make_inputs(name, seed, (8, 20), 5, 9))
 
     wanted = tuple(make(0)) if name in mixing_cases.DIFFERENTIABLE else ()
-    return Case(name, "", make, lambda x, _: getattr(ops, name)(**x), wanted)
+    op = mixing_cases.op_of(name)
+    return Case(op, name.removeprefix(op).strip(), make, lambda x, _: getattr(ops, op)(**x), wanted)
 
 
 def recurrent_case(name: str, precision: str) -> Case:

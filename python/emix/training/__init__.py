@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,9 @@ __all__ = [
     "run_folder",
     "train",
 ]
+
+# torch looks at it once, at a process's first product on a GPU or at the first deterministic one: before a training.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 # Imported when they are first used: a picture of a run, or the help of a command, need not wait for torch.
 _LAZY = {

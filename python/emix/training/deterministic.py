@@ -12,9 +12,6 @@ import torch
 
 from emix.errors import UsageError
 
-# torch looks at it once, at a process's first product on a GPU or at the first deterministic one: before a training.
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-
 _guard = threading.Lock()
 _before: list[_Settings] = []  # an entry for each training that runs, in threads of this process
 
