@@ -109,7 +109,7 @@ def test_three_times_ctrl_c_end_any_wait(process):
     before = time.monotonic()
     for _ in range(3):
         process.send_signal(signal.SIGINT)
-        time.sleep(1.0)
+        time.sleep(3.0)  # two that come before the first was seen, on a loaded machine, are one
     process.communicate(timeout=60)
     assert process.returncode == 130
     assert time.monotonic() - before < 60
