@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from emix._lazy import lazy_names
 from emix.data.actions import Action, Box, Discrete
 from emix.data.spec import EnvSpec, Field, Step, fields, require_box, require_discrete
 
@@ -37,8 +37,4 @@ _LAZY = {
     "TransitionReplay": "emix.data.transitions",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+__getattr__ = lazy_names(__name__, _LAZY)

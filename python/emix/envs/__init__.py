@@ -6,9 +6,9 @@ Everything that needs torch or a simulator is imported at first use.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from emix._lazy import lazy_names
 from emix.envs.core import Env, EnvSpec, Step, advance, episode_seed
 from emix.envs.registry import EnvInfo, list_envs, make, register_env
 
@@ -42,8 +42,4 @@ _LAZY = {
     "vector_env": "emix.envs.adapters",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+__getattr__ = lazy_names(__name__, _LAZY)

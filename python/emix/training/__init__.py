@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import os
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from emix._lazy import lazy_names
 
 if TYPE_CHECKING:
     from emix.training.captured import CapturedUpdate
@@ -64,8 +65,4 @@ _LAZY = {
     "train": "emix.training.running",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+__getattr__ = lazy_names(__name__, _LAZY)

@@ -6,8 +6,9 @@ battle. Units are in ``balance/*.yaml``, maps in ``maps/*.yaml``; a user's own m
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from emix._lazy import lazy_names
 
 if TYPE_CHECKING:
     from emix.envs.battle.env import BattleEnv
@@ -29,18 +30,14 @@ __all__ = [
 ]
 
 _LAZY = {
-    "BattleEnv": "env",
-    "BattleOptions": "options",
-    "Scenario": "scenario",
-    "StarCraft2Env": "starcraft",
-    "list_maps": "maps",
-    "load_balance": "units",
-    "load_map": "maps",
-    "make_scenario": "scenario",
+    "BattleEnv": "emix.envs.battle.env",
+    "BattleOptions": "emix.envs.battle.options",
+    "Scenario": "emix.envs.battle.scenario",
+    "StarCraft2Env": "emix.envs.battle.starcraft",
+    "list_maps": "emix.envs.battle.maps",
+    "load_balance": "emix.envs.battle.units",
+    "load_map": "emix.envs.battle.maps",
+    "make_scenario": "emix.envs.battle.scenario",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+__getattr__ = lazy_names(__name__, _LAZY)
