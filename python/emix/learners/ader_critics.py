@@ -72,17 +72,17 @@ def make_critics(config: AderConfig, spec: EnvSpec, make_utilities: Callable[[],
     return Critics(reward, None if single else TwinCritic(make_utilities(), mixers(spec.n_agents)))
 
 
-def reward_slopes(mixers: MixerEnsemble, u: Tensor, weights: Weights) -> Slopes:
+def reward_slopes(u: Tensor, weights: Weights) -> Slopes:
     """min_k V_tot,k and its derivatives by u ``[2, ..., n]``; no gradient of their own."""
     w1, b1, w2, _ = weights
-    values = mixers.mix(u, *weights)  # [2, ...]
+    values = ops.monotonic_mix(u, *weights)  # [2, ...]
     return Slopes(values.amin(0), ops.monotonic_mix_grad(u, w1, b1, w2) * _lower(values).unsqueeze(-1))
 
 
-def entropy_slopes(mixers: MixerEnsemble, u: Tensor, weights: Weights, share: Tensor) -> Slopes:
+def entropy_slopes(u: Tensor, weights: Weights, share: Tensor) -> Slopes:
     """min_k V^{H,j}_tot,k of every agent j, and the derivatives of their sum, each times share ``[n]`` >= 0, by u."""
     w1, b1, w2, _ = weights
-    values = mixers.mix(u, *weights)  # [2, ..., n]
+    values = ops.monotonic_mix(u, *weights)  # [2, ..., n]
     counted = (share * _lower(values)).unsqueeze(-2)  # [2, ..., 1, n], of the values that are the lower ones
     return Slopes(values.amin(0), ops.monotonic_mix_grad(u, w1, b1, (w2.abs() * counted).sum(-1)))
 

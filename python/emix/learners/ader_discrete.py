@@ -83,7 +83,7 @@ class Discrete:
         with torch.no_grad():
             mixers = critics.reward.mixers
             q = _all_values(critics.reward, batch.obs)[:, :, :-1]  # [2, B, T, n, A]
-            value, slopes = reward_slopes(mixers, (pi * q).sum(-1), mixers.weights(state))
+            value, slopes = reward_slopes((pi * q).sum(-1), mixers.weights(state))
             u = (slopes.unsqueeze(-1) * q).sum(0)  # [B, T, n, A]
             slope = slopes.sum(0)  # [B, T, n]
             if self.config.metric == "entropy":
@@ -92,7 +92,7 @@ class Discrete:
             if critics.entropy is not None:
                 mixers = critics.entropy.mixers
                 q = _all_values(critics.entropy, batch.obs)[:, :, :-1]
-                entropy_value, slopes = entropy_slopes(mixers, (pi * q).sum(-1), mixers.weights(state), alpha)
+                entropy_value, slopes = entropy_slopes((pi * q).sum(-1), mixers.weights(state), alpha)
                 u = u + (slopes.unsqueeze(-1) * q).sum(0)
                 value = value + (alpha * entropy_value).sum(-1)
         terms = ops.policy_terms(policies.logits[:, :-1], batch.actions[:, :-1], avail, u, floor=self.epsilon.tensor)

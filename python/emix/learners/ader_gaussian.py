@@ -94,8 +94,8 @@ class Gaussian:
         with frozen(critics):
             reward, entropy = critics.reward, critics.entropy
             u, weights = reward.utilities(obs, unit), reward.mixers.weights(state)  # u [2, B, T, n]
-            gain = gain + reward.mixers.mix(u, *weights).amin(0)
-            slope = reward_slopes(reward.mixers, u.detach(), weights).slope.sum(0)  # [B, T, n]
+            gain = gain + ops.monotonic_mix(u, *weights).amin(0)
+            slope = reward_slopes(u.detach(), weights).slope.sum(0)  # [B, T, n]
             if entropy is not None:
                 values = entropy.mixers(entropy.utilities(obs, unit), state).amin(0)  # [B, T, n]
                 gain = gain + (alpha * values).sum(-1)

@@ -168,10 +168,6 @@ class MixerEnsemble(nn.Module):
             w2 = w2.unflatten(-1, (-1, self.outputs))
         return w1.unflatten(1, lead), b1.unflatten(1, lead), w2.unflatten(1, lead), v.unflatten(1, lead)
 
-    def mix(self, q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, v: Tensor) -> Tensor:
-        """``[N, ..., n]`` and what ``weights`` gave -> ``[N, ...]``, or ``[N, ..., m]``."""
-        return ops.monotonic_mix(q, w1, b1, w2, v)
-
     def forward(self, q: Tensor, state: Tensor) -> Tensor:
         """``[N, ..., n]``, state ``[..., S]`` -> ``[N, ...]``, or ``[N, ..., m]``."""
-        return self.mix(q, *self.weights(state))
+        return ops.monotonic_mix(q, *self.weights(state))
