@@ -11,7 +11,7 @@ import math
 import textwrap
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
-from itertools import pairwise
+from itertools import chain, pairwise
 from numbers import Integral, Real
 from typing import Any, NamedTuple, TypeVar
 
@@ -194,12 +194,18 @@ class OptionInfo(NamedTuple):
 
 def described(kind: type[Any]) -> dict[str, OptionInfo]:
     """The options of a dataclass by their names, with the strings that stand below its fields."""
-    body: list[Any] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
+    classes = [each for each in reversed(kind.__mro__) if each is not object]  # what it inherits first
     texts: dict[str, str] = {}
-    for name, below in pairwise(body):
+    for name, below in chain.from_iterable(pairwise(_body(each)) for each in classes):
         if isinstance(name, ast.AnnAssign) and isinstance(below, ast.Expr):
             texts[ast.unparse(name.target)] = " ".join(ast.literal_eval(below.value).split())
     return {field.name: OptionInfo(field.default, texts.get(field.name, "")) for field in fields(kind)}
+
+
+def _body(kind: type[Any]) -> list[Any]:
+    """The statements of a class."""
+    body: list[Any] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
+    return body
 
 
 def names_of(kind: type[Any]) -> tuple[str, ...]:

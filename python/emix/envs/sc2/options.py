@@ -19,51 +19,47 @@ _DIFFICULTIES = "123456789A"
 
 
 @dataclass(frozen=True)
-class GameOptions:
-    """What a user may choose about a game of StarCraft II."""
+class _Games:
+    """What a user may choose about games of StarCraft II, whoever plays them."""
 
     difficulty: str = "7"
     """SMAC's: 1 to 9, or A. SMAC's maps give the enemies their orders themselves, so that it changes little."""
+    restart_every: int = 1000
+    """Episodes of a game before another process takes its place."""
+    most_failures: int = 10
+    """Episodes in a row that may be thrown away before the environment gives up."""
+    replay_dir: str = ""
+    """Where replays are written; "" of smac/<map>: the game's own folder."""
+    replay_every: int = 0
+    """Episodes of an environment between two replays, each with all that its game has played; 0: none."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.difficulty not in _DIFFICULTIES or len(self.difficulty) != 1:
+            raise UsageError(f"unknown difficulty {self.difficulty!r}, {closest(self.difficulty, _DIFFICULTIES)}")
+        _check_least(self, restart_every=1, most_failures=0, replay_every=0)
+
+
+@dataclass(frozen=True)
+class GameOptions(_Games):
+    """What a user may choose about a game that emix plays."""
+
     build: int | None = None
     """Of StarCraft II, such as 75689 for 4.10; None: the newest that is installed."""
     answer_seconds: float = 30.0
     """After which a question that the game has not answered is given up, and the episode thrown away."""
-    restart_every: int = 1000
-    """Episodes of a game before another process takes its place."""
-    most_failures: int = 10
-    """Episodes in a row that may be thrown away before the environment gives up."""
-    replay_dir: str = ""
-    """Where replays are written."""
-    replay_every: int = 0
-    """Episodes of an environment between two replays, each with all that its game has played; 0: none."""
 
     def __post_init__(self) -> None:
-        check_types(self)
-        _check_difficulty(self.difficulty)
-        _check_least(self, answer_seconds=0.01, restart_every=1, most_failures=0, replay_every=0)
+        super().__post_init__()
+        _check_least(self, answer_seconds=0.01)
 
 
 @dataclass(frozen=True)
-class SmacOptions:
+class SmacOptions(_Games):
     """What a user may choose about a game that SMAC plays."""
 
-    difficulty: str = "7"
-    """SMAC's: 1 to 9, or A."""
     game_version: str | None = None
     """Of StarCraft II, such as "4.10"; None: the newest that is installed."""
-    restart_every: int = 1000
-    """Episodes of a game before another process takes its place."""
-    most_failures: int = 10
-    """Episodes in a row that may be thrown away before the environment gives up."""
-    replay_dir: str = ""
-    """Where replays are written; "": the game's own folder."""
-    replay_every: int = 0
-    """Episodes of an environment between two replays, each with all that its game has played; 0: none."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        _check_difficulty(self.difficulty)
-        _check_least(self, restart_every=1, most_failures=0, replay_every=0)
 
 
 GAME_NAMES = names_of(GameOptions)
@@ -95,11 +91,6 @@ def _halves(name: str, options: Mapping[str, Any], kind: type[Game]) -> tuple[Ba
     own = {key: value for key, value in options.items() if key in names_of(kind)}
     others = {key: value for key, value in options.items() if key not in own}
     return read_options(name, BattleOptions, others), read_options(name, kind, own)
-
-
-def _check_difficulty(value: str) -> None:
-    if value not in _DIFFICULTIES or len(value) != 1:
-        raise UsageError(f"unknown difficulty {value!r}, {closest(value, _DIFFICULTIES)}")
 
 
 def _check_least(options: Any, **least: float) -> None:
