@@ -22,11 +22,12 @@ import torch
 import yaml
 from torch import Tensor
 
-from emix import _host, learners
+from emix import learners
 from emix.bench.update import SPECS, RandomEpisodes
 from emix.data import EnvSpec, Episodes
 
 BATCH = 10
+pytestmark = pytest.mark.usefixtures("as_training_does")
 
 
 @pytest.fixture
@@ -90,9 +91,6 @@ class EpymarlMappo:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("map_name", ["3m", "2s3z", "MMM2"])
 def test_mappo_update(compare: Callable[..., None], epymarl: Path, map_name: str, threads: int) -> None:
-    _host.keep_freed_memory()
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     spec = SPECS[map_name]
     config = learners.make_config("mappo", learners.load_recipe("mappo@epymarl").learner)
     learner = learners.get("mappo").learner(config, spec, device="cpu", seed=0)
@@ -102,4 +100,3 @@ def test_mappo_update(compare: Callable[..., None], epymarl: Path, map_name: str
     ours()  # the optimisers' states are made
     peer.update()
     compare(f"cpu {threads} mappo {map_name}", {"emix": ours, "EPyMARL": peer.update}, "cpu")
-    torch.set_num_threads(before)

@@ -19,7 +19,7 @@ from plain_ensemble_mix import PlainEnsembleMix
 from plain_mappo import PlainMappo
 from plain_qmix import PlainQmix
 
-from emix import _host, learners
+from emix import learners
 from emix.bench.update import SPECS, RandomEpisodes
 from emix.learners.ensemble_mix import EnsembleMix
 from emix.training.captured import CapturedUpdate
@@ -33,13 +33,7 @@ PEERS = {
 THREADS = [1, 2]
 
 
-@pytest.fixture(autouse=True)
-def _as_training_does(threads: int):
-    _host.keep_freed_memory()
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("as_training_does")
 
 
 @pytest.mark.parametrize("threads", THREADS)

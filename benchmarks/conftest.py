@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 import torch
 
+from emix import _host
 from emix.bench.measure import median_times, repeated
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
@@ -19,6 +20,16 @@ TABLE: dict[str, dict[str, float]] = defaultdict(dict)  # {row: {column: microse
 @pytest.fixture(params=DEVICES)
 def device(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture
+def as_training_does(threads: int) -> Iterator[None]:
+    """Memory that is kept, and so many threads of torch."""
+    _host.keep_freed_memory()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
