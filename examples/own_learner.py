@@ -16,7 +16,8 @@ from emix.data import Discrete, EnvSpec, Episodes, Field, Step
 from emix.envs.random import shift_right, splitmix64
 from emix.envs.tensor import TensorEnv
 from emix.learners.learner import Acted, BaseActor, BaseLearner
-from emix.learners.parts import Optimiser, Parts
+from emix.learners.optimiser import Optimiser
+from emix.learners.parts import Parts
 from emix.learners.plan import Plan
 
 STEPS, AGENTS = 5, 2

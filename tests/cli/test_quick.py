@@ -26,6 +26,9 @@ COMMANDS = [
     "plot --help",
     "envs",
     "replay --help",
+    "report --help",
+    "reproduce",
+    "sweep --help",
 ]
 
 

@@ -16,7 +16,7 @@ from emix.learners.ader import Ader
 from emix.learners.ader_config import AderConfig
 from emix.learners.ader_critics import targets
 from emix.learners.entropy_budget import EntropyBudget, Temperatures, allocate
-from emix.learners.parts import Optimiser
+from emix.learners.optimiser import Optimiser
 from emix.learners.plan import Plan
 from emix.playing import collect
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from emix.errors import UsageError
-from emix.learners.parts import Optimiser, Parts, Schedule, Target
+from emix.learners.optimiser import Optimiser
+from emix.learners.parts import Parts, Schedule, Target
 
 TORCH = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop, "sgd": torch.optim.SGD}
 

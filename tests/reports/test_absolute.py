@@ -10,10 +10,9 @@ import pytest
 
 import emix
 from emix.cli import main
-from emix.reports import absolute as module
 from emix.reports.absolute import absolute
 from emix.reports.records import read
-from emix.training import make_settings
+from emix.training import make_settings, trained
 from emix.training.checkpoint import read_manifest
 
 ENV = "matrix/penalty-2x3"
@@ -57,7 +56,7 @@ def test_it_is_that_of_the_best_policy_on_new_episodes(runs: Path) -> None:
 def test_it_is_measured_once(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, bytes_ = absolute(runs / "1"), (runs / "1/absolute.json").read_bytes()
     with monkeypatch.context() as patch:
-        patch.delattr(module, "load")
+        patch.delattr(trained, "load")
         assert absolute(runs / "1") == first
     (runs / "1/absolute.json").unlink()
     assert absolute(runs / "1") == first

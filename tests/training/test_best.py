@@ -14,7 +14,8 @@ import torch
 import emix
 from emix.cli import main
 from emix.errors import UsageError
-from emix.learners.parts import Optimiser, Parts, Target
+from emix.learners.optimiser import Optimiser
+from emix.learners.parts import Parts, Target
 from emix.training import Settings, checkpoint, make_settings, read_rows
 from emix.training.best import Best, policy_of
 

@@ -17,7 +17,7 @@ from emix import learners, ops
 from emix.data import Replay, TransitionReplay
 from emix.errors import UsageError
 from emix.learners import shared
-from emix.learners.parts import Optimiser
+from emix.learners.optimiser import Optimiser
 from emix.ops import critic
 from emix.playing import collect
 from emix.training.deterministic import deterministic

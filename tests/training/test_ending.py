@@ -19,8 +19,8 @@ from emix.cli import main
 from emix.errors import UsageError
 from emix.training import checkpoint, read_rows, read_settings
 from emix.training.deterministic import deterministic
+from emix.training.folder import finished, read_summary
 from emix.training.progress import Progress
-from emix.training.run import finished, read_summary
 from emix.training.running import Run
 from emix.training.signals import StopRequest
 

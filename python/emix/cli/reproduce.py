@@ -14,7 +14,6 @@ from tyro.conf import Positional
 
 from emix.cli.options import read_command_line
 from emix.cli.report import tell
-from emix.cli.running import say
 from emix.cli.sweep import Sweep, carry_out, plan, seed_numbers
 from emix.errors import UsageError
 from emix.reading import path_of, short
@@ -23,6 +22,7 @@ from emix.reports.experiments import Experiment, Planned, experiments
 from emix.reports.published import Published, published
 from emix.reports.records import gather, is_test_metric
 from emix.reports.report import report
+from emix.training.listener import say
 from emix.training.settings import make_settings
 from emix.training.sweep import LOG, Job
 

@@ -41,7 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     chosen = read_command_line(Resume, arguments, "resume")
     from emix.cli.running import carry_out  # loads torch, which --help need not wait for
     from emix.training.building import resolve_device
-    from emix.training.run import Run, finished
+    from emix.training.folder import finished
+    from emix.training.run import Run
 
     import_named(chosen.imports)
     folder = path_of(chosen.run)

@@ -6,17 +6,18 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, cast
 
 from emix.envs.host import EnvWorkerError
 from emix.errors import UsageError, is_out_of_memory
 from emix.reading import one_line
-from emix.training.listener import Listener
+from emix.training.folder import CHECKPOINT, finished
+from emix.training.listener import say
 from emix.training.loop import DivergenceError
 from emix.training.machine import crowded
 from emix.training.owner import LostRunError
 from emix.training.progress import Progress
-from emix.training.run import CHECKPOINT, Run, finished
+from emix.training.run import Run
 from emix.training.running import CURVE, result, run_to_end
 from emix.training.settings import CONFIG
 from emix.training.signals import stop_on_signals
@@ -53,11 +54,6 @@ def carry_out(opened: AbstractContextManager[Run], folder: Path, introduce: Call
     if (folder / CURVE).exists():
         progress.say(f"curve: {folder / CURVE}")
     return 0
-
-
-def say(text: str, output: TextIO | None = None) -> None:
-    """Print a line, to stdout unless told otherwise, where somebody listens: what is shown decides no exit code."""
-    Listener(output or sys.stdout).say(text)
 
 
 def _failed(code: int, *lines: str) -> int:

@@ -18,15 +18,13 @@ from rich.table import Table
 from tyro.conf import Positional
 
 from emix.cli.options import read_command_line
-from emix.cli.running import say
 from emix.cli.sweep_display import Display
 from emix.cli.train import parse as parse_train
 from emix.data import EnvSpec
 from emix.errors import UsageError
 from emix.reading import one_line, path_of
-from emix.training.building import check_settings
 from emix.training.files import make_folder
-from emix.training.listener import Listener
+from emix.training.listener import Listener, say
 from emix.training.plot import plot_runs
 from emix.training.settings import difference, run_folder
 from emix.training.sweep import LOG, Job, default_jobs, pass_on_signals, results, run_jobs, write_results
@@ -96,6 +94,8 @@ def plan(chosen: Sweep, options: Sequence[str]) -> list[Job]:
         if name in ("--seed", "--run-dir"):
             instead = "--seeds" if name == "--seed" else "--runs"
             raise UsageError(f"emix sweep has no {name}, because it makes several runs: use {instead}")
+    from emix.training.building import check_settings  # loads torch, which --help need not wait for
+
     jobs: dict[Path, Job] = {}
     specs: dict[tuple[str, str], EnvSpec] = {}
     for env, algorithm, each in product(

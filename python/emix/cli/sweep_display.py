@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from emix.playing.stopwatch import clock
-from emix.training.listener import Listener
+from emix.training.listener import Listener, clock
 from emix.training.sweep import Job
 
 REFRESH_SECONDS = 1.0

@@ -31,7 +31,8 @@ from emix.learners.ader_gaussian import Gaussian
 from emix.learners.ader_policies import Policies
 from emix.learners.entropy_budget import EntropyBudget, Temperatures
 from emix.learners.learner import BaseLearner
-from emix.learners.parts import Optimiser, Parts, Schedule, Target
+from emix.learners.optimiser import Optimiser
+from emix.learners.parts import Parts, Schedule, Target
 from emix.learners.seeded import seeded
 from emix.learners.shared import masked_mean
 

@@ -17,7 +17,8 @@ from emix.data import EnvSpec, Episodes, require_discrete
 from emix.learners.coma_config import ComaConfig
 from emix.learners.learner import BaseLearner
 from emix.learners.loop import Loop, run_loop
-from emix.learners.parts import Optimiser, Parts, Schedule, Target
+from emix.learners.optimiser import Optimiser
+from emix.learners.parts import Parts, Schedule, Target
 from emix.learners.recurrent_actors import FloorActor
 from emix.learners.seeded import seeded
 from emix.learners.shared import masked_mean, pick, previous_actions

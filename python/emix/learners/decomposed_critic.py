@@ -15,7 +15,8 @@ from emix import ops
 from emix.data import EnvSpec, Episodes
 from emix.learners.ensemble_mix_config import EnsembleMixConfig
 from emix.learners.loop import Loop, run_loop
-from emix.learners.parts import Optimiser, Target
+from emix.learners.optimiser import Optimiser
+from emix.learners.parts import Target
 from emix.learners.shared import masked_mean, pick
 from emix.nn.critic import EnsembleCritic
 from emix.nn.mixer import LinearMixer

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from emix.learners.ader_config import AderConfig
-from emix.learners.parts import Optimiser
+from emix.learners.optimiser import Optimiser
 
 _EPS = 1e-5  # of the published code, beneath the metric's largest value
 

@@ -17,7 +17,8 @@ from emix.data import EnvSpec, Episodes, require_box
 from emix.learners.box_actor import BoxActor, normal
 from emix.learners.facmac_config import FacmacConfig
 from emix.learners.learner import BaseLearner
-from emix.learners.parts import Optimiser, Parts, Target
+from emix.learners.optimiser import Optimiser
+from emix.learners.parts import Parts, Target
 from emix.learners.seeded import seeded
 from emix.learners.shared import frozen, masked_mean, previous_actions, unscaled
 from emix.nn.box_agent import BoxAgent

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from emix._precision import Precision
 from emix.data import EnvSpec, Episodes
 from emix.learners.normalise import CumulativeNorm, DebiasedNorm
-from emix.learners.parts import Optimiser, Target
+from emix.learners.optimiser import Optimiser
+from emix.learners.parts import Target
 from emix.learners.ppo_actor import make_network
 from emix.learners.ppo_config import PPOConfig
 from emix.learners.shared import pick

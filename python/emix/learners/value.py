@@ -24,7 +24,8 @@ from emix import ops
 from emix._precision import Precision
 from emix.data import EnvSpec, Episodes, require_discrete
 from emix.learners.learner import BaseLearner
-from emix.learners.parts import Optimiser, Parts, Schedule, Target
+from emix.learners.optimiser import Optimiser
+from emix.learners.parts import Parts, Schedule, Target
 from emix.learners.recurrent_actors import EpsilonGreedyActor
 from emix.learners.seeded import seeded
 from emix.learners.shared import greedy, pick, previous_actions

@@ -32,9 +32,3 @@ class Stopwatch:
         """Fraction of the elapsed time in each phase."""
         elapsed = self.elapsed()
         return {phase: seconds / elapsed for phase, seconds in self.seconds.items()}
-
-
-def clock(seconds: float) -> str:
-    """``h:mm:ss``."""
-    minutes = round(seconds) // 60
-    return f"{minutes // 60}:{minutes % 60:02}:{round(seconds) % 60:02}"

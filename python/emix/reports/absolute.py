@@ -20,10 +20,8 @@ from emix._version import __version__
 from emix.errors import UsageError
 from emix.reading import expect_keys, read_json
 from emix.training.files import replace_file
-from emix.training.run import CHECKPOINT
+from emix.training.folder import CHECKPOINT
 from emix.training.settings import read_settings
-from emix.training.state import read_checkpoint
-from emix.training.trained import load
 
 ABSOLUTE = "absolute.json"
 TIMES = 10  # the episodes of a test
@@ -53,6 +51,8 @@ def absolute(folder: Path) -> Absolute:
     digest, episodes = _digest(folder), TIMES * read_settings(folder).training.test_episodes
     if digest is not None and (stored := _stored(folder, digest, episodes)):
         return stored
+    from emix.training.trained import load  # loads torch, which a report of records need not wait for
+
     policy = load(folder, best=True)  # says where there is none
     measured = policy.evaluate(episodes).items()
     values = {name: value for name, value in measured if name.endswith("_mean") and math.isfinite(value)}
@@ -78,6 +78,8 @@ def parse_absolute(values: Mapping[str, Any], problem: str) -> Absolute:
 
 def _digest(folder: Path) -> str | None:
     """The SHA-256 of the run's best policy, where there is one."""
+    from emix.training.state import read_checkpoint
+
     manifest = read_checkpoint(folder / CHECKPOINT) or {}
     part = manifest.get("parts", {}).get(f"best-{(manifest.get('best') or {}).get('env_steps')}")
     return None if part is None else str(part["sha256"])

@@ -14,7 +14,7 @@ from emix.reading import one_line
 from emix.reports import numbers
 from emix.reports.pictures import Comparison
 from emix.reports.records import Gathered, Record, ordered
-from emix.training.best import RETURN, WON
+from emix.training.rows import RETURN, WON
 
 ALL_PAIRS = 5  # methods, of more only those pairs are compared that have the baseline
 

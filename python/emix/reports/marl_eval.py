@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emix.reports.records import Record
-from emix.training.best import RETURN, WON
+from emix.training.rows import RETURN, WON
 
 NAMES = {RETURN: "mean_episode_return", WON: "win_rate"}
 

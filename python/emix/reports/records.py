@@ -18,8 +18,8 @@ from emix.reading import MIB, expect_keys, parse_json, path_of, read_bytes, shor
 from emix.reports.absolute import Absolute, parse_absolute
 from emix.training import read_rows
 from emix.training.files import make_folder, replace_file
+from emix.training.folder import finished
 from emix.training.rows import METRICS
-from emix.training.run import finished
 from emix.training.settings import CONFIG, read_settings
 
 DIGITS = 4  # of a metric: less than its seeds differ by

@@ -21,8 +21,8 @@ from emix.reports.numbers import LEVEL
 from emix.reports.pictures import Profile, draw_improvement, draw_profiles
 from emix.reports.published import Published
 from emix.reports.records import Gathered, Record, ordered, save, write
-from emix.training.best import WON
 from emix.training.plot import LABELS, draw_curves
+from emix.training.rows import WON
 from emix.training.spread import statistics
 
 PROFILE_POINTS, PROFILE_DRAWS = 101, 2_000

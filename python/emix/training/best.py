@@ -15,11 +15,11 @@ from torch import Tensor
 
 from emix.errors import UsageError
 from emix.learners.learner import Learner
-from emix.learners.parts import Optimiser, Parts, Target
+from emix.learners.optimiser import Optimiser
+from emix.learners.parts import Parts, Target
 from emix.reading import expect_keys
 from emix.training import checkpoint
-
-WON, RETURN = "test_battle_won_mean", "test_return_mean"
+from emix.training.rows import RETURN, WON
 
 
 class Best:

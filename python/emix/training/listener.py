@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -53,3 +54,14 @@ class Listener:
         if self.file is None:
             raise AttributeError(name)
         return getattr(self.file, name)
+
+
+def say(text: str, output: TextIO | None = None) -> None:
+    """Print a line, to stdout unless told otherwise, where somebody listens: what is shown decides no exit code."""
+    Listener(output or sys.stdout).say(text)
+
+
+def clock(seconds: float) -> str:
+    """``h:mm:ss``."""
+    minutes = round(seconds) // 60
+    return f"{minutes // 60}:{minutes % 60:02}:{round(seconds) % 60:02}"

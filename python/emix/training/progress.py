@@ -13,8 +13,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
-from emix.playing.stopwatch import clock
-from emix.training.listener import Listener
+from emix.training.listener import Listener, clock
 
 WINDOW = 30.0  # seconds over which the speed is measured; since the start, it would hide that a run became slower
 PHASES = ("env", "inference", "update", "test")

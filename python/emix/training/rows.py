@@ -9,6 +9,7 @@ from emix.errors import UsageError
 from emix.reading import MIB, expect_keys, parse_json, read_bytes, short
 
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
+WON, RETURN = "test_battle_won_mean", "test_return_mean"  # what decides which test is the best
 MOST_METRICS = 256 * MIB  # some 300,000 rows
 _TAIL = 64 << 10
 

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from emix._version import __version__
-from emix.playing.stopwatch import clock
 from emix.plugins import import_named
 from emix.reading import one_line, path_of
 from emix.training.files import replace_file
+from emix.training.folder import SUMMARY, finished, refuse_other_run
+from emix.training.listener import clock
 from emix.training.loop import train as train_loop
 from emix.training.plot import plot_runs
 from emix.training.progress import Progress
 from emix.training.rows import read_last_rows
-from emix.training.run import SUMMARY, Run, finished, refuse_other_run
+from emix.training.run import Run
 from emix.training.settings import CONFIG, make_settings, run_folder
 from emix.training.signals import StopRequest, stop_on_signals
 from emix.training.wandb import require_wandb

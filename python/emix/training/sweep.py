@@ -23,8 +23,8 @@ from emix._version import __version__
 from emix.errors import UsageError
 from emix.reading import read_bytes
 from emix.training.files import make_folder, open_own, replace_file
+from emix.training.folder import finished, refuse_other_run
 from emix.training.rows import read_last_rows
-from emix.training.run import finished, refuse_other_run
 from emix.training.settings import CONFIG, Settings
 from emix.training.signals import StopRequest, handled
 from emix.training.spread import statistics

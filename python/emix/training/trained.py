@@ -19,7 +19,7 @@ from emix.training.best import load_best
 from emix.training.building import make_learner, resolve_device
 from emix.training.config import spawn_seeds
 from emix.training.deterministic import deterministic
-from emix.training.run import CHECKPOINT
+from emix.training.folder import CHECKPOINT
 from emix.training.settings import Settings, read_settings
 from emix.training.state import load_learner, most_of, read_checkpoint, refuse_other_settings
 
