@@ -19,8 +19,9 @@ struct Matrix {
 };
 
 // C = start + A B for a tile of kRows x kVectors registers of kBytes: enough sums in flight to hide the latency of a
-// fused multiply-add, each element of B loaded for kRows of them.
-template <int kBytes, int kRows, int kVectors, class F>
+// fused multiply-add, each element of B loaded for kRows of them. kStreamed: on the way the next tile's rows of A, which
+// lie behind these, are fetched from memory.
+template <int kBytes, int kRows, int kVectors, bool kStreamed, class F>
 EMIX_HD void product_tile(const Left<F>& a, const Matrix<const F>& b, const Matrix<const F>& start, const Matrix<F>& c,
                           int64_t depth) {
   typedef F V __attribute__((vector_size(kBytes), aligned(sizeof(F)), may_alias));
@@ -33,6 +34,7 @@ EMIX_HD void product_tile(const Left<F>& a, const Matrix<const F>& b, const Matr
       sum[i][v] = *reinterpret_cast<const V*>(start.data + i * start.stride + v * kLanes);
   }
   for (int64_t k = 0; k < depth; ++k) {
+    if constexpr (kStreamed) __builtin_prefetch(a.data + kRows * (a.row + k));
     V right[kVectors];
     EMIX_UNROLL
     for (int v = 0; v < kVectors; ++v) right[v] = *reinterpret_cast<const V*>(b.data + k * b.stride + v * kLanes);
@@ -51,20 +53,25 @@ EMIX_HD void product_tile(const Left<F>& a, const Matrix<const F>& b, const Matr
 }
 
 // C [rows, columns] = start + A [rows, depth] B [depth, columns]; rows a multiple of kPadRows, columns of kColumns.
-// `start` may be C. Columns outside, so that their strip of B stays in the first cache.
-template <int kBytes, class F>
+// `start` may be C. Columns outside, so that their strip of B stays in the first cache. kStreamed: A's rows lie one after
+// the other and are not in a cache yet, so the first strip fetches them ahead.
+template <int kBytes, class F, bool kStreamed = false>
 EMIX_HD void product(const Left<F>& a, const Matrix<const F>& b, const Matrix<const F>& start, const Matrix<F>& c,
                      int64_t rows, int64_t depth, int64_t columns) {
   constexpr int64_t kLanes = kBytes / sizeof(F), kRows = kBytes == 64 ? 8 : 4;  // AVX-512 has more registers
-  const auto strip = [&](auto vectors, int64_t j) __attribute__((always_inline)) {
+  const auto strip = [&](auto vectors, auto streamed, int64_t j) __attribute__((always_inline)) {
     for (int64_t i = 0; i < rows; i += kRows)
-      product_tile<kBytes, kRows, decltype(vectors)::value, F>(
+      product_tile<kBytes, kRows, decltype(vectors)::value, decltype(streamed)::value, F>(
           {a.data + i * a.row, a.row, a.column}, {b.data + j, b.stride},
           {start.data + i * start.stride + j, start.stride}, {c.data + i * c.stride + j, c.stride}, depth);
   };
   int64_t j = 0;
-  for (; j + 2 * kLanes <= columns; j += 2 * kLanes) strip(std::integral_constant<int, 2>(), j);
-  for (; j < columns; j += kLanes) strip(std::integral_constant<int, 1>(), j);
+  if (kStreamed && 2 * kLanes <= columns) {
+    strip(std::integral_constant<int, 2>(), std::true_type(), j);
+    j += 2 * kLanes;
+  }
+  for (; j + 2 * kLanes <= columns; j += 2 * kLanes) strip(std::integral_constant<int, 2>(), std::false_type(), j);
+  for (; j < columns; j += kLanes) strip(std::integral_constant<int, 1>(), std::false_type(), j);
 }
 
 }  // namespace emix

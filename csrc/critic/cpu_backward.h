@@ -70,7 +70,7 @@ template <int kBytes, class F>
 class BackwardWalk {
  public:
   EMIX_HD BackwardWalk(const Critic& critic, const Weights<F>& weights, const Gradients& gradients)
-      : p(critic), w(weights), g(gradients), size(critic), in(critic, weights), sums(critic, nullptr) {
+      : p(critic), w(weights), g(gradients), size(critic), in(critic, weights, true), sums(critic, nullptr) {
     const int64_t most_steps = padded(block_steps(p), kPadRows),
                   most_rows = padded(block_steps(p) * p.agents, kPadRows);
     memory.allocate([&] {
@@ -93,8 +93,8 @@ class BackwardWalk {
     transposed.fill(p, w, member);
   }
 
-  EMIX_HD void block(int64_t index) {
-    in.run(index, member);
+  EMIX_HD void run(const Block& block) {
+    in.run(block, member);
     load();
     const int64_t Hp = size.hidden, Ap = size.outputs, rows = in.tiled_rows();
     product<kBytes, F>({head_grad, Ap, 1}, {transposed.head, Hp}, {zeros, 0}, {y_grad, Hp}, rows, p.outputs(), Hp);
@@ -103,7 +103,7 @@ class BackwardWalk {
     where_positive(in.x, x_grad, in.rows * Hp);
     sum_over_agents();
     add_product(in.state, size.states, p.states, step_grad, Hp, in.steps, sums.state);
-    add_product(in.obs, size.features, p.features, x_grad, Hp, in.rows, sums.obs);
+    add_product(in.obs.data, in.obs.row, p.features, x_grad, Hp, in.rows, sums.obs);
     add_product(in.x, Hp, p.hidden, y_grad, Hp, in.rows, sums.hidden);
     add_product(y, Hp, p.hidden, head_grad, Ap, in.rows, sums.head);
     add_rows(y_grad, Hp, sums.b_hidden);

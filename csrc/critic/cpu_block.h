@@ -2,19 +2,39 @@
 // from one block to the next.
 #pragma once
 #include <algorithm>
+#include <numeric>
 
 #include "cpu_memory.h"
 #include "cpu_product.h"
+#include "cpu_tasks.h"
 #include "critic/critic.h"
 
 namespace emix::critic {
 
-inline constexpr int64_t kBlockRows = 64;
+inline constexpr int64_t kUnitRows = 64, kMostRows = 128;
 
+// What tasks are made of, and so how sums are grouped: units of about kUnitRows rows.
+inline int64_t unit_steps(const Critic& p) { return std::max<int64_t>(1, kUnitRows / std::max<int64_t>(1, p.agents)); }
+inline int64_t units(const Critic& p) { return (p.steps + unit_steps(p) - 1) / unit_steps(p); }
+
+// Steps of a block: a unit's, or some more where that makes rows a multiple of kPadRows and a product has none to fill.
 inline int64_t block_steps(const Critic& p) {
-  return std::max<int64_t>(1, kBlockRows / std::max<int64_t>(1, p.agents));
+  const int64_t n = std::max<int64_t>(1, p.agents), steps = padded(unit_steps(p), kPadRows / std::gcd(n, kPadRows));
+  return steps * n <= kMostRows ? steps : unit_steps(p);
 }
-inline int64_t blocks(const Critic& p) { return (p.steps + block_steps(p) - 1) / block_steps(p); }
+
+// The steps that a core has at hand.
+struct Block {
+  int64_t first, steps;
+};
+
+// f(block) over a task's steps.
+template <class F>
+EMIX_HD void for_each_block(const Critic& p, const Tasks& tasks, int64_t task, const F& f) {
+  const int64_t end = std::min(tasks.end(task) * unit_steps(p), p.steps);
+  for (int64_t first = tasks.begin(task) * unit_steps(p); first < end; first += block_steps(p))
+    f(Block{first, std::min(block_steps(p), end - first)});
+}
 
 template <class F>
 struct Weights {
@@ -50,35 +70,44 @@ EMIX_HD void relu(F* x, int64_t size) {
 template <int kBytes, class F>
 class FirstLayer {
  public:
-  F *state = nullptr, *obs = nullptr;  // [steps, S], [rows, O]
-  F* x = nullptr;                      // [rows, H]
+  F* state = nullptr;  // [steps, S]
+  Left<F> obs;         // [rows, O]
+  F* x = nullptr;      // [rows, H]
   int64_t first = 0, steps = 0, rows = 0;
 
-  EMIX_HD FirstLayer(const Critic& critic, const Weights<F>& weights) : p(critic), w(weights), size(critic) {}
+  // `transposed`: obs' is multiplied, too.
+  EMIX_HD FirstLayer(const Critic& critic, const Weights<F>& weights, bool transposed)
+      : p(critic),
+        w(weights),
+        size(critic),
+        whole_tiles(!transposed || p.features % kPadRows == 0),
+        one_stride(p.agents == 1 || p.obs.stride[0] == p.agents * p.obs.stride[1]) {}
 
   EMIX_HD void allocate(Memory<F>& memory) {
     const int64_t most_steps = padded(block_steps(p), kPadRows),
                   most_rows = padded(block_steps(p) * p.agents, kPadRows);
-    state = memory.take(most_steps * size.states), obs = memory.take(most_rows * size.features);
+    state = memory.take(most_steps * size.states), copied_obs = memory.take(most_rows * size.features);
     from_state = memory.take(most_steps * size.hidden), x = memory.take(most_rows * size.hidden);
   }
 
   EMIX_HD int64_t tiled_steps() const { return padded(steps, kPadRows); }
   EMIX_HD int64_t tiled_rows() const { return padded(rows, kPadRows); }
 
-  EMIX_HD void run(int64_t block, int64_t member) {
-    first = block * block_steps(p), steps = std::min(block_steps(p), p.steps - first), rows = steps * p.agents;
-    load();
+  EMIX_HD void run(const Block& block, int64_t member) {
+    first = block.first, steps = block.steps, rows = steps * p.agents;
+    copy(p.state.at<F>(first), steps, p.states, p.state.stride[0], state, size.states);
+    load_obs();
     const int64_t Hp = size.hidden;
-    const F* w_encode = w.in.row(member * p.inputs());
+    const F *w_encode = w.in.row(member * p.inputs()), *ids = w_encode + (p.states + p.features) * Hp;
     product<kBytes, F>({state, size.states, 1}, {w_encode, Hp}, {w.b_encode.row(member), 0}, {from_state, Hp},
                        tiled_steps(), p.states, Hp);
-    for (int64_t r = 0; r < tiled_rows(); ++r) {
-      const F *shared = from_state + r / p.agents * Hp, *id = w_encode + (p.states + p.features + r % p.agents) * Hp;
-      for (int64_t j = 0; j < Hp; ++j) x[r * Hp + j] = shared[j] + id[j];
-    }
-    product<kBytes, F>({obs, size.features, 1}, {w_encode + p.states * Hp, Hp}, {x, Hp}, {x, Hp}, tiled_rows(),
-                       p.features, Hp);
+    F* row = x;
+    for (int64_t s = 0; s < steps; ++s)
+      for (int64_t i = 0; i < p.agents; ++i, row += Hp) {
+        const F *shared = from_state + s * Hp, *id = ids + i * Hp;
+        for (int64_t j = 0; j < Hp; ++j) row[j] = shared[j] + id[j];
+      }
+    product<kBytes, F, true>(obs, {w_encode + p.states * Hp, Hp}, {x, Hp}, {x, Hp}, tiled_rows(), p.features, Hp);
     relu(x, tiled_rows() * Hp);
   }
 
@@ -86,13 +115,19 @@ class FirstLayer {
   const Critic& p;
   const Weights<F>& w;
   const Sizes size;
-  F* from_state = nullptr;  // [steps, H]
+  const bool whole_tiles, one_stride;              // whether products can read observations where they lie
+  F *copied_obs = nullptr, *from_state = nullptr;  // [rows, O], [steps, H]
 
-  EMIX_HD void load() {
-    copy(p.state.at<F>(first), steps, p.states, p.state.stride[0], state, size.states);
+  // Observations stay where they are, if products read nothing there but them.
+  EMIX_HD void load_obs() {
+    if (one_stride && whole_tiles && rows % kPadRows == 0) {
+      obs = {p.obs.at<F>(first), p.agents == 1 ? p.obs.stride[0] : p.obs.stride[1], 1};
+      return;
+    }
     for (int64_t s = 0; s < steps; ++s)
-      copy(p.obs.at<F>(first + s), p.agents, p.features, p.obs.stride[1], obs + s * p.agents * size.features,
+      copy(p.obs.at<F>(first + s), p.agents, p.features, p.obs.stride[1], copied_obs + s * p.agents * size.features,
            size.features);
+    obs = {copied_obs, size.features, 1};
   }
 };
 

@@ -8,7 +8,7 @@ template <int kBytes, class F>
 class ForwardWalk {
  public:
   EMIX_HD ForwardWalk(const Critic& critic, const Weights<F>& weights, const Results& results)
-      : p(critic), w(weights), out(results), size(critic), in(critic, weights) {
+      : p(critic), w(weights), out(results), size(critic), in(critic, weights, false) {
     const int64_t most_rows = padded(block_steps(p) * p.agents, kPadRows);
     memory.allocate([&] {
       in.allocate(memory);
@@ -16,8 +16,8 @@ class ForwardWalk {
     });
   }
 
-  EMIX_HD void block(int64_t index, int64_t member) {
-    in.run(index, member);
+  EMIX_HD void run(const Block& block, int64_t member) {
+    in.run(block, member);
     const int64_t Hp = size.hidden, Ap = size.outputs, H = p.hidden, A = p.actions;
     product<kBytes, F>({in.x, Hp, 1}, {w.hidden.row(member * H), Hp}, {w.b_hidden.row(member), 0}, {y, Hp},
                        in.tiled_rows(), H, Hp);

@@ -18,13 +18,13 @@ struct Chunk {
 
   EMIX_HD int64_t size() const { return steps * stride; }
 
-  // f(place, b, t, i) for each row and step that is there.
+  // f(place, b, t, i) for each row and step that is there; a step's rows lie side by side in most tensors.
   template <class Each>
   EMIX_HD void for_each(const Sequence& p, const Each& each) const {
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t b = (first + r) / p.agents, i = (first + r) % p.agents;
-      for (int64_t s = 0; s < steps; ++s) each(s * stride + r, b, start + s, i);
-    }
+    int64_t b[kBlockRows], i[kBlockRows];
+    for (int64_t r = 0; r < rows; ++r) b[r] = (first + r) / p.agents, i[r] = (first + r) % p.agents;
+    for (int64_t s = 0; s < steps; ++s)
+      for (int64_t r = 0; r < rows; ++r) each(s * stride + r, b[r], start + s, i[r]);
   }
 };
 
