@@ -19,8 +19,8 @@ class Call {
 
   std::vector<int64_t> result_shape() const { return outputs_ ? shape({*outputs_}) : leading_; }
 
-  RowView upstream(const Tensor& grad) {
-    return arguments.rows(arguments.upstream("grad", grad, result_shape(), " like the result"), leading_.size());
+  RowView upstream(const char* name, const Tensor& grad) {
+    return arguments.rows(arguments.upstream(name, grad, result_shape(), " like the result"), leading_.size());
   }
 
  protected:

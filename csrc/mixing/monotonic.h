@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "lanes.h"
+#include "mixing/columns.h"
 #include "mixing/row.h"
 
 namespace emix::mixing {
@@ -67,11 +68,14 @@ EMIX_HD void hidden_units(const Monotonic& p, int64_t row, F* h) {
 
 // out_k = sum_e value_e |w2_ek| + v_k of one row.
 template <class T, class F>
-EMIX_HD void mix_values(const Monotonic& p, int64_t row, const F* value, F* __restrict out) {
+EMIX_HD void mix_values(const Monotonic& p, int64_t row, const F* value, F* out) {
   const T *w2 = p.w2.row<T>(row), *v = p.v.row<T>(row);
   for (int64_t k = 0; k < p.outputs; ++k) out[k] = static_cast<F>(v[k]);
-  for (int64_t e = 0; e < p.embed; ++e)
-    for (int64_t k = 0; k < p.outputs; ++k) out[k] += value[e] * std::fabs(static_cast<F>(w2[e * p.outputs + k]));
+  with_lanes(
+      p.outputs, [&](auto lanes) __attribute__((always_inline)) {
+        for (int64_t k = 0; k < p.outputs; k += lanes)
+          Columns<T, F, decltype(lanes)::value>(w2, p.embed, p.outputs, k).mix(value, out + k);
+      });
 }
 
 template <class T, class F>
@@ -154,32 +158,37 @@ EMIX_HD void hidden_gradients(const Monotonic& p, const MonotonicGradients& g, i
 
 // The same where there are several values.
 template <class T, class F>
-EMIX_HD void hidden_gradients_of_many(const Monotonic& p, const MonotonicGradients& g, int64_t row, F* __restrict h) {
+EMIX_HD void hidden_gradients_of_many(const Monotonic& p, const MonotonicGradients& g, int64_t row, F* __restrict h,
+                                      F* __restrict value, F* __restrict sum) {
   const T* w2 = p.w2.row<T>(row);
   const F* grad = g.grad.row<F>(row);
-  T* __restrict w2_grad = output_row<T>(g.w2, row, p.embed * p.outputs);
+  T* w2_grad = output_row<T>(g.w2, row, p.embed * p.outputs);
   for (int64_t e = 0; e < p.embed; ++e) {
-    const T* weight = w2 + e * p.outputs;
     const Elu<F> unit = elu(h[e]);
-    F sum = 0;
-    for (int64_t k = 0; k < p.outputs; ++k) sum += grad[k] * std::fabs(static_cast<F>(weight[k]));
-    h[e] = sum * unit.slope;
-    if (!w2_grad) continue;
-    for (int64_t k = 0; k < p.outputs; ++k)
-      w2_grad[e * p.outputs + k] = static_cast<T>(with_sign(static_cast<F>(weight[k]), grad[k] * unit.value));
+    value[e] = unit.value, h[e] = unit.slope, sum[e] = 0;
   }
+  with_lanes(
+      p.outputs, [&](auto lanes) __attribute__((always_inline)) {
+        typedef Columns<T, F, decltype(lanes)::value> Part;
+        for (int64_t k = 0; k < p.outputs; k += lanes) Part(w2, p.embed, p.outputs, k).sums(grad + k, sum);
+        if (!w2_grad) return;
+        for (int64_t k = (p.outputs - 1) / lanes * lanes; k >= 0; k -= lanes)
+          Part(w2, p.embed, p.outputs, k).gradients(grad + k, value, w2_grad + k);
+      });
+  for (int64_t e = 0; e < p.embed; ++e) h[e] *= sum[e];
 }
 
 template <class T, class F>
 EMIX_HD void monotonic_backward_rows(const Monotonic& p, const MonotonicGradients& g, int64_t begin, int64_t end) {
-  std::vector<F> buffer((kBatch + 1) * p.embed);  // the rows' hidden units, and one row more to work with
+  std::vector<F> buffer((kBatch + 2) * p.embed);  // the rows' hidden units, and two rows more to work with
   for (int64_t first = begin; first < end; first += kBatch) {
     const int64_t rows = std::min(kBatch, end - first);
     F* h = buffer.data();
     for (int64_t r = 0; r < rows; ++r) hidden_units<T>(p, first + r, h + r * p.embed);
     for (int64_t r = 0; r < rows; ++r)
       p.outputs == 1 ? hidden_gradients<T>(p, g, first + r, h + r * p.embed, h + kBatch * p.embed)
-                     : hidden_gradients_of_many<T>(p, g, first + r, h + r * p.embed);
+                     : hidden_gradients_of_many<T>(p, g, first + r, h + r * p.embed, h + kBatch * p.embed,
+                                                   h + (kBatch + 1) * p.embed);
     for (int64_t r = 0; r < rows; ++r)
       agent_gradients<T>(p, first + r, h + r * p.embed, output_row<F>(g.q, first + r, p.agents));
     for (int64_t r = 0; r < rows && g.b1; ++r) weight_gradients<T>(p, g, first + r, h + r * p.embed);

@@ -22,7 +22,7 @@ inline void define_ops(Library& m) {
   m.def(
       "monotonic_mix_backward(Tensor grad, Tensor q, Tensor w1, Tensor b1, Tensor w2, bool weights_wanted) -> (Tensor, "
       "Tensor, Tensor, Tensor)");
-  m.def("monotonic_mix_grad(Tensor q, Tensor w1, Tensor b1, Tensor w2) -> Tensor");
+  m.def("monotonic_mix_grad(Tensor q, Tensor w1, Tensor b1, Tensor w2, Tensor? weight=None) -> Tensor");
 }
 
 template <class Device, class MixerCall>
@@ -64,7 +64,7 @@ std::tuple<Tensor, Tensor> linear_mix_backward(const Tensor& grad, const Tensor&
   LinearCall call(q, weight, {});
   const int64_t n = call.problem.agents;
   LinearGradients g;
-  g.grad = call.upstream(grad);
+  g.grad = call.upstream("grad", grad);
   const Tensor q_grad = summed_gradient_of(call, {n}, g.q), weight_grad = summed_gradient_of(call, {n}, g.weight);
   backward_of(Device(q), call, g);
   return {q_grad, weight_grad};
@@ -86,7 +86,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> expected_linear_mix_backward(const Te
   ExpectedCall call(q, pi, weight, {}, uncertainty);
   const int64_t n = call.problem.agents, A = call.problem.actions;
   ExpectedGradients g;
-  g.grad = call.upstream(grad);
+  g.grad = call.upstream("grad", grad);
   const Tensor q_grad = gradient_of(call, {n, A}, g.q, q_wanted), pi_grad = gradient_of(call, {n, A}, g.pi, pi_wanted);
   const Tensor weight_grad = summed_gradient_of(call, {n}, g.weight, weight_wanted);
   const Tensor uncertainty_grad = gradient_of(call, {n, A}, g.uncertainty, uncertainty_wanted);
@@ -107,7 +107,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> monotonic_mix_backward(const Tensor& 
   MonotonicCall call(q, w1, b1, w2, {});
   const int64_t n = call.problem.agents, E = call.problem.embed, m = call.problem.outputs;
   MonotonicGradients g;
-  g.grad = call.upstream(grad);
+  g.grad = call.upstream("grad", grad);
   const Tensor q_grad = summed_gradient_of(call, {n}, g.q);
   const Tensor w1_grad = gradient_of(call, {n, E}, g.w1, weights_wanted);
   const Tensor b1_grad = gradient_of(call, {E}, g.b1, weights_wanted);
@@ -117,12 +117,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> monotonic_mix_backward(const Tensor& 
   return {q_grad, w1_grad, b1_grad, w2_grad};
 }
 
-// The backward pass for an upstream gradient of 1.
+// The backward pass to q alone, for an upstream gradient of 1, or of several values for `weight`.
 template <class Device>
-Tensor monotonic_mix_grad(const Tensor& q, const Tensor& w1, const Tensor& b1, const Tensor& w2) {
-  if (w2.dim() > q.dim()) fail("`w2` must have shape [..., E] like `b1`, got ", shape_of(w2.sizes()));
-  const MonotonicCall call(q, w1, b1, w2, {});
+Tensor monotonic_mix_grad(const Tensor& q, const Tensor& w1, const Tensor& b1, const Tensor& w2,
+                          const OptionalTensor& weight) {
+  if (!weight && w2.dim() > q.dim())
+    fail("`w2` must have shape [..., E] like `b1` where there is no `weight`, got ", shape_of(w2.sizes()));
+  MonotonicCall call(q, w1, b1, w2, {});
   MonotonicGradients g;
+  if (weight) g.grad = call.upstream("weight", *weight);
   const Tensor q_grad = summed_gradient_of(call, {call.problem.agents}, g.q);
   backward_of(Device(q), call, g);
   return q_grad;

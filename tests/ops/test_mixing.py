@@ -206,6 +206,44 @@ def test_monotonic_mix_grad_is_the_derivative_and_not_negative(device: str) -> N
     assert (ours >= 0).all()
 
 
+@pytest.mark.parametrize("outputs", [None, 1, 3, 10, 27])
+def test_monotonic_mix_grad_of_weighted_values(device: str, outputs: int | None) -> None:
+    """It is the gradient for that upstream gradient, and the reference says the same."""
+    columns = () if outputs is None else (outputs,)
+    g = torch.Generator().manual_seed(20)
+    inputs = make_inputs("monotonic_mix", 20, (2, 9), 5, 32)
+    inputs |= {
+        name: torch.randn(2, 9, *shape, *columns, generator=g, dtype=torch.float64)
+        for name, shape in {"w2": (32,), "v": ()}.items()
+    }
+    inputs = changed(inputs, lambda x: x.to(device))
+    inputs["q"].requires_grad_()
+    weight = torch.randn(2, 9, *columns, generator=g, dtype=torch.float64).to(device)
+    (derivative,) = torch.autograd.grad(run("monotonic_mix", inputs), inputs["q"], weight)
+    arguments = (*(inputs[key].detach() for key in ("q", "w1", "b1", "w2")), weight)
+    torch.testing.assert_close(ops.monotonic_mix_grad(*arguments), derivative)
+    torch.testing.assert_close(ops.reference.monotonic_mix_grad(*arguments), derivative)
+    narrow = ops.monotonic_mix_grad(*(each.float() for each in arguments))
+    torch.testing.assert_close(narrow, derivative.float(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("outputs", [1, 3, 4, 7, 16, 27])
+def test_several_values_in_other_types(device: str, outputs: int, dtype: torch.dtype) -> None:
+    """Registers hold more of a row than its own values: none of a neighbour's is counted or changed."""
+    g = torch.Generator().manual_seed(outputs)
+    shapes = {"q": (3,), "w1": (3, 9), "b1": (9,), "w2": (9, outputs), "v": (outputs,)}
+    inputs = [torch.randn(7, *shape, generator=g).to(device, dtype).requires_grad_() for shape in shapes.values()]
+    exact = [each.detach().double().requires_grad_() for each in inputs]
+    ours, expected = ops.monotonic_mix(*inputs), ops.reference.monotonic_mix(*exact)
+    torch.testing.assert_close(ours, expected.float(), rtol=1e-4, atol=1e-4)
+    upstream = torch.randn(7, outputs, generator=g).to(device)
+    grads = torch.autograd.grad(ours, inputs, upstream), torch.autograd.grad(expected, exact, upstream.double())
+    tolerance = 1e-2 if dtype == torch.float16 else 1e-4
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance)
+
+
 # Gradients
 
 

@@ -127,6 +127,12 @@ def test_sixty_four_bit_offsets(device: str, name: str, key: str) -> None:
         ("monotonic_mix of many", {"w2": torch.zeros(4, 6, 5)}, r"w2 must have shape \[4, 5, 5\].*got \[4, 6, 5\]"),
         ("monotonic_mix of many", {"v": torch.zeros(4, 4)}, r"v must have shape \[4, 5\].*got \[4, 4\]"),
         ("monotonic_mix_grad", {"w2": torch.zeros(4, 5, 2)}, r"w2 must have shape \[\.\.\., E\].*got \[4, 5, 2\]"),
+        ("monotonic_mix_grad", {"weight": torch.zeros(3)}, r"weight must have shape \[4\].*got \[3\]"),
+        (
+            "monotonic_mix_grad",
+            {"w2": torch.zeros(4, 5, 2), "weight": torch.zeros(4)},
+            r"weight must have shape \[4, 2\].*got \[4\]",
+        ),
         ("monotonic_mix_grad", {"b1": torch.zeros(5)}, r"b1 must have shape \[4, 5\].*got \[5\]"),
     ],
 )

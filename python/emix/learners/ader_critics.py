@@ -83,8 +83,8 @@ def entropy_slopes(u: Tensor, weights: Weights, share: Tensor) -> Slopes:
     """min_k V^{H,j}_tot,k of every agent j, and the derivatives of their sum, each times share ``[n]`` >= 0, by u."""
     w1, b1, w2, _ = weights
     values = ops.monotonic_mix(u, *weights)  # [2, ..., n]
-    counted = (share * _lower(values)).unsqueeze(-2)  # [2, ..., 1, n], of the values that are the lower ones
-    return Slopes(values.amin(0), ops.monotonic_mix_grad(u, w1, b1, (w2.abs() * counted).sum(-1)))
+    counted = share * _lower(values)  # [2, ..., n], of the values that are the lower ones
+    return Slopes(values.amin(0), ops.monotonic_mix_grad(u, w1, b1, w2, counted))
 
 
 def _lower(values: Tensor) -> Tensor:

@@ -126,20 +126,22 @@ def monotonic_mix(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, v: Tensor) -> T
 
 
 @public()
-def monotonic_mix_grad(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor) -> Tensor:
+def monotonic_mix_grad(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, weight: Tensor | None = None) -> Tensor:
     """Compute dQ_tot/dq_i of ``monotonic_mix``: how much the team's value depends on each agent's.
 
     ``sum_e |w1_ie| ELU'(h_e) |w2_e|`` with ``h_e = sum_i q_i |w1_ie| + b1_e``; from it ADER allots its target
-    entropies. No gradient of its own. Source: ADER (Kim and Sung 2023), eq. 13.
+    entropies. Of m values it is the derivative of ``sum_k weight_k Q_tot,k``. No gradient of its own. Source: ADER (Kim
+    and Sung 2023), eq. 13.
 
     Args:
         q: the agents' values ``[..., n]``; float16, bfloat16, float32 or float64, as all inputs.
         w1: weights of the hidden layer ``[..., n, E]``, of any sign.
         b1: its bias ``[..., E]``.
-        w2: weights of the last layer ``[..., E]``, of any sign.
+        w2: weights of the last layer ``[..., E]``, or with a weight ``[..., E, m]``, of any sign.
+        weight: of the values, ``[...]``, or ``[..., m]``; None: 1, of one value.
 
     Returns:
-        ``[..., n]``, >= 0, float32; float64 where one input is float64.
+        ``[..., n]``, >= 0 where the weight is, float32; float64 where one input is float64.
 
     Raises:
         ValueError: names the argument, what was expected and what came.
@@ -148,7 +150,7 @@ def monotonic_mix_grad(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor) -> Tensor:
     >>> monotonic_mix_grad(torch.tensor([3.0, 1.0]), w1, torch.zeros(1), torch.tensor([-1.0]))
     tensor([1., 2.])
     """
-    return _monotonic_grad(q, w1, b1, w2)
+    return _monotonic_grad(q, w1, b1, w2, weight)
 
 
 def _linear_gradients(wanted: Sequence[bool], grads: Gradients, q: Tensor, weight: Tensor, bias: object) -> Gradients:
@@ -231,9 +233,14 @@ def _(grad, q, w1, b1, w2, weights_wanted):  # type: ignore[no-untyped-def]
 
 
 @register_fake("monotonic_mix_grad")
-def _(q, w1, b1, w2):  # type: ignore[no-untyped-def]
-    require(w2.dim() <= q.dim(), "`w2` must have shape [..., E] like `b1`, got {}", list(w2.shape))
-    _check_monotonic(q, w1, b1, w2, None, ())
+def _(q, w1, b1, w2, weight=None):  # type: ignore[no-untyped-def]
+    sentence = "`w2` must have shape [..., E] like `b1` where there is no `weight`, got {}"
+    require(weight is not None or w2.dim() <= q.dim(), sentence, list(w2.shape))
+    outputs = w2.shape[-1:] if w2.dim() == q.dim() + 1 else ()
+    _check_monotonic(q, w1, b1, w2, None, outputs)
+    if weight is not None:
+        check_types({"q": q, "weight": weight})
+    check_shape("weight", weight, (*q.shape[:-1], *outputs))
     return q.new_empty(q.shape, dtype=wide(q, w1, b1, w2))
 
 

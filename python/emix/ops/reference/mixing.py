@@ -31,7 +31,13 @@ def monotonic_mix(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, v: Tensor) -> T
     return (hidden.unsqueeze(-1) * w2.abs()).sum(-2) + v  # [..., m]
 
 
-def monotonic_mix_grad(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor) -> Tensor:
-    """The derivative of ``monotonic_mix`` by q."""
+def monotonic_mix_grad(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The derivative of ``monotonic_mix`` by q, of several values that of their sum with these weights."""
     h = (q.unsqueeze(-1) * w1.abs()).sum(-2) + b1  # [..., E]
-    return (w1.abs() * (h.clamp(max=0).exp() * w2.abs()).unsqueeze(-2)).sum(-1)  # [..., n]
+    if weight is None:
+        by_value = w2.abs()
+    elif w2.dim() == q.dim():
+        by_value = w2.abs() * weight.unsqueeze(-1)
+    else:
+        by_value = (w2.abs() * weight.unsqueeze(-2)).sum(-1)
+    return (w1.abs() * (h.clamp(max=0).exp() * by_value).unsqueeze(-2)).sum(-1)  # [..., n]
