@@ -5,6 +5,7 @@
 #include "diversity/ops.h"
 #include "ensemble/ops.h"
 #include "gaussian/ops.h"
+#include "hypernetwork/ops.h"
 #include "marginal/ops.h"
 #include "mixing/ops.h"
 #include "policy/ops.h"
@@ -25,6 +26,7 @@ STABLE_TORCH_LIBRARY(emix, m) {
   emix::gaussian::define_ops(m);
   emix::recurrent::define_ops(m);
   emix::critic::define_ops(m);
+  emix::hypernetwork::define_ops(m);
   emix::marginal::define_ops(m);
   emix::rmsprop::define_ops(m);
   emix::battle::define_ops(m);

@@ -53,7 +53,7 @@ OPS: dict[str, Op] = {
         "q=f[B,T,n,A] pi=p[B,T,n,A] weight=p[B,T,n] bias=f[B,T]? uncertainty=f[B,T,n,A]?",
     ),
     "monotonic_mix": op("q=f[B,T,n] w1=f[B,T,n,E] b1=f[B,T,E] w2=f[B,T,E] v=f[B,T]"),
-    "monotonic_mix_grad": op("q=f[B,T,n] w1=f[B,T,n,E] b1=f[B,T,E] w2=f[B,T,E]", gradient=False),
+    "monotonic_mix_grad": op("q=f[B,T,n] w1=f[B,T,n,E] b1=f[B,T,E] w2=f[B,T,E] weight=f[B,T]?", gradient=False),
     "masked_policy": op("logits=f[B,n,A] avail=m[B,n,A]?", floor=(0.0, 0.3)),
     "policy_terms": op("logits=f[B,n,A] action=a[B,n] avail=m[B,n,A]? value=f[B,n,A]?", floor=(0.0, 0.3)),
     "ensemble_moments": op("q=f[N,B,A]"),
@@ -87,6 +87,10 @@ OPS: dict[str, Op] = {
     "ensemble_critic": op(
         "state=f[B,S] obs=f[B,n,O] w_encode=f[N,S+O+n,H] b_encode=f[N,H] w_hidden=f[N,H,H] b_hidden=f[N,H] "
         "w_head=f[N,H,A+1] b_head=f[N,A+1]"
+    ),
+    "monotonic_weights": op(
+        "state=f[B,S] w_first=f[N,E+E+H+I,S] b_first=f[N,E+E+H+I] w_v=f[N,E,A] b_v=f[N,A] "
+        "w_w1=f[N,H,E] b_w1=f[N,E] w_w2=f[N,I,E*A] b_w2=f[N,E*A]"
     ),
     "gaussian_terms": op("mean=f[B,n,I] log_std=f[B,n,I] action=f[B,n,I]"),
     "marginal_value": op(

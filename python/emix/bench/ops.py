@@ -146,6 +146,13 @@ def cases(device: torch.device) -> Iterator[Case]:
     shape = f"N {N}, B 32, T {steps}, n 3, H {units}"
     yield Case("ensemble_critic", shape, critic, {}, differentiable=tuple(range(2, 8)))
 
+    S, units, m = 48, 64, 3  # 3m and ADER's entropy critics
+    hypernets = [0.1 * normal(2, 2 * E + 2 * units, S), normal(2, 2 * E + 2 * units)]
+    for inputs, outputs in ((E, m), (units, 3 * E), (units, E * m)):
+        hypernets += [0.1 * normal(2, inputs, outputs), normal(2, outputs)]
+    shape = f"N 2, states 1,920, n 3, E {E}, m {m}"
+    yield Case("monotonic_weights", shape, (normal(32, 60, S), *hypernets), {}, differentiable=tuple(range(1, 9)))
+
     def small(*shape: int) -> Tensor:
         return 0.25 * normal(*shape)
 

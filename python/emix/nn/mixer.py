@@ -155,18 +155,11 @@ class MixerEnsemble(nn.Module):
     def weights(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``[..., S] ->`` w1 ``[N, ..., n, E]``, b1 ``[N, ..., E]``, w2 ``[N, ..., E]`` and v ``[N, ...]``, as
         ``ops.monotonic_mix`` takes them; of m values w2 ``[N, ..., E, m]`` and v ``[N, ..., m]``."""
-        lead = state.shape[:-1]
-        x = self.first(state.flatten(0, -2)).unflatten(-1, (self.members, -1)).transpose(0, 1)  # [N, R, ...]
-        b1, v, w1, w2 = x.split((self.embed_dim, self.embed_dim, *self.hidden), dim=-1)
-        v = self.v(v.relu())
-        if self.w1 is not None and self.w2 is not None:
-            w1, w2 = self.w1(w1.relu()), self.w2(w2.relu())
-        w1 = w1.unflatten(-1, (self.n_agents, -1))
-        if self.outputs is None:
-            v = v.squeeze(-1)
-        else:
-            w2 = w2.unflatten(-1, (-1, self.outputs))
-        return w1.unflatten(1, lead), b1.unflatten(1, lead), w2.unflatten(1, lead), v.unflatten(1, lead)
+        first = self.first.weight.unflatten(0, (self.members, -1)), self.first.bias.unflatten(0, (self.members, -1))
+        layers = [layer for layer in (self.v, self.w1, self.w2) if layer is not None]
+        second = [each for layer in layers for each in (layer.weight, layer.bias.squeeze(1))]
+        w1, b1, w2, v = ops.monotonic_weights(state, *first, *second)
+        return (w1, b1, w2.squeeze(-1), v.squeeze(-1)) if self.outputs is None else (w1, b1, w2, v)
 
     def forward(self, q: Tensor, state: Tensor) -> Tensor:
         """``[N, ..., n]``, state ``[..., S]`` -> ``[N, ...]``, or ``[N, ..., m]``."""

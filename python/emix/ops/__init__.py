@@ -26,6 +26,7 @@ from emix.ops.gaussian import (  # noqa: E402
     gaussian_terms,
     tanh_gaussian_sample,
 )
+from emix.ops.hypernetwork import MonotonicWeights, monotonic_weights  # noqa: E402
 from emix.ops.marginal import SampledValue, marginal_value, sampled_marginal_value  # noqa: E402
 from emix.ops.mixing import expected_linear_mix, linear_mix, monotonic_mix, monotonic_mix_grad  # noqa: E402
 from emix.ops.policy import PolicyTerms, masked_policy, policy_terms  # noqa: E402
@@ -48,6 +49,7 @@ __all__ = [
     "GaussianSample",
     "GaussianTerms",
     "Moments",
+    "MonotonicWeights",
     "PolicyTerms",
     "SampledValue",
     "agent_sequence",
@@ -67,6 +69,7 @@ __all__ = [
     "masked_policy",
     "monotonic_mix",
     "monotonic_mix_grad",
+    "monotonic_weights",
     "n_step_returns",
     "policy_terms",
     "q_lambda_returns",

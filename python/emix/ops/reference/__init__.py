@@ -7,6 +7,7 @@ from emix.ops.reference.critic import ensemble_critic
 from emix.ops.reference.diversity import bhattacharyya
 from emix.ops.reference.ensemble import ensemble_moments, explore_actions, explore_logits, uncertainty_weight
 from emix.ops.reference.gaussian import gaussian_sample, gaussian_terms, tanh_gaussian_sample
+from emix.ops.reference.hypernetwork import monotonic_weights
 from emix.ops.reference.marginal import marginal_value, sampled_marginal_value
 from emix.ops.reference.mixing import expected_linear_mix, linear_mix, monotonic_mix, monotonic_mix_grad
 from emix.ops.reference.policy import masked_policy, policy_terms
@@ -42,6 +43,7 @@ __all__ = [
     "masked_policy",
     "monotonic_mix",
     "monotonic_mix_grad",
+    "monotonic_weights",
     "n_step_returns",
     "policy_terms",
     "q_lambda_returns",
