@@ -89,8 +89,8 @@ OPS: dict[str, Op] = {
         "w_head=f[N,H,A+1] b_head=f[N,A+1]"
     ),
     "monotonic_weights": op(
-        "state=f[B,S] w_first=f[N,E+E+H+I,S] b_first=f[N,E+E+H+I] w_v=f[N,E,A] b_v=f[N,A] "
-        "w_w1=f[N,H,E] b_w1=f[N,E] w_w2=f[N,I,E*A] b_w2=f[N,E*A]"
+        "state=f[B,S] w_first=f[N,K+K+H+I,S] b_first=f[N,K+K+H+I] w_v=f[N,K,A] b_v=f[N,A] "
+        "w_w1=f[N,H,n*K] b_w1=f[N,n*K] w_w2=f[N,I,K*A] b_w2=f[N,K*A]"
     ),
     "gaussian_terms": op("mean=f[B,n,I] log_std=f[B,n,I] action=f[B,n,I]"),
     "marginal_value": op(
