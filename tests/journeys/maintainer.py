@@ -19,7 +19,7 @@ def state(folder: Path) -> None:
 def layout(folder: Path) -> None:
     """What docs/development.md says of the sources is there."""
     page = (ROOT / "docs" / "development.md").read_text()
-    for word in re.findall(r"`(\w+)`", page.split("The words of the compiled side are")[1].split("(compiled")[0]):
+    for word in re.findall(r"`(\w+)`", page.split("The words of the compiled side are")[1].split("which on a GPU")[0]):
         assert (ROOT / "csrc" / word).is_dir(), word
         assert (ROOT / "python" / "emix" / "ops" / f"{word}.py").is_file(), word
 

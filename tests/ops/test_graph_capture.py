@@ -25,6 +25,7 @@ from tests.ops import (
     returns_cases,
     test_critic,
     test_gaussian,
+    test_hypernetwork,
     test_marginal,
     test_targets,
 )
@@ -150,6 +151,14 @@ def cases() -> Iterator[Case]:
     )
     yield critics
     yield critics._replace(id="of torch's products", call=lambda x, _: critic._products(**x))
+    for layers, widths in (("one layer", None), ("two layers", (64, 64))):
+        yield Case(
+            "monotonic_weights",
+            layers,
+            lambda seed, widths=widths: floats(test_hypernetwork.make_inputs(seed, (4, 9), S=20, E=32, widths=widths)),
+            lambda x, _: tuple(ops.monotonic_weights(**x)),
+            tuple(test_hypernetwork.make_inputs(0, widths=widths)),
+        )
     normal = test_gaussian.make_inputs
     wanted = ("mean", "log_std")
     yield Case(
