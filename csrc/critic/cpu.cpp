@@ -13,6 +13,7 @@ namespace {
 inline constexpr int64_t kForwardUnits = 8;    // of a task
 inline constexpr int64_t kBackwardTasks = 16;  // at least, where there are units enough
 inline constexpr int64_t kBackwardUnits = 4;   // of a task, at least: it transposes weights and has its own sums
+
 template <class F>
 struct Forward {
   template <int kBytes>

@@ -12,13 +12,13 @@ namespace emix::hypernetwork {
 inline void define_ops(Library& m) {
   m.def(
       "monotonic_weights(Tensor state, Tensor w_first, Tensor b_first, Tensor w_v, Tensor b_v, Tensor? w_w1=None, "
-      "Tensor? "
-      "b_w1=None, Tensor? w_w2=None, Tensor? b_w2=None, bool save=False) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "Tensor? b_w1=None, Tensor? w_w2=None, Tensor? b_w2=None, bool save=False) -> (Tensor, Tensor, Tensor, Tensor, "
+      "Tensor)");
   m.def(
       "monotonic_weights_backward(Tensor? w1_grad, Tensor? b1_grad, Tensor? w2_grad, Tensor? v_grad, Tensor state, "
-      "Tensor "
-      "w_first, Tensor b_first, Tensor w_v, Tensor b_v, Tensor? w_w1, Tensor? b_w1, Tensor? w_w2, Tensor? b_w2, Tensor "
-      "saved, bool state_wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "Tensor w_first, Tensor b_first, Tensor w_v, Tensor b_v, Tensor? w_w1, Tensor? b_w1, Tensor? w_w2, "
+      "Tensor? b_w2, Tensor saved, bool state_wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, "
+      "Tensor, Tensor)");
 }
 
 // A fresh result and where it is written.
