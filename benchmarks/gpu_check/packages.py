@@ -18,8 +18,8 @@ import tomllib
 ROOT = Path(__file__).parents[2]
 WHEELS = ROOT / ".wheels"
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-# torch must be there. Films are no part of the check, and their encoder is larger than all other packages together.
-LEFT_OUT = ["torch", "imageio-ffmpeg"]
+# torch must be there. Films and MuJoCo are no part of the check, and larger than all other packages together.
+LEFT_OUT = ["torch", "imageio-ffmpeg", "gymnasium-robotics", "mujoco"]
 STUB = "+there"  # the local version of a wheel that stands for what the other machine has
 
 
@@ -32,8 +32,15 @@ def requirements() -> list[str]:
     with (ROOT / "pyproject.toml").open("rb") as file:
         metadata = tomllib.load(file)
     project = metadata["project"]
-    needed = [*project["dependencies"], *project["optional-dependencies"]["test"], "pytest-xdist>=3"]
-    needed += metadata["build-system"]["requires"]
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *metadata["build-system"]["requires"]]
+    names = ["test"]
+    for extra in names:  # grows: an extra may name others of this project, which no index has
+        for each in extras[extra]:
+            if own := re.fullmatch(rf"{project['name']}\[(.+)\]", each):
+                names += own[1].split(",")
+            else:
+                needed.append(each)
     return [each for each in needed if _name(each) not in LEFT_OUT]
 
 

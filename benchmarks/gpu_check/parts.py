@@ -127,7 +127,7 @@ def _bench(what: str, *, cuda: str = "", emulated: str) -> Callable[[Setting], l
 TOTAL = 470  # seconds for all parts on a GPU, of eight minutes: what comes late gets what the parts before it left
 PARTS = {
     "build": Part(130, _module("build")),
-    "tests": Part(110, _tests),
+    "tests": Part(150, _tests),
     "train": Part(70, _module("train")),
     "ops": Part(100, _bench("ops", emulated="--op gae lambda_returns")),
     "battle": Part(50, _bench("battle", emulated="--map 3m --num-envs 8")),
