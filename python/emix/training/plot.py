@@ -173,7 +173,7 @@ def _draw_panel(
     axes.margins(x=0.01)
     longest = max(len(text) for text in axes.get_legend_handles_labels()[1])
     if len(lines) <= MOST_INSIDE and longest <= LONGEST_INSIDE:
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(framealpha=0.75, edgecolor="none", fontsize=9)  # curves behind it stay in sight, the names legible
     else:
         columns = 2 if longest <= LONGEST_INSIDE else 1
         axes.legend(frameon=False, fontsize=8, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.14))
