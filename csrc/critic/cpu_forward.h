@@ -1,5 +1,7 @@
 // A block through one member.
 #pragma once
+#include <cmath>
+
 #include "critic/cpu_block.h"
 
 namespace emix::critic {
@@ -53,7 +55,7 @@ class ForwardWalk {
     for (int64_t r = 0; r < in.rows; ++r) {
       const int64_t a = action[r];
       const bool is_one = a >= 0 && a < p.actions;
-      q[r] = is_one ? w.action.bias(member, a) + dot(y + r * size.hidden, w.action.row(member, a)) : F(0);
+      q[r] = is_one ? w.action.bias(member, a) + dot(y + r * size.hidden, w.action.row(member, a)) : F(NAN);
     }
   }
 

@@ -12,8 +12,7 @@
 
 namespace emix::critic {
 
-inline constexpr int64_t kWorthKeeping = 128;     // inputs of an agent
-inline constexpr int64_t kMostKept = 16LL << 20;  // elements
+inline constexpr int64_t kMostKept = 16LL << 20;  // elements of x
 
 // One call. Weights are contiguous, a member's after the other's.
 struct Critic {
@@ -21,7 +20,7 @@ struct Critic {
   int64_t states = 0, features = 0, hidden = 0, actions = 0;  // S, O, H, A
   View<2> state;                                              // [R, S], the elements of a row side by side
   View<3> obs;                                                // [R, n, O], likewise
-  const int64_t *action = nullptr;                            // [R, n], outside 0 .. A - 1: none; null: all actions
+  const int64_t *action = nullptr;                            // [R, n], outside 0 .. A - 1: NaN; null: all actions
   const void *w_encode = nullptr, *b_encode = nullptr;        // [N, S + O + n, H], [N, H]
   const void *w_hidden = nullptr, *b_hidden = nullptr;        // [N, H, H], [N, H]
   const void *w_head = nullptr, *b_head = nullptr;            // [N, H, A + 1], [N, A + 1]
@@ -29,11 +28,8 @@ struct Critic {
   int64_t rows() const { return steps * agents; }
   int64_t saved() const { return keeps_first_layer() ? 2 * hidden : hidden; }
 
-  // Whether the backward pass finds x in memory: where its product would take longer than the way there and back, and
-  // not where that is much memory.
-  bool keeps_first_layer() const {
-    return features * agents + states >= kWorthKeeping * agents && members * rows() * hidden <= kMostKept;
-  }
+  // Whether the backward pass finds x in memory, and does not compute it again: where that is not much memory.
+  bool keeps_first_layer() const { return members * rows() * hidden <= kMostKept; }
   int64_t inputs() const { return states + features + agents; }
   int64_t outputs() const { return actions + 1; }
   int64_t values() const { return action ? 1 : actions; }  // of an agent's q

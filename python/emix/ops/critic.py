@@ -9,8 +9,8 @@ All agents share a member's weights. One-hot ids are never built, and what depen
 for all agents of a step.
 
 On the CPU it is one compiled op forward and one backward: a core takes 64 rows through all layers of a member, and of
-what lies between them only y is kept for the backward pass, and x where inputs are many and it takes up to 16 Mi
-elements. On a GPU the layers are matrix products of cuBLAS, all members in one.
+what lies between them only y is kept for the backward pass, and x where it has no more than 16 Mi elements. On a GPU
+the layers are matrix products of cuBLAS, all members in one.
 
 Types: float16, bfloat16, float32 or float64. On the CPU computed and returned in float32, or in float64 where one input
 is float64; on a GPU in the inputs' own type. Any strides, any sizes but N, H >= 1. On the CPU bitwise repeatable, for
@@ -61,8 +61,8 @@ def ensemble_critic(
         b_hidden: ``[N, H]``.
         w_head: the last layer ``[N, H, A + 1]``, a's columns, then v's.
         b_head: ``[N, A + 1]``.
-        actions: the actions whose values are wanted ``[..., n]``, any integer dtype; the value of what is none, outside
-            0 to A - 1, is 0. None: all of them.
+        actions: the actions whose values are wanted ``[..., n]``, any integer dtype; None: all of them. Of what is
+            none, outside 0 to A - 1, the value is NaN and the gradient 0.
 
     Returns:
         q ``[N, ..., n, A]``, or ``[N, ..., n]`` of the given actions; on the CPU float32 (float64 where one input is
@@ -118,7 +118,8 @@ def _products(
     if actions is None:
         return q
     # Neither a gather nor its gradient, a scatter: a GPU would sort for that where torch is to be deterministic.
-    return torch.where(torch.arange(q.shape[-1], device=q.device) == actions.unsqueeze(-1), q, 0.0).sum(-1)
+    taken = torch.where(torch.arange(q.shape[-1], device=q.device) == actions.unsqueeze(-1), q, 0.0).sum(-1)
+    return taken.masked_fill((actions < 0) | (actions >= q.shape[-1]), torch.nan)
 
 
 def _check(
@@ -171,9 +172,8 @@ def _(state, obs, w_encode, b_encode, w_hidden, b_hidden, w_head, b_head, action
     dtype = wide(state, obs, w_encode, b_encode, w_hidden, b_hidden, w_head, b_head)
     members, hidden, outputs = w_head.shape
     q = obs.new_empty((members, *obs.shape[:-1], *((outputs - 1,) if actions is None else ())), dtype=dtype)
-    rows, (agents, features) = obs.shape[:-1].numel(), obs.shape[-2:]
-    keeps_first_layer = features * agents + state.shape[-1] >= 128 * agents and members * rows * hidden <= 16 << 20
-    saved = 2 * hidden if keeps_first_layer else hidden  # csrc/critic/critic.h
+    rows = obs.shape[:-1].numel()
+    saved = 2 * hidden if members * rows * hidden <= 16 << 20 else hidden  # csrc/critic/critic.h
     return q, obs.new_empty((members if save else 0, rows, saved), dtype=dtype)
 
 

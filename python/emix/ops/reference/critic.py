@@ -31,4 +31,5 @@ def ensemble_critic(
     q = torch.stack(members)  # [N, ..., n, A]
     if actions is None:
         return q
-    return torch.where(torch.arange(q.shape[-1], device=q.device) == actions.unsqueeze(-1), q, 0.0).sum(-1)
+    taken = torch.where(torch.arange(q.shape[-1], device=q.device) == actions.unsqueeze(-1), q, 0.0).sum(-1)
+    return taken.masked_fill((actions < 0) | (actions >= q.shape[-1]), torch.nan)
