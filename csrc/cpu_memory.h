@@ -12,6 +12,10 @@ inline constexpr int64_t kPadRows = 8;   // and the rows of a product's result t
 
 EMIX_HD int64_t padded(int64_t size, int64_t multiple) { return (size + multiple - 1) / multiple * multiple; }
 
+// Elements from a row to the next where a product goes down many rows of a few columns: an odd number of cache lines, or
+// the rows would share a few of the first cache's sets and push each other out.
+EMIX_HD int64_t spread(int64_t columns) { return (padded(columns, kColumns) / kColumns | 1) * kColumns; }
+
 // One allocation, handed out in parts that begin at a cache line.
 template <class F>
 class Memory {
@@ -53,12 +57,12 @@ EMIX_HD void copy(const F* from, int64_t rows, int64_t columns, int64_t from_str
   for (int64_t i = 0; i < rows; ++i) memcpy(to + i * to_stride, from + i * from_stride, columns * sizeof(F));
 }
 
-// A matrix [rows, columns] with its rows padded: the given one where they are so already, else a copy.
+// A matrix [rows, columns] with its rows padded, or spread: the given one where they are so already, else a copy.
 template <class F>
 class PaddedMatrix {
  public:
-  PaddedMatrix(const void* data, int64_t rows, int64_t columns)
-      : stride(padded(columns, kColumns)), data_(static_cast<const F*>(data)) {
+  PaddedMatrix(const void* data, int64_t rows, int64_t columns, bool is_spread = false)
+      : stride(is_spread ? spread(columns) : padded(columns, kColumns)), data_(static_cast<const F*>(data)) {
     if (stride == columns) return;
     F* copied = nullptr;
     memory_.allocate([&] { copied = memory_.take(rows * stride); });

@@ -14,7 +14,7 @@ class Call {
   Arguments arguments;
   Critic p;
 
-  Call(const Tensor& state, const Tensor& obs, const Parameters& w)
+  Call(const Tensor& state, const Tensor& obs, const Parameters& w, const OptionalTensor& actions)
       : arguments{{"obs", obs},
                   {"state", state},
                   {"w_encode", w.w_encode},
@@ -26,6 +26,8 @@ class Call {
     arguments.widen();
     read_inputs(state, obs);
     read_weights(w);
+    p.action = arguments.contiguous_integers(
+        arguments.indices("actions", actions, shape({p.agents}), ", that of `obs` without its last axis"));
   }
 
   // [..., last], or of each member [N, ..., last]; ... are the axes that are R.
@@ -38,6 +40,9 @@ class Call {
     std::vector<int64_t> result = shape(last);
     result.insert(result.begin(), p.members);
     return result;
+  }
+  std::vector<int64_t> q_shape() const {
+    return p.action ? member_shape({p.agents}) : member_shape({p.agents, p.actions});
   }
 
   // What the backward pass gets beside the inputs: a gradient and what the forward pass has saved.

@@ -1,7 +1,7 @@
 // critic on the CPU; a GPU has cuBLAS for it. A core takes blocks of rows through one member at a time, with its
-// weights in the second cache, and of what lies between the layers only y goes to memory, for the backward pass, which
-// computes x again. Gradients of weights are summed over fixed groups of units, then over the groups in order: the
-// same bits whatever the number of threads.
+// weights in the second cache, and of what lies between the layers only y goes to memory, for the backward pass, and x
+// where that is not much. Gradients of weights are summed over fixed groups of units, then over the groups in order:
+// the same bits whatever the number of threads.
 #include "critic/cpu_backward.h"
 #include "critic/cpu_forward.h"
 #include "critic/ops.h"

@@ -9,7 +9,7 @@ template <class F>
 struct Sums {
   F *state, *obs, *id;   // [S, H], [O, H], [n, H]: of W_in
   F *hidden, *b_hidden;  // [H, H], [H]
-  F *head, *b_head;      // [H, A + 1], [A + 1]
+  F *head, *b_head;      // [H, A + 1], [A + 1], or where one action is wanted, of ActionWeights [A, H], [A]
   int64_t elements;
 
   EMIX_HD Sums(const Critic& p, F* data) {
@@ -22,7 +22,7 @@ struct Sums {
     };
     state = take(p.states, size.hidden), obs = take(p.features, size.hidden), id = take(p.agents, size.hidden);
     hidden = take(p.hidden, size.hidden), b_hidden = take(1, size.hidden);
-    head = take(p.hidden, size.outputs), b_head = take(1, size.outputs);
+    head = p.action ? take(p.actions, size.hidden) : take(p.hidden, size.outputs), b_head = take(1, size.outputs);
   }
 
   void write(const Critic& p, int64_t member, const Gradients& g) const {
@@ -37,8 +37,23 @@ struct Sums {
       for (int64_t j = 0; j < H; ++j) b_encode[j] += id[i * Hp + j];
     copy(hidden, H, H, Hp, static_cast<F*>(g.w_hidden) + member * H * H, H);
     copy(b_hidden, 1, H, Hp, static_cast<F*>(g.b_hidden) + member * H, H);
-    copy(head, H, outputs, size.outputs, static_cast<F*>(g.w_head) + member * H * outputs, outputs);
-    copy(b_head, 1, outputs, size.outputs, static_cast<F*>(g.b_head) + member * outputs, outputs);
+    F *w_head = static_cast<F*>(g.w_head) + member * H * outputs,
+      *b_head_grad = static_cast<F*>(g.b_head) + member * outputs;
+    if (p.action) return write_action_weights(p, w_head, b_head_grad);
+    copy(head, H, outputs, size.outputs, w_head, outputs);
+    copy(b_head, 1, outputs, size.outputs, b_head_grad, outputs);
+  }
+
+ private:
+  // The gradient of w_a + w_v is that of w_a, and part of that of w_v.
+  void write_action_weights(const Critic& p, F* w_head, F* b_head_grad) const {
+    const int64_t Hp = padded(p.hidden, kColumns), A = p.actions;
+    for (int64_t j = 0; j < p.hidden; ++j, w_head += p.outputs()) {
+      w_head[A] = 0;
+      for (int64_t a = 0; a < A; ++a) w_head[A] += w_head[a] = head[a * Hp + j];
+    }
+    b_head_grad[A] = 0;
+    for (int64_t a = 0; a < A; ++a) b_head_grad[A] += b_head_grad[a] = b_head[a];
   }
 };
 
@@ -59,10 +74,10 @@ struct Transposed {
     const Sizes size(p);
     const int64_t H = p.hidden, Hp = size.hidden;
     const F* w_encode = w.in.row(member * p.inputs());
-    transpose(w.hidden.row(member * H), H, H, Hp, hidden, Hp);
+    transpose(w.hidden.row(member * H), H, H, w.hidden.stride, hidden, Hp);
     transpose(w.head.row(member * H), H, p.outputs(), size.outputs, head, Hp);
-    if (state) transpose(w_encode, p.states, H, Hp, state, size.states);
-    if (obs) transpose(w_encode + p.states * Hp, p.features, H, Hp, obs, size.features);
+    if (state) transpose(w_encode, p.states, H, w.in.stride, state, size.states);
+    if (obs) transpose(w_encode + p.states * w.in.stride, p.features, H, w.in.stride, obs, size.features);
   }
 };
 
@@ -94,10 +109,10 @@ class BackwardWalk {
   }
 
   EMIX_HD void run(const Block& block) {
-    in.run(block, member);
+    p.keeps_first_layer() ? in.load(block) : in.run(block, member);
     load();
-    const int64_t Hp = size.hidden, Ap = size.outputs, rows = in.tiled_rows();
-    product<kBytes, F>({head_grad, Ap, 1}, {transposed.head, Hp}, {zeros, 0}, {y_grad, Hp}, rows, p.outputs(), Hp);
+    const int64_t Hp = size.hidden, rows = in.tiled_rows();
+    p.action ? back_from_action() : back_from_all();
     where_positive(y, y_grad, in.rows * Hp);
     product<kBytes, F>({y_grad, Hp, 1}, {transposed.hidden, Hp}, {zeros, 0}, {x_grad, Hp}, rows, p.hidden, Hp);
     where_positive(in.x, x_grad, in.rows * Hp);
@@ -105,9 +120,7 @@ class BackwardWalk {
     add_product(in.state, size.states, p.states, step_grad, Hp, in.steps, sums.state);
     add_product(in.obs.data, in.obs.row, p.features, x_grad, Hp, in.rows, sums.obs);
     add_product(in.x, Hp, p.hidden, y_grad, Hp, in.rows, sums.hidden);
-    add_product(y, Hp, p.hidden, head_grad, Ap, in.rows, sums.head);
     add_rows(y_grad, Hp, sums.b_hidden);
-    add_rows(head_grad, Ap, sums.b_head);
     if (g.state_parts) input_gradient(step_grad, transposed.state, size.states, in.tiled_steps(), state_grad);
     if (g.obs_parts) input_gradient(x_grad, transposed.obs, size.features, in.tiled_rows(), obs_grad);
     store();
@@ -129,15 +142,45 @@ class BackwardWalk {
   F *state_grad = nullptr, *obs_grad = nullptr;
 
   EMIX_HD void load() {
-    const int64_t H = p.hidden, A = p.actions, at = member * p.rows() + in.first * p.agents;
-    copy(static_cast<const F*>(g.saved) + at * H, in.rows, H, H, y, size.hidden);
-    const F* q_grad = static_cast<const F*>(g.q) + at * A;
+    const int64_t H = p.hidden, at = member * p.rows() + in.first * p.agents;
+    const F* saved = static_cast<const F*>(g.saved) + at * p.saved();
+    copy(saved, in.rows, H, p.saved(), y, size.hidden);
+    if (p.keeps_first_layer()) copy(saved + H, in.rows, H, p.saved(), in.x, size.hidden);
+  }
+
+  // From q to y_grad and the sums of the head.
+  EMIX_HD void back_from_all() {
+    const int64_t Hp = size.hidden, Ap = size.outputs, A = p.actions;
+    const F* q_grad = static_cast<const F*>(g.q) + (member * p.rows() + in.first * p.agents) * A;
     for (int64_t r = 0; r < in.rows; ++r) {
-      F* row = head_grad + r * size.outputs;
+      F* row = head_grad + r * Ap;
       F v_grad = 0;
       for (int64_t a = 0; a < A; ++a) v_grad += row[a] = q_grad[r * A + a];
       row[A] = v_grad;
     }
+    product<kBytes, F>({head_grad, Ap, 1}, {transposed.head, Hp}, {zeros, 0}, {y_grad, Hp}, in.tiled_rows(),
+                       p.outputs(), Hp);
+    add_product(y, Hp, p.hidden, head_grad, Ap, in.rows, sums.head);
+    add_rows(head_grad, Ap, sums.b_head);
+  }
+
+  EMIX_HD void back_from_action() {
+    const int64_t Hp = size.hidden, first = in.first * p.agents;
+    const F* q_grad = static_cast<const F*>(g.q) + member * p.rows() + first;
+    for (int64_t r = 0; r < in.rows; ++r) {
+      const int64_t a = p.action[first + r];
+      if (a < 0 || a >= p.actions) {
+        std::fill(y_grad + r * Hp, y_grad + (r + 1) * Hp, F(0));
+        continue;
+      }
+      sums.b_head[a] += q_grad[r];
+      back_through(q_grad[r], w.action.row(member, a), y + r * Hp, y_grad + r * Hp, sums.head + a * Hp);
+    }
+  }
+
+  EMIX_HD void back_through(F grad, const F* __restrict weight, const F* __restrict of_y, F* __restrict to,
+                            F* __restrict sum) const {
+    for (int64_t j = 0; j < size.hidden; ++j) to[j] = grad * weight[j], sum[j] += grad * of_y[j];
   }
 
   static EMIX_HD void where_positive(const F* __restrict x, F* __restrict grad, int64_t count) {

@@ -12,6 +12,7 @@
 namespace emix::critic {
 
 inline constexpr int64_t kUnitRows = 64, kMostRows = 128;
+inline constexpr int64_t kWorthSpreading = 4096;  // rows that are worth a copy of the weights
 
 // What tasks are made of, and so how sums are grouped: units of about kUnitRows rows.
 inline int64_t unit_steps(const Critic& p) { return std::max<int64_t>(1, kUnitRows / std::max<int64_t>(1, p.agents)); }
@@ -36,17 +37,46 @@ EMIX_HD void for_each_block(const Critic& p, const Tasks& tasks, int64_t task, c
     f(Block{first, std::min(block_steps(p), end - first)});
 }
 
+// What makes a single action's value of y, q_a = (w_a + w_v)' y + b_a + b_v: a row for each member and action, and its
+// bias. Empty where all actions are wanted.
+template <class F>
+class ActionWeights {
+ public:
+  explicit ActionWeights(const Critic& p) : stride_(padded(p.hidden, kColumns)), actions_(p.actions) {
+    if (!p.action) return;
+    memory_.allocate(
+        [&] { rows_ = memory_.take(p.members * p.actions * stride_), bias_ = memory_.take(p.members * p.actions); });
+    const F *w_head = static_cast<const F*>(p.w_head), *b_head = static_cast<const F*>(p.b_head);
+    for (int64_t member = 0; member < p.members; ++member, b_head += p.outputs()) {
+      for (int64_t a = 0; a < p.actions; ++a) bias_[member * p.actions + a] = b_head[a] + b_head[p.actions];
+      for (int64_t j = 0; j < p.hidden; ++j, w_head += p.outputs())
+        for (int64_t a = 0; a < p.actions; ++a)
+          rows_[(member * p.actions + a) * stride_ + j] = w_head[a] + w_head[p.actions];
+    }
+  }
+
+  const F* row(int64_t member, int64_t a) const { return rows_ + (member * actions_ + a) * stride_; }
+  F bias(int64_t member, int64_t a) const { return bias_[member * actions_ + a]; }
+
+ private:
+  int64_t stride_, actions_;
+  Memory<F> memory_;
+  F *rows_ = nullptr, *bias_ = nullptr;
+};
+
 template <class F>
 struct Weights {
   PaddedMatrix<F> in, b_encode, hidden, b_hidden, head, b_head;
+  ActionWeights<F> action;
 
   explicit Weights(const Critic& p)
-      : in(p.w_encode, p.members * p.inputs(), p.hidden),
+      : in(p.w_encode, p.members * p.inputs(), p.hidden, p.rows() >= kWorthSpreading),
         b_encode(p.b_encode, p.members, p.hidden),
-        hidden(p.w_hidden, p.members * p.hidden, p.hidden),
+        hidden(p.w_hidden, p.members * p.hidden, p.hidden, p.rows() >= kWorthSpreading),
         b_hidden(p.b_hidden, p.members, p.hidden),
         head(p.w_head, p.members * p.hidden, p.outputs()),
-        b_head(p.b_head, p.members, p.outputs()) {}
+        b_head(p.b_head, p.members, p.outputs()),
+        action(p) {}
 };
 
 // Sizes as columns, padded.
@@ -93,21 +123,27 @@ class FirstLayer {
   EMIX_HD int64_t tiled_steps() const { return padded(steps, kPadRows); }
   EMIX_HD int64_t tiled_rows() const { return padded(rows, kPadRows); }
 
-  EMIX_HD void run(const Block& block, int64_t member) {
+  // The inputs alone.
+  EMIX_HD void load(const Block& block) {
     first = block.first, steps = block.steps, rows = steps * p.agents;
     copy(p.state.at<F>(first), steps, p.states, p.state.stride[0], state, size.states);
     load_obs();
-    const int64_t Hp = size.hidden;
-    const F *w_encode = w.in.row(member * p.inputs()), *ids = w_encode + (p.states + p.features) * Hp;
-    product<kBytes, F>({state, size.states, 1}, {w_encode, Hp}, {w.b_encode.row(member), 0}, {from_state, Hp},
+  }
+
+  EMIX_HD void run(const Block& block, int64_t member) {
+    load(block);
+    const int64_t Hp = size.hidden, stride = w.in.stride;
+    const F *w_encode = w.in.row(member * p.inputs()), *ids = w_encode + (p.states + p.features) * stride;
+    product<kBytes, F>({state, size.states, 1}, {w_encode, stride}, {w.b_encode.row(member), 0}, {from_state, Hp},
                        tiled_steps(), p.states, Hp);
     F* row = x;
     for (int64_t s = 0; s < steps; ++s)
       for (int64_t i = 0; i < p.agents; ++i, row += Hp) {
-        const F *shared = from_state + s * Hp, *id = ids + i * Hp;
+        const F *shared = from_state + s * Hp, *id = ids + i * stride;
         for (int64_t j = 0; j < Hp; ++j) row[j] = shared[j] + id[j];
       }
-    product<kBytes, F, true>(obs, {w_encode + p.states * Hp, Hp}, {x, Hp}, {x, Hp}, tiled_rows(), p.features, Hp);
+    product<kBytes, F, true>(obs, {w_encode + p.states * stride, stride}, {x, Hp}, {x, Hp}, tiled_rows(), p.features,
+                             Hp);
     relu(x, tiled_rows() * Hp);
   }
 

@@ -7,17 +7,16 @@
 
 namespace emix::critic {
 
-// N members over state [..., S] and obs [..., n, O] -> q [N, ..., n, A], and what the backward pass reads (save).
+// N members over state [..., S] and obs [..., n, O] -> q [N, ..., n, A], or [N, ..., n] of the actions [..., n], and
+// what the backward pass reads (save).
 inline void define_ops(Library& m) {
   m.def(
       "ensemble_critic(Tensor state, Tensor obs, Tensor w_encode, Tensor b_encode, Tensor w_hidden, Tensor b_hidden, "
-      "Tensor "
-      "w_head, Tensor b_head, bool save=False) -> (Tensor, Tensor)");
+      "Tensor w_head, Tensor b_head, Tensor? actions=None, bool save=False) -> (Tensor, Tensor)");
   m.def(
-      "ensemble_critic_backward(Tensor grad, Tensor state, Tensor obs, Tensor w_encode, Tensor b_encode, Tensor "
-      "w_hidden, "
-      "Tensor b_hidden, Tensor w_head, Tensor b_head, Tensor saved, bool state_wanted, bool obs_wanted) -> (Tensor, "
-      "Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "ensemble_critic_backward(Tensor grad, Tensor state, Tensor obs, Tensor w_encode, Tensor b_encode, "
+      "Tensor w_hidden, Tensor b_hidden, Tensor w_head, Tensor b_head, Tensor? actions, Tensor saved, "
+      "bool state_wanted, bool obs_wanted) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 
 // A fresh result and where it is written.
@@ -28,12 +27,13 @@ inline Tensor result(const Call& call, const std::vector<int64_t>& shape, void*&
 template <class Device>
 std::tuple<Tensor, Tensor> ensemble_critic(const Tensor& state, const Tensor& obs, const Tensor& w_encode,
                                            const Tensor& b_encode, const Tensor& w_hidden, const Tensor& b_hidden,
-                                           const Tensor& w_head, const Tensor& b_head, bool save) {
-  const Call call(state, obs, {w_encode, b_encode, w_hidden, b_hidden, w_head, b_head});
+                                           const Tensor& w_head, const Tensor& b_head, const OptionalTensor& actions,
+                                           bool save) {
+  const Call call(state, obs, {w_encode, b_encode, w_hidden, b_hidden, w_head, b_head}, actions);
   const Critic& p = call.p;
   Results r;
-  const Tensor q = result(call, call.member_shape({p.agents, p.actions}), r.q);
-  const Tensor saved = result(call, {save ? p.members : 0, p.rows(), p.hidden}, r.saved);
+  const Tensor q = result(call, call.q_shape(), r.q);
+  const Tensor saved = result(call, {save ? p.members : 0, p.rows(), p.saved()}, r.saved);
   if (!save) r.saved = nullptr;
   dispatch_wide(call.arguments.wide, [&](auto type) { Device(obs).template forward<decltype(type)>(p, r); });
   return {q, saved};
@@ -42,14 +42,14 @@ std::tuple<Tensor, Tensor> ensemble_critic(const Tensor& state, const Tensor& ob
 template <class Device>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> ensemble_critic_backward(
     const Tensor& grad, const Tensor& state, const Tensor& obs, const Tensor& w_encode, const Tensor& b_encode,
-    const Tensor& w_hidden, const Tensor& b_hidden, const Tensor& w_head, const Tensor& b_head, const Tensor& saved,
-    bool state_wanted, bool obs_wanted) {
-  Call call(state, obs, {w_encode, b_encode, w_hidden, b_hidden, w_head, b_head});
+    const Tensor& w_hidden, const Tensor& b_hidden, const Tensor& w_head, const Tensor& b_head,
+    const OptionalTensor& actions, const Tensor& saved, bool state_wanted, bool obs_wanted) {
+  Call call(state, obs, {w_encode, b_encode, w_hidden, b_hidden, w_head, b_head}, actions);
   const Critic& p = call.p;
   const int64_t N = p.members, H = p.hidden, n = p.agents, S = p.states, O = p.features;
   Gradients g;
-  g.q = call.read_back("grad", grad, call.member_shape({n, p.actions}));
-  g.saved = call.read_back("saved", saved, {N, p.rows(), H});
+  g.q = call.read_back("grad", grad, call.q_shape());
+  g.saved = call.read_back("saved", saved, {N, p.rows(), p.saved()});
   const Tensor state_parts = result(call, {N, p.steps, S}, g.state_parts, state_wanted);
   const Tensor obs_parts = result(call, {N, p.rows(), O}, g.obs_parts, obs_wanted);
   const Tensor state_grad = result(call, call.shape({S}), g.state, state_wanted);

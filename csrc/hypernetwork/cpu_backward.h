@@ -8,7 +8,7 @@ namespace emix::hypernetwork {
 inline int64_t first_stride(const Hypernetwork& p) {
   int64_t end = p.columns;
   for (const Head& head : p.heads) end = std::max(end, head.first + padded(head.width, kColumns));
-  return padded(end, kColumns);
+  return spread(end);
 }
 
 template <class F>
@@ -20,8 +20,7 @@ struct BackwardWeights {
       : first(p.w_first, g.state_parts ? p.members * p.columns : 0, p.states) {
     weight.reserve(kHeads);
     for (const Head& head : p.heads)
-      weight.emplace_back(head.weight, head.hidden() ? p.members : 0, head.width, head.size,
-                          padded(head.width, kColumns));
+      weight.emplace_back(head.weight, head.hidden() ? p.members : 0, head.width, head.size);
   }
 };
 
@@ -63,11 +62,12 @@ class BackwardWalk {
         g(gradients),
         stride(first_stride(p)),
         states(padded(p.states, kColumns)),
+        state_stride(spread(p.states)),
         sums(p, nullptr) {
     int64_t largest = 0;
     for (const Head& head : p.heads) largest = std::max(largest, padded(head.size, kColumns));
     memory.allocate([&] {
-      state = memory.take(kBlockRows * states), hidden = memory.take(kBlockRows * stride);
+      state = memory.take(kBlockRows * state_stride), hidden = memory.take(kBlockRows * stride);
       x_grad = memory.take(kBlockRows * stride), scratch = memory.take(kBlockRows * largest);
       zeros = memory.take(std::max(states, stride));
       if (g.state_parts) state_grad = memory.take(kBlockRows * states);
@@ -83,11 +83,11 @@ class BackwardWalk {
 
   EMIX_HD void block(const Block& at) {
     const int64_t row = member * p.rows + at.first, S = p.states;
-    at.load_state(p, state, states);
+    at.load_state(p, state, state_stride);
     copy(static_cast<const F*>(g.saved) + row * p.hidden(), at.rows, p.hidden(), p.hidden(), hidden + p.hidden_begin(),
          stride);
     for (int k = 0; k < kHeads; ++k) head(k, at, row);
-    add_product(x_grad, p.columns, state, states, at.rows, sums.first);
+    add_product(x_grad, p.columns, {state, state_stride}, at.rows, sums.first, states);
     add_rows(x_grad, stride, p.columns, at.rows, sums.b_first);
     if (!g.state_parts) return;
     product<kBytes, F>({x_grad, stride, 1}, {w.first.row(member * p.columns), states}, {zeros, 0}, {state_grad, states},
@@ -99,7 +99,7 @@ class BackwardWalk {
   const Hypernetwork& p;
   const BackwardWeights<F>& w;
   const Gradients& g;
-  const int64_t stride, states;
+  const int64_t stride, states, state_stride;
   Memory<F> memory;
   Sums<F> sums;
   int64_t member = 0;
@@ -118,10 +118,10 @@ class BackwardWalk {
     if (!grad || !at.in_place(head.size)) load(grad, at.rows, head.size, scratch, columns), grad = scratch;
     const TransposedMatrices<F>& weight = w.weight[k];
     product<kBytes, F, true>({grad, columns, 1}, {weight.member(member), weight.stride}, {zeros, 0}, {to, stride},
-                             at.tiled(), head.size, weight.stride);
+                             at.tiled(), head.size, padded(head.width, kColumns));
     const F* of_head = hidden + head.first;
     for (int64_t r = 0; r < at.rows; ++r) where_positive(of_head + r * stride, to + r * stride, head.width);
-    add_product(of_head, head.width, grad, columns, at.rows, sums.weight[k]);
+    add_product(of_head, head.width, {grad, columns}, at.rows, sums.weight[k], columns);
     add_rows(grad, columns, head.size, at.rows, sums.bias[k]);
   }
 
@@ -135,9 +135,10 @@ class BackwardWalk {
   }
 
   // sum [width, columns] += left' right over the rows.
-  EMIX_HD void add_product(const F* left, int64_t width, const F* right, int64_t columns, int64_t rows, F* sum) const {
-    product<kBytes, F>({left, 1, stride}, {right, columns}, {sum, columns}, {sum, columns}, padded(width, kPadRows),
-                       rows, columns);
+  EMIX_HD void add_product(const F* left, int64_t width, const Matrix<const F>& right, int64_t rows, F* sum,
+                           int64_t columns) const {
+    product<kBytes, F>({left, 1, stride}, right, {sum, columns}, {sum, columns}, padded(width, kPadRows), rows,
+                       columns);
   }
 
   static EMIX_HD void add_rows(const F* values, int64_t row_stride, int64_t columns, int64_t rows, F* __restrict sum) {

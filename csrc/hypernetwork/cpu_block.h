@@ -13,12 +13,12 @@ inline constexpr int64_t kBlockRows = 128;
 
 inline int64_t blocks(const Hypernetwork& p) { return (p.rows + kBlockRows - 1) / kBlockRows; }
 
-// Each member's matrix [rows, columns] transposed, its rows padded to `stride`.
+// Each member's matrix [rows, columns] transposed, its rows spread.
 template <class F>
 class TransposedMatrices {
  public:
-  TransposedMatrices(const void* data, int64_t members, int64_t rows, int64_t columns, int64_t stride_)
-      : stride(stride_), depth_(columns) {
+  TransposedMatrices(const void* data, int64_t members, int64_t rows, int64_t columns)
+      : stride(spread(rows)), depth_(columns) {
     memory_.allocate([&] { data_ = memory_.take(members * columns * stride); });
     for (int64_t member = 0; member < members; ++member)
       transpose(static_cast<const F*>(data) + member * rows * columns, rows, columns, columns,

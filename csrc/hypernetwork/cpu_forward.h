@@ -11,8 +11,7 @@ struct ForwardWeights {
   std::vector<PaddedMatrix<F>> weight, bias;  // of each head; unused without a second layer
 
   explicit ForwardWeights(const Hypernetwork& p)
-      : first(p.w_first, p.members, p.columns, p.states, padded(p.columns, kColumns)),
-        b_first(p.b_first, p.members, p.columns) {
+      : first(p.w_first, p.members, p.columns, p.states), b_first(p.b_first, p.members, p.columns) {
     weight.reserve(kHeads), bias.reserve(kHeads);
     for (const Head& head : p.heads) {
       weight.emplace_back(head.weight, head.hidden() ? p.members * head.width : 0, head.size);
@@ -37,7 +36,7 @@ class ForwardWalk {
   EMIX_HD void block(const Block& at, int64_t member) {
     at.load_state(p, state, states);
     product<kBytes, F>({state, states, 1}, {w.first.member(member), stride}, {w.b_first.row(member), 0}, {x, stride},
-                       at.tiled(), p.states, stride);
+                       at.tiled(), p.states, padded(p.columns, kColumns));
     const int64_t hidden = p.hidden();
     F* begin = x + p.hidden_begin();
     for (int64_t r = 0; r < at.rows; ++r) relu(begin + r * stride, hidden);

@@ -28,9 +28,14 @@ class BackwardWalk {
  public:
   EMIX_HD BackwardWalk(const Sequence& sequence, const BackwardWeights<F>& weights, const Gradients& gradients,
                        F* sums_data)
-      : p(sequence), w(weights), g(gradients), sums(sequence, sums_data), size(sequence) {
+      : p(sequence),
+        w(weights),
+        g(gradients),
+        sums(sequence, sums_data),
+        size(sequence),
+        gate_stride(spread(4 * size.hidden)) {
     memory.allocate([&] {
-      x = memory.take(kChunkRows * size.inputs), gate = memory.take(kChunkRows * kGates * size.hidden);
+      x = memory.take(kChunkRows * size.inputs), gate = memory.take(kChunkRows * gate_stride);
       h = memory.take((kChunkRows + kBlockRows) * size.hidden), h_grad = memory.take(kChunkRows * size.hidden);
       e_grad = memory.take(kChunkRows * size.encoded), carry = memory.take(kBlockRows * size.hidden);
       zeros = memory.take(std::max({size.hidden, size.encoded, size.inputs}));
@@ -67,6 +72,7 @@ class BackwardWalk {
   const Gradients& g;
   const WeightGradients<F> sums;
   const Sizes size;
+  const int64_t gate_stride;  // elements from a row of gates to the next
   Memory<F> memory;
   // As in ForwardWalk. gate: the gates, then the gradients of their sums. h_grad: from above; carry: from the step
   // after
@@ -84,7 +90,7 @@ class BackwardWalk {
           const int64_t row = b * p.agents + i;
           const F* saved = static_cast<const F*>(g.saved) + (t * p.rows() + row) * p.saved();
           memcpy(x + at * size.inputs, p.x.at<F>(b, t, i), p.inputs * sizeof(F));
-          copy(saved, 4, H, H, gate + at * 4 * Hp, Hp);
+          copy(saved, 4, H, H, gate + at * gate_stride, Hp);
           if (p.is_agent) copy(saved + 4 * H, 1, H, H, e + at * Hp, H);
           copy(g.h.at<F>(b, t, i), 1, H, H, after + at * Hp, H);
           if (t == c.start) load_before(h + at * Hp, b, t, i);
@@ -104,16 +110,17 @@ class BackwardWalk {
   EMIX_HD void step(const Chunk& c, int64_t s) {
     const int64_t Hp = size.hidden;
     const F* before = h + s * c.stride * Hp;
-    F* units = gate + s * c.stride * 4 * Hp;
+    F* units = gate + s * c.stride * gate_stride;
     for (int64_t r = 0; r < c.rows; ++r) {
-      F *unit = units + r * 4 * Hp, *grad = carry + r * Hp;
+      F *unit = units + r * gate_stride, *grad = carry + r * Hp;
       const bool reached = add_gradient(grad, h_grad + (s * c.stride + r) * Hp, Hp);
       silent[s][r] = !reached;
       apply_gate_gradients(unit, unit + Hp, unit + 2 * Hp, unit + 3 * Hp, before + r * Hp, grad, Hp);
       if (!reached) std::fill(unit, unit + 4 * Hp, F(0)), std::fill(grad, grad + Hp, F(0));
     }
-    for (int64_t r = c.rows; r < c.stride; ++r) std::fill(units + r * 4 * Hp, units + (r + 1) * 4 * Hp, F(0));
-    product<kBytes, F>({units + Hp, 4 * Hp, 1}, {w.hh, Hp}, {carry, Hp}, {carry, Hp}, c.stride, 3 * Hp, Hp);
+    for (int64_t r = c.rows; r < c.stride; ++r)
+      std::fill(units + r * gate_stride, units + r * gate_stride + 4 * Hp, F(0));
+    product<kBytes, F>({units + Hp, gate_stride, 1}, {w.hh, Hp}, {carry, Hp}, {carry, Hp}, c.stride, 3 * Hp, Hp);
   }
 
   // Where no gradient comes, neither does a NaN: 0 times what such a step read would be one.
@@ -139,7 +146,7 @@ class BackwardWalk {
 
   EMIX_HD void input_gradient(const Chunk& c) {
     const int64_t Hp = size.hidden, Ep = size.encoded;
-    product<kBytes, F>({gate, 4 * Hp, 1}, {w.ih, Ep}, {zeros, 0}, {e_grad, Ep}, c.size(), 3 * Hp, Ep);
+    product<kBytes, F>({gate, gate_stride, 1}, {w.ih, Ep}, {zeros, 0}, {e_grad, Ep}, c.size(), 3 * Hp, Ep);
     if (p.is_agent)
       for (int64_t k = 0; k < c.size() * Hp; ++k) e_grad[k] = e[k] > 0 ? e_grad[k] : 0;
     if (!g.x) return;
@@ -156,13 +163,13 @@ class BackwardWalk {
 
   EMIX_HD void weight_gradients(const Chunk& c) {
     const int64_t H = p.hidden, Hp = size.hidden;
-    add_product(c, p.is_agent ? e : x, size.encoded, p.encoded(), gate, 4 * Hp, sums.ih, 3 * Hp);
-    add_product(c, h, Hp, H, gate + Hp, 4 * Hp, sums.hh, 3 * Hp);
-    add_rows(c, gate, 4 * Hp, sums.bias);
+    add_product(c, p.is_agent ? e : x, size.encoded, p.encoded(), gate, gate_stride, sums.ih, 3 * Hp);
+    add_product(c, h, Hp, H, gate + Hp, gate_stride, sums.hh, 3 * Hp);
+    add_rows(c, gate, gate_stride, 4 * Hp, sums.bias);
     if (!p.is_agent) return;
     add_product(c, x, size.inputs, p.inputs, e_grad, Hp, sums.in, Hp);
     add_product(c, h + c.stride * Hp, Hp, H, q_grad, size.actions, sums.out, size.actions);
-    add_rows(c, q_grad, size.actions, sums.b_head);
+    add_rows(c, q_grad, size.actions, size.actions, sums.b_head);
     c.for_each(
         p, [&](int64_t at, int64_t b, int64_t t, int64_t i) __attribute__((always_inline)) {
           const int64_t action = p.action_columns ? p.last_action[(b * p.time + t) * p.agents + i] : -1;
@@ -181,10 +188,10 @@ class BackwardWalk {
   }
 
   // sum [columns] += the chunk's rows; there are a multiple of kPadRows.
-  EMIX_HD void add_rows(const Chunk& c, const F* rows, int64_t columns, F* __restrict sum) const {
-    for (int64_t k = 0; k < c.size(); k += 4, rows += 4 * columns)
+  EMIX_HD void add_rows(const Chunk& c, const F* rows, int64_t stride, int64_t columns, F* __restrict sum) const {
+    for (int64_t k = 0; k < c.size(); k += 4, rows += 4 * stride)
       for (int64_t j = 0; j < columns; ++j)
-        sum[j] += (rows[j] + rows[columns + j]) + (rows[2 * columns + j] + rows[3 * columns + j]);
+        sum[j] += (rows[j] + rows[stride + j]) + (rows[2 * stride + j] + rows[3 * stride + j]);
   }
 };
 

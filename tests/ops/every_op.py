@@ -86,7 +86,7 @@ OPS: dict[str, Op] = {
     ),
     "ensemble_critic": op(
         "state=f[B,S] obs=f[B,n,O] w_encode=f[N,S+O+n,H] b_encode=f[N,H] w_hidden=f[N,H,H] b_hidden=f[N,H] "
-        "w_head=f[N,H,A+1] b_head=f[N,A+1]"
+        "w_head=f[N,H,A+1] b_head=f[N,A+1] actions=a[B,n]?"
     ),
     "monotonic_weights": op(
         "state=f[B,S] w_first=f[N,K+K+H+I,S] b_first=f[N,K+K+H+I] w_v=f[N,K,A] b_v=f[N,A] "

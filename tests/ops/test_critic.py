@@ -26,7 +26,9 @@ def make_inputs(
     n: int = 2,
     H: int = 5,
     A: int = 3,
+    taken: bool = False,
 ) -> Inputs:
+    """``taken``: of given actions."""
     g = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int, inputs: int = 1) -> Tensor:
@@ -42,7 +44,7 @@ def make_inputs(
         "b_hidden": normal(N, H),
         "w_head": normal(N, H, A + 1, inputs=H),
         "b_head": normal(N, A + 1),
-    }
+    } | ({"actions": torch.randint(A, (*leading, n), generator=g)} if taken else {})
 
 
 def run(inputs: Inputs) -> Tensor:
@@ -58,6 +60,7 @@ def run(inputs: Inputs) -> Tensor:
     n=st.sampled_from([1, 3, 8, 70]),
     H=st.sampled_from([1, 7, 16, 33, 64]),
     A=st.sampled_from([1, 2, 15, 16, 20]),
+    taken=st.booleans(),
     layout=st.sampled_from(["contiguous", "strided", "sliced", "expanded"]),
 )
 @settings(max_examples=150, deadline=None)
@@ -71,10 +74,11 @@ def test_equals_its_reference(
     n: int,
     H: int,
     A: int,
+    taken: bool,
     layout: str,
 ) -> None:
     """Values and all gradients in float64, values in float32; by the op and by torch's products."""
-    inputs = make_inputs(seed, leading, N=N, S=S, O=O, n=n, H=H, A=A)
+    inputs = make_inputs(seed, leading, N=N, S=S, O=O, n=n, H=H, A=A, taken=taken)
     if layout == "strided":
         inputs = changed(inputs, strided)
     elif layout == "sliced" and leading:
@@ -98,6 +102,38 @@ def test_equals_its_reference(
         assert error(function(**converted(inputs, torch.float32, device)), expected) < 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_actions_of_any_integer_type(device: str, dtype: torch.dtype) -> None:
+    inputs = changed(make_inputs(13, taken=True), lambda x: x.to(device))
+    assert torch.equal(run({**inputs, "actions": inputs["actions"].to(dtype)}), run(inputs))
+
+
+@pytest.mark.parametrize("function", [ops.ensemble_critic, critic._products, ops.reference.ensemble_critic])
+def test_no_gradient_from_an_action_that_there_is_not(device: str, function: Callable[..., Tensor]) -> None:
+    inputs = changed(make_inputs(15, taken=True), lambda x: x.to(device))
+    wanted = leaves(inputs)
+    expected = torch.autograd.grad(function(**inputs)[:, 1:].sum(), wanted)
+    inputs["actions"][0] = torch.tensor([-1, 3], device=device)
+    q = function(**inputs)
+    assert q[:, 0].isnan().all()
+    for a, b in zip(torch.autograd.grad(q[:, 1:].sum(), wanted), expected, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("taken", [False, True])
+@pytest.mark.parametrize(("members", "rows"), [(2, 5000), (20, 53000)])
+def test_many_rows(members: int, rows: int, taken: bool) -> None:
+    """Weights are copied then, and of very many rows the first layer is not kept for the backward pass."""
+    inputs = make_inputs(14, (rows,), N=members, S=9, n=1, H=16, taken=taken)
+    wanted = leaves(inputs)
+    ours, expected = run(inputs), ops.reference.ensemble_critic(**inputs)
+    assert error(ours, expected) < 1e-12
+    upstream = torch.cos(expected.detach())
+    theirs = torch.autograd.grad(expected, wanted, upstream)
+    for a, b in zip(torch.autograd.grad(ours, wanted, upstream), theirs, strict=True):
+        assert error(a, b) < 1e-11
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_narrow_inputs_are_computed_in_float32_on_the_cpu(dtype: torch.dtype) -> None:
     inputs = converted(make_inputs(1), dtype)
@@ -113,8 +149,9 @@ def test_narrow_inputs_are_computed_in_float32_on_the_cpu(dtype: torch.dtype) ->
         assert error(a, b) < tolerance
 
 
-def test_gradcheck(device: str) -> None:
-    inputs = changed(make_inputs(2, (2, 2)), lambda x: x.to(device))
+@pytest.mark.parametrize("taken", [False, True])
+def test_gradcheck(device: str, taken: bool) -> None:
+    inputs = changed(make_inputs(2, (2, 2), taken=taken), lambda x: x.to(device))
     leaves(inputs)
     assert torch.autograd.gradcheck(ops.ensemble_critic, tuple(inputs.values()))
 
@@ -146,8 +183,9 @@ def test_a_nan_is_seen_in_its_step_alone(device: str) -> None:
     assert q.isnan().sum() == q[:, 1, 2, 1].numel()
 
 
-def big(seed: int, steps: int, members: int) -> Inputs:
-    return converted(make_inputs(seed, (steps,), N=members, S=21, O=30, n=3, H=64, A=9), torch.float32)
+def big(seed: int, steps: int, members: int, taken: bool = False) -> Inputs:
+    inputs = make_inputs(seed, (steps,), N=members, S=21, O=30, n=3, H=64, A=9, taken=taken)
+    return converted(inputs, torch.float32)
 
 
 def test_a_row_does_not_depend_on_its_neighbours() -> None:
@@ -157,9 +195,9 @@ def test_a_row_does_not_depend_on_its_neighbours() -> None:
         assert torch.equal(run({**inputs, "state": inputs["state"][part], "obs": inputs["obs"][part]}), q[:, part])
 
 
-@pytest.mark.parametrize(("steps", "members"), [(5, 1), (400, 1), (400, 10)])
-def test_the_number_of_threads_changes_nothing(steps: int, members: int) -> None:
-    inputs = big(7, steps, members)
+@pytest.mark.parametrize(("steps", "members", "taken"), [(5, 1, False), (400, 1, True), (400, 10, False)])
+def test_the_number_of_threads_changes_nothing(steps: int, members: int, taken: bool) -> None:
+    inputs = big(7, steps, members, taken)
     wanted = leaves(inputs)
     threads, found = torch.get_num_threads(), []
     try:
@@ -173,14 +211,16 @@ def test_the_number_of_threads_changes_nothing(steps: int, members: int) -> None
 
 
 @pytest.mark.parametrize("save", [False, True])
-def test_opcheck(save: bool) -> None:
-    inputs = converted(make_inputs(8), torch.float32)
-    torch.library.opcheck(torch.ops.emix.ensemble_critic.default, (*inputs.values(), save))
+@pytest.mark.parametrize("taken", [False, True])
+def test_opcheck(taken: bool, save: bool) -> None:
+    inputs = {"actions": None} | converted(make_inputs(8, taken=taken), torch.float32)
+    actions = inputs.pop("actions")
+    torch.library.opcheck(torch.ops.emix.ensemble_critic.default, (*inputs.values(), actions, save))
 
 
 @pytest.mark.parametrize("wanted", [(False, False), (True, False), (True, True)])
 def test_opcheck_backward(wanted: tuple[bool, bool]) -> None:
-    inputs = converted(make_inputs(9), torch.float32)
+    inputs = converted(make_inputs(9, taken=True), torch.float32)
     q, saved = torch.ops.emix.ensemble_critic.default(*inputs.values(), True)
     torch.library.opcheck(torch.ops.emix.ensemble_critic_backward.default, (q, *inputs.values(), saved, *wanted))
 
@@ -209,6 +249,8 @@ WRONG = [
     ({"b_hidden": torch.zeros(5)}, r"b_hidden must have shape \[2, 5\]"),
     ({"w_head": torch.zeros(2, 5)}, "w_head"),
     ({"b_head": torch.zeros(2, 3)}, r"b_head must have shape \[2, 4\]"),
+    ({"actions": torch.zeros(3, 4, 3).long()}, r"actions must have shape \[3, 4, 2\]"),
+    ({"actions": torch.zeros(3, 4, 2)}, "actions must be an integer tensor"),
 ]
 
 

@@ -15,7 +15,7 @@ from emix.learners.ader_critics import Critics, TwinCritic, entropy_slopes, rewa
 from emix.learners.ader_policies import Improvement
 from emix.learners.parts import Schedule
 from emix.learners.recurrent_actors import FloorActor
-from emix.learners.shared import pick, previous_actions
+from emix.learners.shared import previous_actions
 from emix.nn.agent import RecurrentAgent
 from emix.nn.critic import EnsembleCritic
 
@@ -61,12 +61,12 @@ class Discrete:
 
     def expected(self, critic: TwinCritic, batch: Episodes, policies: DiscretePolicies) -> Tensor:
         """V_i = sum_a pi_i(a) Q_i(a) of both members at every observation, ``[2, B, T+1, n]``."""
-        return (policies.pi * _all_values(critic, batch.obs)).sum(-1)
+        return (policies.pi * _values(critic, batch.obs)).sum(-1)
 
     def taken(self, critic: TwinCritic, batch: Episodes) -> Tensor:
         """Q_i of the actions that were taken, ``[2, B, T, n]``."""
-        q = _all_values(critic, batch.obs)  # [2, B, T+1, n, A]: the last ones cost less than a copy of the others
-        return pick(q, batch.actions.expand(2, *batch.actions.shape))[:, :, :-1]
+        q = _values(critic, batch.obs, batch.actions)  # [2, B, T+1, n]: the last ones cost less than a copy of obs
+        return q[:, :, :-1]
 
     def active(self, batch: Episodes) -> Tensor:
         """Where an agent can choose, bool ``[B, T, n]``."""
@@ -82,7 +82,7 @@ class Discrete:
         pi = policies.pi[:, :-1]
         with torch.no_grad():
             mixers = critics.reward.mixers
-            q = _all_values(critics.reward, batch.obs)[:, :, :-1]  # [2, B, T, n, A]
+            q = _values(critics.reward, batch.obs)[:, :, :-1]  # [2, B, T, n, A]
             value, slopes = reward_slopes((pi * q).sum(-1), mixers.weights(state))
             u = (slopes.unsqueeze(-1) * q).sum(0)  # [B, T, n, A]
             slope = slopes.sum(0)  # [B, T, n]
@@ -91,7 +91,7 @@ class Discrete:
                 slope = slope * _value_by_entropy(chosen, pi)
             if critics.entropy is not None:
                 mixers = critics.entropy.mixers
-                q = _all_values(critics.entropy, batch.obs)[:, :, :-1]
+                q = _values(critics.entropy, batch.obs)[:, :, :-1]
                 entropy_value, slopes = entropy_slopes((pi * q).sum(-1), mixers.weights(state), alpha)
                 u = u + (slopes.unsqueeze(-1) * q).sum(0)
                 value = value + (alpha * entropy_value).sum(-1)
@@ -100,9 +100,9 @@ class Discrete:
         return Improvement(gain, value + (alpha * policies.entropy[:, :-1]).sum(-1), slope)
 
 
-def _all_values(critic: TwinCritic, obs: Tensor) -> Tensor:
-    """Both members' values of all actions: ``[..., n, O] -> [2, ..., n, A]``."""
-    return critic.utilities(obs.new_empty(*obs.shape[:-2], 0), obs)
+def _values(critic: TwinCritic, obs: Tensor, actions: Tensor | None = None) -> Tensor:
+    """Both members' values: ``[..., n, O] -> [2, ..., n, A]``, or of the actions ``[..., n] -> [2, ..., n]``."""
+    return critic.utilities(obs.new_empty(*obs.shape[:-2], 0), obs, actions)
 
 
 def _value_by_entropy(q: Tensor, pi: Tensor) -> Tensor:

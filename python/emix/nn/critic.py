@@ -50,14 +50,15 @@ class EnsembleCritic(nn.Module):
         self.w_head = uniform(hidden_dim, hidden_dim, n_actions + value_head)  # a, then v
         self.b_head = uniform(hidden_dim, n_actions + value_head)
 
-    def forward(self, state: Tensor, obs: Tensor) -> Tensor:
-        """Every member's value of every action: state ``[..., S]``, obs ``[..., n, O]`` -> ``[N, ..., n, A]``."""
+    def forward(self, state: Tensor, obs: Tensor, actions: Tensor | None = None) -> Tensor:
+        """Every member's value of every action: state ``[..., S]``, obs ``[..., n, O]`` -> ``[N, ..., n, A]``; or of
+        the given actions ``[..., n]`` -> ``[N, ..., n]``."""
         w_head: Tensor = self.w_head
         b_head: Tensor = self.b_head
         if not self.value_head:  # the op's v is then 0
             w_head, b_head = nn.functional.pad(w_head, (0, 1)), nn.functional.pad(b_head, (0, 1))
         return ops.ensemble_critic(
-            state, obs, self.w_encode, self.b_encode, self.w_hidden, self.b_hidden, w_head, b_head
+            state, obs, self.w_encode, self.b_encode, self.w_hidden, self.b_hidden, w_head, b_head, actions
         )
 
 

@@ -15,6 +15,7 @@ def ensemble_critic(
     b_hidden: Tensor,
     w_head: Tensor,
     b_head: Tensor,
+    actions: Tensor | None = None,
 ) -> Tensor:
     """Concatenate state, obs and one-hot id; each member in a loop."""
     agents = obs.shape[-2]
@@ -27,4 +28,8 @@ def ensemble_critic(
         y = torch.relu(x @ w_hidden[member] + b_hidden[member])
         head = y @ w_head[member] + b_head[member]  # [..., n, A + 1]
         members.append(head[..., :-1] + head[..., -1:])
-    return torch.stack(members)
+    q = torch.stack(members)  # [N, ..., n, A]
+    if actions is None:
+        return q
+    taken = torch.where(torch.arange(q.shape[-1], device=q.device) == actions.unsqueeze(-1), q, 0.0).sum(-1)
+    return taken.masked_fill((actions < 0) | (actions >= q.shape[-1]), torch.nan)
