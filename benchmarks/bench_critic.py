@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from emix import _host, ops
-from emix.bench.update import SPECS
+from emix.bench.choices import SPECS
 from emix.nn.critic import EnsembleCritic
 from emix.ops.critic import _products
 

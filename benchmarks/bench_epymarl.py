@@ -23,7 +23,8 @@ import yaml
 from torch import Tensor
 
 from emix import learners
-from emix.bench.update import SPECS, RandomEpisodes
+from emix.bench.choices import SPECS
+from emix.bench.update import RandomEpisodes
 from emix.data import EnvSpec, Episodes
 
 BATCH = 10

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from emix import _host, ops
-from emix.bench.update import SPECS
+from emix.bench.choices import SPECS
 from emix.ops.hypernetwork import _products
 
 PEERS = {"emix": ops.monotonic_weights, "products": _products, "loop": ops.reference.monotonic_weights}

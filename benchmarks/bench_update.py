@@ -20,7 +20,8 @@ from plain_mappo import PlainMappo
 from plain_qmix import PlainQmix
 
 from emix import learners
-from emix.bench.update import SPECS, RandomEpisodes
+from emix.bench.choices import SPECS
+from emix.bench.update import RandomEpisodes
 from emix.learners.ensemble_mix import EnsembleMix
 from emix.training.captured import CapturedUpdate
 

@@ -27,6 +27,12 @@ def test_unknown_op_is_refused(capsys):
     assert "'gea' is not measured: expected some of agent_sequence" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("option", "value"), [("threads", "0"), ("num-envs", "-1")])
+def test_counts_are_checked_before_anything_is_measured(capsys, option, value):
+    assert main(["bench", "battle", f"--{option}", value]) == 2
+    assert f"--{option} expects at least 1, got {value}" in capsys.readouterr().err
+
+
 def test_every_public_op_is_measured():
     measured = {case.op for case in cases(torch.device("cpu"))}
     functions = {name for name in ops.__all__ if name.islower() and name != "reference"}

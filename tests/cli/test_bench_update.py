@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from emix import learners
-from emix.bench.update import SPECS, RandomEpisodes, algorithms, measure_update
+from emix.bench.choices import SPECS, algorithms
+from emix.bench.update import RandomEpisodes, measure_update
 from emix.cli import main
 from emix.data import Discrete, EnvSpec
 

@@ -29,6 +29,9 @@ COMMANDS = [
     "report --help",
     "reproduce",
     "sweep --help",
+    "bench --help",
+    "doctor --help",
+    "sc2 --help",
 ]
 
 

@@ -48,7 +48,8 @@ def test_descend_is_torchs_clipping_and_step_for_every_keyword(device, kind, cli
         torch.testing.assert_close(nn.utils.clip_grad_norm_(theirs.parameters(), clip or torch.inf), norm)
         torchs.step()
         torch.testing.assert_close(list(ours.parameters()), list(theirs.parameters()))
-        torch.testing.assert_close(*([p.grad for p in net["used"].parameters()] for net in (ours, theirs)))
+        gradients = ([p.grad for p in net["used"].parameters()] for net in (ours, theirs))
+        torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-4)  # of weights that rounding tells apart
 
 
 def test_a_sum_and_its_count_are_a_mean():

@@ -15,20 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from emix import learners
 from emix._precision import Precision
+from emix.bench.choices import SPECS
 from emix.bench.measure import copy_of, device_times, launches, median_times, size_in_bytes
-from emix.data import Discrete, EnvSpec, Episodes, Field, fields
+from emix.data import EnvSpec, Episodes, Field, fields
 from emix.training.captured import CapturedUpdate
-
-# The sizes of the battle's maps, and so of SMAC's.
-SPECS = {
-    name: EnvSpec(f"battle/{name}", n_agents=n, action=Discrete(a), obs_dim=o, state_dim=s, episode_limit=t)
-    for name, n, a, o, s, t in [
-        ("3m", 3, 9, 30, 48, 60),
-        ("2s3z", 5, 11, 80, 120, 120),
-        ("MMM2", 10, 18, 176, 322, 180),
-        ("27m_vs_30m", 27, 36, 285, 1170, 180),
-    ]
-}
 
 
 @dataclass(frozen=True)
@@ -58,12 +48,6 @@ class UpdateRow:
             "peers": {"emix without a graph": 1e3 * self.seconds} if graph else {},
             "launches": self.launches,
         }
-
-
-def algorithms() -> tuple[str, ...]:
-    """The algorithms for SMAC's actions, which are discrete."""
-    names = [name for name in learners.list_algorithms() if "@" not in name]
-    return tuple(name for name in names if not getattr(learners.get(name).learner, "vectors_only", False))
 
 
 class RandomEpisodes:

@@ -7,24 +7,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 import tyro
-from rich.console import Console
-from rich.table import Table
 from tyro.conf import Positional
 
-from emix import _host
 from emix._precision import Precision
-from emix.bench.battle import NUM_ENVS, BattleRow, measure_battle
-from emix.bench.measure import CALLS
-from emix.bench.ops import Row, cases, measure
-from emix.bench.update import SPECS, UpdateRow, algorithms, measure_update
+from emix.bench.choices import SPECS, algorithms
 from emix.cli.options import read_command_line
 from emix.errors import UsageError
-from emix.training.building import resolve_device
 from emix.training.machine import crowded
+
+if TYPE_CHECKING:
+    import torch
+    from rich.table import Table
+
+    from emix.bench.battle import BattleRow
+    from emix.bench.ops import Row
+    from emix.bench.update import UpdateRow
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Bench:
     """ops: every op at SMAC sizes. battle: the simulator with random available actions. update: the learners."""
     op: tuple[str, ...] = ()
     """ops: only these."""
-    map: tuple[str, ...] = tuple(NUM_ENVS["cpu"])
+    map: tuple[str, ...] = tuple(SPECS)
     """battle, update: these maps."""
     algorithm: tuple[str, ...] = algorithms()
     """update: these algorithms, with their papers' recipes."""
@@ -43,13 +43,12 @@ class Bench:
     """update: of the agent networks' products on a GPU."""
     num_envs: int | None = None
     """battle: so many at once. None: what suits the map and the device."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """Where to measure."""
-    threads: int = torch.get_num_threads()
-    """CPU threads."""
+    device: str | None = None
+    """Where to measure. None: on the GPU where torch sees one."""
+    threads: int | None = None
+    """CPU threads. None: as many as torch takes."""
     compile: bool = False
-    """ops: measure torch.compile, too. Compiling takes seconds an op, and a minute or more where time is unrolled:
-    choose with --op."""
+    """ops: measure torch.compile, too, which takes seconds an op, and a minute where time is unrolled: see --op."""
     json: Path | None = None
     """Write the measurements there, too: a list of rows, after each row anew."""
 
@@ -57,12 +56,12 @@ class Bench:
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     chosen = read_command_line(Bench, arguments, "bench")
-    device = resolve_device(chosen.device, chosen.precision)
-    if device.index is not None:
-        torch.cuda.set_device(device)  # what measures uses the current one
-    torch.set_num_threads(chosen.threads)
-    if device.type == "cpu" and (warning := crowded(chosen.threads)):
-        print(warning, file=sys.stderr)
+    for option in ("num_envs", "threads"):
+        if (value := getattr(chosen, option)) is not None and value < 1:
+            raise UsageError(f"--{option.replace('_', '-')} expects at least 1, got {value}")
+    from rich.console import Console
+
+    device = _prepare(chosen)
     table, failed = {"ops": _bench_ops, "battle": _bench_battle, "update": _bench_update}[chosen.what](chosen, device)
     console = Console()
     Console(width=console.width if console.is_terminal else 160).print(table)
@@ -71,28 +70,44 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
+def _prepare(chosen: Bench) -> torch.device:
+    """The device to measure on, which is the current one, with so many threads."""
+    import torch  # which --help need not wait for
+
+    from emix.training.building import resolve_device
+
+    device = resolve_device(chosen.device or ("cuda" if torch.cuda.is_available() else "cpu"), chosen.precision)
+    if device.index is not None:
+        torch.cuda.set_device(device)  # what measures uses the current one
+    if chosen.threads is not None:
+        torch.set_num_threads(chosen.threads)
+    if device.type == "cpu" and (warning := crowded(torch.get_num_threads())):
+        print(warning, file=sys.stderr)
+    return device
+
+
 # Each returns its table, and what could not be measured.
 
 
 def _bench_battle(chosen: Bench, device: torch.device) -> tuple[Table, list[str]]:
+    from emix.bench.battle import measure_battle
+    from emix.cli.bench_tables import battle_table
+
     rows: list[BattleRow] = []
     for name in chosen.map:
         rows.append(measure_battle(name, device, num_envs=chosen.num_envs))
         _save(chosen, rows)
         print(f"{name}: {rows[-1].steps_per_second:,.0f} environment steps/s", flush=True)
-    table = Table(title=f"{_machine(device)}: environment steps per second, random available actions")
-    for column in ("map", "battles", "steps/s", "simulator alone", "bytes a step", "won"):
-        table.add_column(column, justify="left" if column == "map" else "right")
-    for row in rows:
-        alone = row.simulator_steps_per_second
-        rates = f"{row.steps_per_second:,.0f}", "" if alone is None else f"{alone:,.0f}"
-        table.add_row(row.map, f"{row.num_envs:,}", *rates, f"{row.bytes_per_step:,}", f"{row.battle_won:.4f}")
-    return table, []
+    return battle_table(rows, device), []
 
 
 def _bench_update(chosen: Bench, device: torch.device) -> tuple[Table, list[str]]:
     if unknown := [name for name in chosen.map if name not in SPECS]:
         raise UsageError(f"--map {unknown[0]!r} is not measured: expected some of {', '.join(SPECS)}")
+    from emix import _host
+    from emix.bench.update import measure_update
+    from emix.cli.bench_tables import update_table
+
     _host.keep_freed_memory()  # as training does
     rows: list[UpdateRow] = []
     for algorithm in chosen.algorithm:
@@ -100,20 +115,13 @@ def _bench_update(chosen: Bench, device: torch.device) -> tuple[Table, list[str]
             rows.append(measure_update(algorithm, name, device, precision=chosen.precision))
             _save(chosen, rows)
             print(f"{algorithm} {name}: {rows[-1].seconds * 1e3:.2f} ms", flush=True)
-    table = Table(title=f"{_machine(device)}, torch {torch.__version__}: an update on episodes of full length")
-    columns = ("algorithm", "map", "batch", "ms", *(["graph ms"] if device.type == "cuda" else []))
-    for column in (*columns, "launches", "MB", "GFLOP", "floor ms", "times the floor"):
-        table.add_column(column, justify="left" if column in ("algorithm", "map") else "right")
-    for row in rows:
-        times = [row.seconds] if device.type == "cpu" else [row.seconds, row.graph_seconds]
-        cells = [f"{seconds * 1e3:.3g}" if seconds is not None else "" for seconds in times]
-        floor = str(row.launches), f"{row.bytes / 1e6:.3g}", f"{row.flops / 1e9:.3g}", f"{row.floor * 1e3:.3g}"
-        best = min(seconds for seconds in times if seconds is not None)
-        table.add_row(row.algorithm, row.map, str(row.batch_size), *cells, *floor, f"{best / row.floor:.2g}")
-    return table, []
+    return update_table(rows, device), []
 
 
 def _bench_ops(chosen: Bench, device: torch.device) -> tuple[Table, list[str]]:
+    from emix.bench.ops import cases, measure
+    from emix.cli.bench_tables import ops_table
+
     available = list(cases(device))
     names = sorted({case.op for case in available})
     if unknown := [name for name in chosen.op if name not in names]:
@@ -135,41 +143,9 @@ def _bench_ops(chosen: Bench, device: torch.device) -> tuple[Table, list[str]]:
                     continue
                 _save(chosen, rows)
                 print(f"{what}: {rows[-1].device_seconds['emix'] * 1e6:.1f} us", flush=True)
-    return _table(rows, device), failed
+    return ops_table(rows, device), failed
 
 
 def _save(chosen: Bench, rows: Sequence[Row | BattleRow | UpdateRow]) -> None:
     if chosen.json:
         chosen.json.write_text(json.dumps([row.as_json() for row in rows], indent=1) + "\n")
-
-
-def _machine(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-
-
-def _table(rows: Sequence[Row], device: torch.device) -> Table:
-    """Microseconds of emix, and how many times longer the others take."""
-    on_device = "a call" if device.type == "cpu" else f"a call on the device, in a graph of {CALLS}, and from Python"
-    table = Table(title=f"{_machine(device)}, torch {torch.__version__}: microseconds of {on_device} (times emix's)")
-    candidates = list(dict.fromkeys(name for row in rows for name in row.device_seconds))
-    calls = [] if device.type == "cpu" else [name for name in candidates if name != "copy"]
-    columns = *candidates, *(f"{name}, call" for name in calls)
-    for column in ("op", "shape", "", *columns, "launches (eager)"):
-        table.add_column(column, justify="left" if column in ("op", "shape", "") else "right")
-    for row in rows:
-        cells = [_cell(row.device_seconds, name) for name in candidates] + [
-            _cell(row.call_seconds, name) for name in calls
-        ]
-        table.add_row(row.op, row.shape, row.direction, *cells, f"{row.emix_launches} ({row.eager_launches})")
-    return table
-
-
-def _cell(seconds: dict[str, float], name: str) -> str:
-    if name not in seconds:
-        return ""
-    ratio = "" if name == "emix" else f" ({_ratio(seconds[name] / seconds['emix'])})"
-    return f"{seconds[name] * 1e6:.4g}{ratio}"
-
-
-def _ratio(value: float) -> str:
-    return f"{value:.0f}x" if value >= 10 else f"{value:.2g}x"

@@ -64,7 +64,6 @@ class Facmac(BaseLearner):
     """
 
     capturable = True
-    vectors_only = True  # what measures learners at SMAC's sizes leaves it out
 
     def __init__(
         self,

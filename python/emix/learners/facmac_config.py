@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from emix.data import EnvSpec, require_box
 from emix.errors import UsageError
@@ -21,6 +21,8 @@ class FacmacConfig:
 
     Source: [C] the code, oxwhirl/facmac@d7e62b8, facmac_mujoco.yaml and its learner.
     """
+
+    vectors_only: ClassVar[bool] = True  # what measures learners at SMAC's sizes leaves it out
 
     gamma: float = 0.99
     """Discount. [C]"""
