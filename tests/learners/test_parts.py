@@ -49,7 +49,7 @@ def test_descend_is_torchs_clipping_and_step_for_every_keyword(device, kind, cli
         torchs.step()
         torch.testing.assert_close(list(ours.parameters()), list(theirs.parameters()))
         gradients = ([p.grad for p in net["used"].parameters()] for net in (ours, theirs))
-        torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-4)  # of weights that rounding tells apart
+        torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)  # of weights that rounding tells apart
 
 
 def test_a_sum_and_its_count_are_a_mean():
