@@ -6,6 +6,7 @@ set(ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")
 if(ARCHITECTURES STREQUAL native AND CMAKE_CUDA_ARCHITECTURES_NATIVE)
   set(ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES_NATIVE}")  # what `native` was, so that `emix doctor` knows on another machine
 endif()
+string(REPLACE ";" " " ARCHITECTURES "${ARCHITECTURES}")  # a list would be several definitions
 add_library(emix_host SHARED csrc/host/host.cpp)
 target_include_directories(emix_host PRIVATE csrc)
 # What it observes and pays is what libemix.so does, bit for bit.

@@ -86,7 +86,7 @@ def test_what_the_build_says_when_something_is_missing(
 
 
 @pytest.mark.skipif(not CMAKE.exists() or not shutil.which("nvcc"), reason="needs the cmake of `make setup`, and nvcc")
-def test_a_release_by_a_toolkit_that_wants_new_drivers_is_warned_of(tmp_path: Path) -> None:
+def test_a_release_is_configured_and_warned_of_where_its_toolkit_wants_new_drivers(tmp_path: Path) -> None:
     command = [str(CMAKE), "-S", str(ROOT), "-B", str(tmp_path), f"-DPython_EXECUTABLE={sys.executable}"]
     command += ["-DEMIX_CUDA=ON", "-DEMIX_RELEASE=ON"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -95,6 +95,8 @@ def test_a_release_by_a_toolkit_that_wants_new_drivers_is_warned_of(tmp_path: Pa
     new = int(re.search(r"release (\d+)", version).group(1)) >= 13
     said = "This release will need a CUDA driver of 580 or newer" in " ".join(result.stderr.split())
     assert said == new
+    subprocess.run([str(CMAKE), "--build", str(tmp_path), "--target", "emix_host"], capture_output=True, check=True)
+    assert b"75-real 80-real 90-real 100-real 120" in (tmp_path / "libemix_host.so").read_bytes()
 
 
 @pytest.mark.skipif(not CMAKE.exists(), reason="needs the cmake of `make setup`")
