@@ -35,7 +35,8 @@
   ROW(hits)        /* under way: a second blow, a missile, a beam's passes */                 \
   ROW(attacker)    /* who damaged the unit last */                                            \
   ROW(held)        /* 1: stands still to attack or heal, and is not pushed aside */           \
-  ROW(last_action) /* of an ally; -1 before the first */
+  ROW(last_action) /* of an ally; -1 before the first */                                      \
+  ROW(side)        /* 1: walks around who is in its way with them on its left, -1: on its right; 0: nobody is */
 
 // The battle, int64 [B, rows].
 #define EMIX_BATTLE_CLOCK(ROW)                                        \

@@ -7,6 +7,10 @@ namespace emix::battle {
 
 inline constexpr float kArrived = 0.5f;     // how near to where the army was ordered a unit stops
 inline constexpr float kMostPushed = 0.5f;  // along an axis in one step, so that nobody is pushed through a wall
+inline constexpr float kBeside = 0.01f;     // cosine of the angle from which on a unit is not ahead
+inline constexpr float kGrazing = 0.96f;    // of where two would touch, squared: so near they still pass each other
+inline constexpr float kRoom = 0.8f;        // of a step, squared: who gets less far, since there is a wall, turns round
+inline constexpr int kTurns = 3;            // units that stand close together and are walked around in one loop
 
 // Whether a unit may walk from one point to the other, a cell further at most.
 EMIX_HD bool passable(const uint8_t* terrain, int layer, float from_x, float from_y, float x, float y) {
@@ -68,36 +72,72 @@ EMIX_HD void regenerate(const Battle& b, int i, typename V::M alive) {
   store(b[unit::quiet], i, select(alive, quiet + 1, quiet));
 }
 
-// The nearest unit that stands firm in the way is passed on the side where the way is shorter: (dx, dy), of length
-// `step`, is turned along its edge.
+// The nearest unit that stands firm in the way of (dx, dy), of length `step`.
 template <class V>
-EMIX_HD void go_around(const Battle& b, int i, typename V::F x, typename V::F y, typename V::F step, typename V::F& dx,
-                       typename V::F& dy) {
+struct Obstacle {
+  typename V::M blocks;
+  typename V::F x, y, distance2;  // as seen from the unit that walks
+  typename V::F reach;            // where they would touch
+  typename V::F aside;            // > 0: on the left of the way
+};
+
+template <class V>
+EMIX_HD Obstacle<V> obstacle(const Battle& b, int i, typename V::F x, typename V::F y, typename V::F step,
+                             typename V::F dx, typename V::F dy) {
   using F = typename V::F;
   using M = typename V::M;
   const F separation = load<V>(b[stat::separation], i);
   const auto layer = load<V>(b[trait::layer], i), target = load<V>(b[mind::target], i);
-  F nearest = V::splat(kFar), off_x = V::splat(0.0f), off_y = V::splat(0.0f), side = V::splat(0.0f);
+  const F zero = V::splat(0.0f);
+  Obstacle<V> it{V::index(i) < 0, zero, zero, V::splat(kFar), V::splat(1.0f), zero};
   const auto look_at = [&](const Side& units) EMIX_INLINE {
     for (int j = units.begin; j < units.end; ++j) {
       if (!b[mind::held][j]) continue;
       const F to_x = b[unit::x][j] - x, to_y = b[unit::y][j] - y, distance2 = to_x * to_x + to_y * to_y;
       const F reach = separation + b[stat::separation][j], touching = reach + step;
+      const M near = (distance2 < touching * touching) & (distance2 < it.distance2) & (distance2 > 0);
+      if (!any(near)) continue;
       const F ahead = dx * to_x + dy * to_y, aside = dx * to_y - dy * to_x;  // times step
-      const M blocks = (distance2 < touching * touching) & (ahead > 0) & (aside * aside < reach * reach * step * step) &
-                       (layer == b[trait::layer][j]) & (target != j) & (V::index(i) != j) & (distance2 < nearest);
-      nearest = select(blocks, distance2, nearest);
-      off_x = select(blocks, to_x, off_x), off_y = select(blocks, to_y, off_y);
-      side = select(blocks, aside, side);
+      const F clear = reach * step;
+      const M blocks = near & (ahead > kBeside * clear) & (aside * aside < kGrazing * clear * clear) &
+                       (layer == b[trait::layer][j]) & (target != j) & (V::index(i) != j);
+      it.blocks = it.blocks | blocks;
+      it.distance2 = select(blocks, distance2, it.distance2);
+      it.x = select(blocks, to_x, it.x), it.y = select(blocks, to_y, it.y);
+      it.reach = select(blocks, reach, it.reach), it.aside = select(blocks, aside, it.aside);
     }
   };
   look_at(b.allies());
   look_at(b.enemies());
-  const M blocked = (nearest < kFar) & (nearest > 0);
-  if (!any(blocked)) return;
-  const F turn = select(side > 0, step, V::splat(0.0f) - step) / square_root(select(blocked, nearest, V::splat(1.0f)));
-  dx = select(blocked, off_y * turn, dx);
-  dy = select(blocked, V::splat(0.0f) - off_x * turn, dy);
+  return it;
+}
+
+// Who stands firm in the way is passed on the side where the way is shorter, and so are all that are met until the way
+// is free, or the terrain leaves no room there: (dx, dy), of length `step`, is turned to where it just touches them.
+// Gives the side, as mind::side has it. Choosing it anew in every loop would end in the notch between two neighbours.
+template <class V>
+EMIX_HD typename V::I go_around(const Battle& b, int i, typename V::F x, typename V::F y, typename V::F step,
+                                typename V::F& dx, typename V::F& dy) {
+  using F = typename V::F;
+  const F one = V::splat(1.0f), zero = V::splat(0.0f);
+  const auto before = load<V>(b[mind::side], i);
+  auto side = V::splat(0);
+  for (int turn = 0; turn < kTurns; ++turn) {
+    const Obstacle<V> it = obstacle<V>(b, i, x, y, step, dx, dy);
+    if (!any(it.blocks)) break;
+    if (turn == 0) {
+      const auto shorter = select(it.aside > 0, V::splat(1), V::splat(-1));
+      side = select(it.blocks, select(before != 0, before, shorter), side);
+    }
+    const F sine2 =
+        smaller(it.reach * it.reach / it.distance2, one);  // of the angle between them and the way past them
+    const F scale = step / square_root(it.distance2);
+    const F along = square_root(one - sine2) * scale,
+            across = square_root(sine2) * select(side > 0, scale, zero - scale);
+    dx = select(it.blocks, it.x * along + it.y * across, dx);
+    dy = select(it.blocks, it.y * along - it.x * across, dy);
+  }
+  return side;
 }
 
 // Units with an acceleration change their velocity by so much at most.
@@ -125,6 +165,7 @@ EMIX_HD void walk(const Battle& b, int i, typename V::M alive) {
   F wish_x = load<V>(b[note::wish_x], i), wish_y = load<V>(b[note::wish_y], i);
   F length = select(alive, load<V>(b[note::length], i), V::splat(0.0f));
   const M gliding = alive & (load<V>(b[stat::acceleration], i) > 0);
+  auto side = V::splat(0);
   if (any((length > 0) | gliding)) {
     if (b.scenario->waypoints) find_way<V>(b, i, x, y, wish_x, wish_y, length);
     F dx = wish_x - x, dy = wish_y - y;
@@ -135,10 +176,14 @@ EMIX_HD void walk(const Battle& b, int i, typename V::M alive) {
     const F step = select((reach > 0) & !arrived, reach, V::splat(0.0f));
     const F scale = step / select(distance > 0, distance, V::splat(1.0f));
     dx = dx * scale, dy = dy * scale;
-    go_around<V>(b, i, x, y, step, dx, dy);
+    side = go_around<V>(b, i, x, y, step, dx, dy);
     if (any(gliding)) glide<V>(b, i, gliding, dx, dy);
+    const F from_x = x, from_y = y;
     move_by<V>(b, i, dx, dy, x, y);
+    const F moved2 = (x - from_x) * (x - from_x) + (y - from_y) * (y - from_y);
+    side = select(moved2 < kRoom * step * step, V::splat(0) - side, side);
   }
+  store(b[mind::side], i, side);
   store(b[note::pushed_x], i, x);
   store(b[note::pushed_y], i, y);
 }

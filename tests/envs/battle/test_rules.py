@@ -140,6 +140,40 @@ def test_walking_speed(tmp_path, unit, step_length):
         assert moved.tolist() == pytest.approx([dx * step_length, dy * step_length], abs=1e-3)
 
 
+ROW_OF_STALKERS = """
+limit: 200
+one_hot: {{ally: [stalker, zealot], enemy: [spine_crawler, zealot]}}
+ally:
+{stalkers}
+  - {{unit: zealot, count: 1, at: [13, {zealot}]}}
+enemy:
+  - {{unit: spine_crawler, count: 1, at: [18.5, 16]}}
+enemy_order: guard
+terrain:
+  walkable: {{{wall}-29: 2-29}}
+"""
+
+
+@pytest.mark.parametrize("wall", [2, 15])
+@pytest.mark.parametrize("zealot", [15.6, 16.0, 16.3, 17.0])
+@pytest.mark.parametrize("stalkers", [(15.5, 16.8), (15.4, 16.65, 17.9)], ids=len)
+def test_a_row_of_others_is_walked_around(tmp_path, stalkers, zealot, wall):
+    """Stalkers shoulder to shoulder shoot, and the zealot behind them gets to the enemy, around the other end where a
+    wall is at one: no more than 8 cells at 1.125 a step."""
+    lines = "\n".join(f"  - {{unit: stalker, count: 1, at: [14, {y}]}}" for y in stalkers)
+    (tmp_path / "row.yaml").write_text(ROW_OF_STALKERS.format(stalkers=lines, zealot=zealot, wall=wall))
+    env = emix.make(f"battle/{tmp_path}/row.yaml", **STILL)
+    env.reset()
+    disarm(env)
+    agents = len(stalkers) + 1
+    attack, east = torch.full((1, agents), 6), torch.full((1, agents), 4)
+    for _ in range(14):
+        step = env.step(torch.where(env.reset(torch.zeros(1, dtype=torch.bool)).avail[:, :, 6], attack, east))
+        assert not step.done
+    assert env.units[0, UNIT["x"], agents - 1] > 16
+    assert env.minds[0, MIND["held"], agents - 1] == 1
+
+
 def test_allies_do_not_fire_unless_told(tmp_path):
     env = arena(tmp_path, "marine", "marine", 4)
     disarm(env)
