@@ -52,18 +52,28 @@ EMIX_HD void product_tile(const Left<F>& a, const Matrix<const F>& b, const Matr
   }
 }
 
+inline constexpr int64_t kWorthTall = 32;  // rows: of few the low tiles that remain are too large a part
+
 // C [rows, columns] = start + A [rows, depth] B [depth, columns]; rows a multiple of kPadRows, columns of kColumns.
 // `start` may be C. Columns outside, so that their strip of B stays in the first cache. kStreamed: A's rows lie one after
 // the other and are not in a cache yet, so the first strip fetches them ahead.
 template <int kBytes, class F, bool kStreamed = false>
 EMIX_HD void product(const Left<F>& a, const Matrix<const F>& b, const Matrix<const F>& start, const Matrix<F>& c,
                      int64_t rows, int64_t depth, int64_t columns) {
-  constexpr int64_t kLanes = kBytes / sizeof(F), kRows = kBytes == 64 ? 8 : 4;  // AVX-512 has more registers
+  // As many sums as fill the registers: 32 of AVX-512; of AVX2's 16, twelve, with two of b and one of a.
+  constexpr int64_t kLanes = kBytes / sizeof(F), kRows = kBytes == 64 ? 8 : 4, kTall = kBytes == 32 ? 6 : kRows;
+  static_assert(kPadRows % kRows == 0 && 2 * kTall % kRows == 0);
+  const int64_t tall = rows < kWorthTall ? 0 : rows / (2 * kTall) * (2 * kTall);
   const auto strip = [&](auto vectors, auto streamed, int64_t j) __attribute__((always_inline)) {
-    for (int64_t i = 0; i < rows; i += kRows)
-      product_tile<kBytes, kRows, decltype(vectors)::value, decltype(streamed)::value, F>(
+    const auto tile = [&](auto height, int64_t i) __attribute__((always_inline)) {
+      product_tile<kBytes, decltype(height)::value, decltype(vectors)::value, decltype(streamed)::value, F>(
           {a.data + i * a.row, a.row, a.column}, {b.data + j, b.stride},
           {start.data + i * start.stride + j, start.stride}, {c.data + i * c.stride + j, c.stride}, depth);
+    };
+    int64_t i = 0;
+    if constexpr (kTall > kRows)
+      for (; i < tall; i += kTall) tile(std::integral_constant<int, kTall>(), i);
+    for (; i < rows; i += kRows) tile(std::integral_constant<int, kRows>(), i);
   };
   int64_t j = 0;
   if (kStreamed && 2 * kLanes <= columns) {
