@@ -22,10 +22,13 @@ def play(env: StarCraft2Env) -> tuple[bool, float]:
 
 
 def main() -> None:
+    """A line for each map."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("maps", nargs="*", default=["3m", "2s3z"], metavar="MAP")
     parser.add_argument("--battles", type=int, default=20)
     arguments = parser.parse_args()
+    if arguments.battles < 1:
+        parser.error(f"--battles expects at least 1, got {arguments.battles}")
     print(f"{'map':16} {'won':>5} {'return':>7}   of {arguments.battles} battles")
     for name in arguments.maps:
         env = StarCraft2Env(map_name=name, seed=1, heuristic_ai=True)
