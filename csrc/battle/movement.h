@@ -83,9 +83,10 @@ struct Obstacle {
 
 template <class V>
 EMIX_HD Obstacle<V> obstacle(const Battle& b, int i, typename V::F x, typename V::F y, typename V::F step,
-                             typename V::F dx, typename V::F dy) {
+                             typename V::F dx, typename V::F dy, bool persistent) {
   using F = typename V::F;
   using M = typename V::M;
+  const float beside = persistent ? kBeside : 0.0f, grazing = persistent ? kGrazing : 1.0f;
   const F separation = load<V>(b[stat::separation], i);
   const auto layer = load<V>(b[trait::layer], i), target = load<V>(b[mind::target], i);
   const F zero = V::splat(0.0f);
@@ -98,9 +99,9 @@ EMIX_HD Obstacle<V> obstacle(const Battle& b, int i, typename V::F x, typename V
       const M near = (distance2 < touching * touching) & (distance2 < it.distance2) & (distance2 > 0);
       if (!any(near)) continue;
       const F ahead = dx * to_x + dy * to_y, aside = dx * to_y - dy * to_x;  // times step
-      const F clear = reach * step;
-      const M blocks = near & (ahead > kBeside * clear) & (aside * aside < kGrazing * clear * clear) &
-                       (layer == b[trait::layer][j]) & (target != j) & (V::index(i) != j);
+      const M blocks = near & (ahead > beside * reach * step) &
+                       (aside * aside < reach * reach * step * step * grazing) & (layer == b[trait::layer][j]) &
+                       (target != j) & (V::index(i) != j);
       it.blocks = it.blocks | blocks;
       it.distance2 = select(blocks, distance2, it.distance2);
       it.x = select(blocks, to_x, it.x), it.y = select(blocks, to_y, it.y);
@@ -112,32 +113,34 @@ EMIX_HD Obstacle<V> obstacle(const Battle& b, int i, typename V::F x, typename V
   return it;
 }
 
-// Who stands firm in the way is passed on the side where the way is shorter, and so are all that are met until the way
-// is free, or the terrain leaves no room there: (dx, dy), of length `step`, is turned to where it just touches them.
-// Gives the side, as mind::side has it. Choosing it anew in every loop would end in the notch between two neighbours.
+// Who stands firm in the way is passed on the side where the way is shorter: (dx, dy), of length `step`, is turned along
+// their edge. Persistent steering passes all that are met on that side, until the way is free or the terrain leaves no
+// room there, and turns to where they are just touched. Gives the side, as mind::side has it.
 template <class V>
 EMIX_HD typename V::I go_around(const Battle& b, int i, typename V::F x, typename V::F y, typename V::F step,
                                 typename V::F& dx, typename V::F& dy) {
   using F = typename V::F;
   const F one = V::splat(1.0f), zero = V::splat(0.0f);
-  const auto before = load<V>(b[mind::side], i);
+  const bool persistent =
+      static_cast<Steering>(static_cast<int>(b.scenario->rules[rule::steering])) == Steering::persistent;
+  const auto before = persistent ? load<V>(b[mind::side], i) : V::splat(0);
   auto side = V::splat(0);
-  for (int turn = 0; turn < kTurns; ++turn) {
-    const Obstacle<V> it = obstacle<V>(b, i, x, y, step, dx, dy);
+  for (int turn = 0; turn < (persistent ? kTurns : 1); ++turn) {
+    const Obstacle<V> it = obstacle<V>(b, i, x, y, step, dx, dy, persistent);
     if (!any(it.blocks)) break;
     if (turn == 0) {
       const auto shorter = select(it.aside > 0, V::splat(1), V::splat(-1));
       side = select(it.blocks, select(before != 0, before, shorter), side);
     }
-    const F sine2 =
-        smaller(it.reach * it.reach / it.distance2, one);  // of the angle between them and the way past them
+    // Of the angle between them and the way past them.
+    const F sine2 = persistent ? smaller(it.reach * it.reach / it.distance2, one) : one;
     const F scale = step / square_root(it.distance2);
     const F along = square_root(one - sine2) * scale,
             across = square_root(sine2) * select(side > 0, scale, zero - scale);
     dx = select(it.blocks, it.x * along + it.y * across, dx);
     dy = select(it.blocks, it.y * along - it.x * across, dy);
   }
-  return side;
+  return persistent ? side : V::splat(0);
 }
 
 // Units with an acceleration change their velocity by so much at most.

@@ -17,8 +17,20 @@ from emix.envs.battle.maps import list_maps
 
 COURSES = Path(__file__).with_name("courses.json")
 # Together they have every rule: armour, bonus, missiles, healing; shields, second blows; explosions, terrain; beams,
-# cliffs; waypoints, regeneration; guards and a closed corridor.
-MAPS = ["3m", "MMM2", "2s3z", "so_many_baneling", "bane_vs_bane", "1c3s5z", "2c_vs_64zg", "corridor", "2_corridors"]
+# cliffs; waypoints, regeneration; guards and a closed corridor; persistent steering.
+MAPS = [
+    "3m",
+    "MMM2",
+    "2s3z",
+    "so_many_baneling",
+    "bane_vs_bane",
+    "1c3s5z",
+    "2c_vs_64zg",
+    "corridor",
+    "2_corridors",
+    "3s5z",
+]
+OPTIONS = {"2_corridors": {"closing_step": 100, "obs_closed": True}, "3s5z": {"steering": "persistent"}}
 STEPS, EVERY = 60, 15
 
 
@@ -34,8 +46,7 @@ def tensors(env, step):
 
 def play(name, device, seed=7):
     """Yield all tensors after every step; the actions are drawn on the CPU, attacks more often than not."""
-    closing = {"closing_step": 100, "obs_closed": True} if name == "2_corridors" else {}
-    options = {"enemy_order": "shuffled", "checked": False, **closing}
+    options = {"enemy_order": "shuffled", "checked": False, **OPTIONS.get(name, {})}
     env = emix.make(f"battle/{name}", num_envs=3, device=device, seed=seed, **options)
     generator = torch.Generator().manual_seed(seed)
     step = env.reset()

@@ -159,19 +159,30 @@ terrain:
 @pytest.mark.parametrize("stalkers", [(15.5, 16.8), (15.4, 16.65, 17.9)], ids=len)
 def test_a_row_of_others_is_walked_around(tmp_path, stalkers, zealot, wall):
     """Stalkers shoulder to shoulder shoot, and the zealot behind them gets to the enemy, around the other end where a
-    wall is at one: no more than 8 cells at 1.125 a step."""
+    wall is at one."""
     lines = "\n".join(f"  - {{unit: stalker, count: 1, at: [14, {y}]}}" for y in stalkers)
     (tmp_path / "row.yaml").write_text(ROW_OF_STALKERS.format(stalkers=lines, zealot=zealot, wall=wall))
-    env = emix.make(f"battle/{tmp_path}/row.yaml", **STILL)
-    env.reset()
+    assert attack_with_all(tmp_path / "row.yaml", "persistent") > 16
+
+
+def test_greedy_steering_stays_in_a_notch(tmp_path):
+    lines = "\n".join(f"  - {{unit: stalker, count: 1, at: [14, {y}]}}" for y in (15.5, 16.8))
+    (tmp_path / "row.yaml").write_text(ROW_OF_STALKERS.format(stalkers=lines, zealot=16.3, wall=2))
+    assert attack_with_all(tmp_path / "row.yaml", "greedy") < 14
+
+
+def attack_with_all(file, steering):
+    """Where the last ally, which strikes by then if it could, has got to in the time in which it walks 15 cells."""
+    env = emix.make(f"battle/{file}", steering=steering, **STILL)
+    step = env.reset()
     disarm(env)
-    agents = len(stalkers) + 1
-    attack, east = torch.full((1, agents), 6), torch.full((1, agents), 4)
     for _ in range(14):
-        step = env.step(torch.where(env.reset(torch.zeros(1, dtype=torch.bool)).avail[:, :, 6], attack, east))
+        step = env.step(first_target(step, otherwise=4))
         assert not step.done
-    assert env.units[0, UNIT["x"], agents - 1] > 16
-    assert env.minds[0, MIND["held"], agents - 1] == 1
+    last = env.spec.n_agents - 1
+    x = float(env.units[0, UNIT["x"], last])
+    assert bool(env.minds[0, MIND["held"], last]) == (x > 16)
+    return x
 
 
 def test_allies_do_not_fire_unless_told(tmp_path):
@@ -222,10 +233,11 @@ def test_the_same_script_on_both_sides_wins_half(name):
     assert abs(won / (won + lost) - 0.5) < 0.07, (won, lost)
 
 
+@pytest.mark.parametrize("steering", ["greedy", "persistent"])
 @pytest.mark.parametrize("name", ["8m", "2s3z", "MMM2", "1c3s5z"])
-def test_reflection(name):
+def test_reflection(name, steering):
     """A battle whose south and north are swapped takes the swapped course."""
-    first, second = (emix.make(f"battle/{name}", seed=3) for _ in range(2))
+    first, second = (emix.make(f"battle/{name}", seed=3, steering=steering) for _ in range(2))
     step, _ = first.reset(), second.reset()
     there = first.units[:, UNIT["health"]] > 0  # and not the places of units that a map lacks, which lie at (0, 0)
     for row in ("y", "goal_y", "aim_y"):
@@ -249,9 +261,10 @@ def test_reflection(name):
 @pytest.mark.parametrize(
     "name", ["3m", "27m_vs_30m", "MMM2", "3s5z", "1c3s5z", "so_many_baneling", "corridor", "2c_vs_64zg", "2_corridors"]
 )
-def test_invariants(name):
+@pytest.mark.parametrize("steering", ["greedy", "persistent"])
+def test_invariants(name, steering):
     """Nobody stands in a wall, overlaps another by three quarters, or has more life than there is."""
-    env = emix.make(f"battle/{name}", num_envs=6, seed=2)
+    env = emix.make(f"battle/{name}", num_envs=6, seed=2, steering=steering)
     scenario = env.scenario
     grid = torch.from_numpy(scenario.terrain[0] > 0)
     for step, _, after in play(env, 60, torch.Generator().manual_seed(3), attack=0.6):
