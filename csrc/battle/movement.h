@@ -183,8 +183,10 @@ EMIX_HD void walk(const Battle& b, int i, typename V::M alive) {
     if (any(gliding)) glide<V>(b, i, gliding, dx, dy);
     const F from_x = x, from_y = y;
     move_by<V>(b, i, dx, dy, x, y);
-    const F moved2 = (x - from_x) * (x - from_x) + (y - from_y) * (y - from_y);
-    side = select(moved2 < kRoom * step * step, V::splat(0) - side, side);
+    if (any(side != 0)) {
+      const F moved2 = (x - from_x) * (x - from_x) + (y - from_y) * (y - from_y);
+      side = select(moved2 < kRoom * step * step, V::splat(0) - side, side);
+    }
   }
   store(b[mind::side], i, side);
   store(b[note::pushed_x], i, x);
