@@ -9,6 +9,7 @@ agent is ordered to attack from wherever it stands, which no action can order.
 import argparse
 
 from emix.envs.battle import StarCraft2Env
+from emix.envs.battle.fields import STEERING
 
 
 def play(env: StarCraft2Env) -> tuple[bool, float]:
@@ -26,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("maps", nargs="*", default=["3m", "2s3z"], metavar="MAP")
     parser.add_argument("--battles", type=int, default=20)
-    parser.add_argument("--steering", default="greedy", help="how units walk around each other: greedy or persistent")
+    parser.add_argument("--steering", choices=STEERING, default="greedy", help="how units walk around each other")
     arguments = parser.parse_args()
     if arguments.battles < 1:
         parser.error(f"--battles expects at least 1, got {arguments.battles}")
