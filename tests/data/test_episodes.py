@@ -1,9 +1,14 @@
 """The batch of episodes."""
 
+import itertools
+
+import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from emix.data import Box, Episodes, fields
-from emix.data.episodes import joined
+from emix.data.episodes import _parts, joined
 from tests.data.conftest import RECORD, assert_equal, numbered
 
 LENGTHS = [1, 4, 6, 3]
@@ -35,6 +40,36 @@ def test_trim_keeps_one_more_observation_than_steps(spec):
         assert torch.equal(short.by_name()[name], episodes.by_name()[name][:2, :entries]), name
     assert torch.equal(short.valid, episodes.valid[:2, :4])
     assert short.obs.untyped_storage().data_ptr() == episodes.obs.untyped_storage().data_ptr()  # views
+
+
+@pytest.mark.parametrize(("cost", "widths"), [(0, [1, 3, 4, 6]), (4, [3, 6]), (1e9, [6])])
+def test_parts_by_length_hold_every_episode_once(spec, monkeypatch, cost, widths):
+    """A part costs as much as so many steps of an episode."""
+    monkeypatch.setattr("emix.data.episodes._OBSERVATIONS_OF_A_PART", cost * spec.n_agents)
+    episodes = numbered(spec, range(4), LENGTHS).padded(9)
+    parts = episodes.by_length()
+    assert [part.valid.shape[1] for part in parts] == widths
+    found = {name: torch.cat([part.padded(9).by_name()[name] for part in parts]) for name in episodes.by_name()}
+    order = torch.tensor([0, 3, 1, 2]) if len(parts) > 1 else torch.arange(4)
+    assert_equal(Episodes.of(found, torch.cat([part.padded(9).valid for part in parts])), episodes[order])
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(st.integers(0, 30), min_size=1, max_size=7), cost=st.floats(0, 60))
+def test_no_other_parts_cost_less(lengths, cost):
+    lengths.sort()
+    parts = _parts(lengths, cost)
+    assert [first for first, _, _ in parts] == [0, *(end for _, end, _ in parts[:-1])]
+    assert parts[-1][1] == len(lengths)
+    assert all(steps == max(1, lengths[end - 1]) for _, end, steps in parts)
+
+    def spent(cuts):
+        edges = itertools.pairwise([0, *cuts, len(lengths)])
+        return sum((end - first) * (lengths[end - 1] + 1) + cost for first, end in edges)
+
+    inside = range(1, len(lengths))
+    every = [cuts for size in range(len(lengths)) for cuts in itertools.combinations(inside, size)]
+    assert spent([end for _, end, _ in parts[:-1]]) == pytest.approx(min(map(spent, every)))
 
 
 def test_padded_adds_zeros(spec):

@@ -25,6 +25,13 @@ def spec():
     return SPEC
 
 
+@pytest.fixture(params=["one batch", "parts"])
+def split(request, monkeypatch):
+    """Small batches stay whole; or there is a part for each length, as there may be of large ones."""
+    if request.param == "parts":
+        monkeypatch.setattr("emix.data.episodes._OBSERVATIONS_OF_A_PART", 0)
+
+
 @pytest.fixture
 def random_episodes():
     return _random_episodes

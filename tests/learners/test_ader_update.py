@@ -100,6 +100,7 @@ def views_of(learner, kind, batch, agent):
     return views
 
 
+@pytest.mark.usefixtures("split")
 @pytest.mark.parametrize("method", METHODS)
 def test_every_equation(kind, batch, method):
     learner = make_learner(kind, **METHODS[method])
@@ -160,6 +161,7 @@ def test_the_published_codes_metric(random_episodes):
     torch.testing.assert_close(learner.budget.shares, torch.stack(new).mean(0), atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.usefixtures("split")
 @pytest.mark.parametrize("method", ["ader", "single", "alpha in critic"])
 def test_padding_changes_nothing(kind, batch, random_episodes, method):
     learners = [make_learner(kind, **METHODS[method]) for _ in range(2)]

@@ -80,6 +80,7 @@ def slow_losses(learner, episodes):
     return [torch.stack(each).square().mean() for each in (td, opt, nopt)]
 
 
+@pytest.mark.usefixtures("split")
 @pytest.mark.parametrize("target", ["max", "lambda"])
 @pytest.mark.parametrize("bootstrap_truncated", [False, True])
 def test_loss_and_gradient_equal_a_slow_reference(spec, random_episodes, target, bootstrap_truncated):
@@ -96,6 +97,7 @@ def test_loss_and_gradient_equal_a_slow_reference(spec, random_episodes, target,
     torch.testing.assert_close({name: each.grad for name, each in parameters.items()}, expected)
 
 
+@pytest.mark.usefixtures("split")
 @pytest.mark.parametrize("target", ["max", "lambda"])
 def test_padding_changes_neither_loss_nor_gradient(spec, random_episodes, target):
     short, noise = random_episodes(dtype=torch.float64)[:6], random_episodes(seed=5, dtype=torch.float64)

@@ -86,6 +86,7 @@ ABLATIONS = {
 }
 
 
+@pytest.mark.usefixtures("split")
 @pytest.mark.parametrize(
     ("mixer", "target", "values"),
     [*((*method, {}) for method in METHODS), *(("qmix", "lambda", values) for values in ABLATIONS.values())],
@@ -108,6 +109,7 @@ def test_loss_and_gradient_equal_a_slow_reference(spec, random_episodes, mixer, 
     torch.testing.assert_close(gradients(learner), expected)
 
 
+@pytest.mark.usefixtures("split")
 @pytest.mark.parametrize(("mixer", "target"), METHODS)
 def test_padding_changes_neither_loss_nor_gradient(spec, random_episodes, mixer, target):
     episodes = random_episodes(dtype=torch.float64)

@@ -1,6 +1,7 @@
 """A batch of whole episodes: what rollouts write, replays store and learners read."""
 
 from collections.abc import Callable, Mapping
+from itertools import accumulate, groupby
 
 import torch
 from tensordict import TensorClass, TensorDict
@@ -53,6 +54,23 @@ class Episodes(TensorClass):
         """The first ``steps`` steps, as views: padding that no episode of the batch uses costs an update its time."""
         return self._along_time(lambda value, extra: value[:, : steps + extra])
 
+    def by_length(self) -> list["Episodes"]:
+        """The same episodes in parts of similar lengths, each trimmed to its longest: sums over the parts are sums over
+        the batch, without most of its padding, which is half of a batch of battles and more.
+
+        On the CPU as many parts as save more than they cost; on a GPU, whose shapes are to stay and whose lengths would
+        have to be waited for, the batch itself.
+        """
+        if self.valid.device.type != "cpu":
+            return [self]
+        lengths, order = self.lengths.sort(stable=True)
+        parts = _parts(lengths.tolist(), _OBSERVATIONS_OF_A_PART / self.obs.shape[2])
+        if len(parts) == 1:
+            return [self.trim(parts[0][2])]
+        values = {name: value.index_select(0, order) for name, value in self.by_name().items()}
+        ordered = Episodes.of(values, self.valid.index_select(0, order))
+        return [ordered[first:end].trim(steps) for first, end, steps in parts]
+
     def padded(self, steps: int) -> "Episodes":
         """With zeros behind, so that there are ``steps`` steps."""
         missing = steps - self.valid.shape[1]
@@ -80,6 +98,25 @@ class Episodes(TensorClass):
         steps = self.valid.shape[1]
         values = {name: change(value, value.shape[1] - steps) for name, value in self.by_name().items()}
         return Episodes.of(values, change(self.valid, 0))
+
+
+_OBSERVATIONS_OF_A_PART = 1200  # of agents, in the time that a part costs an update by itself
+
+
+def _parts(lengths: list[int], cost: float) -> list[tuple[int, int, int]]:
+    """Ranges of ascending lengths, (first, end, longest), with the least sum of (end - first) (longest + 1) + cost."""
+    distinct, counts = zip(*((length, len(list(same))) for length, same in groupby(lengths)), strict=True)
+    ends = [0, *accumulate(counts)]
+    least, firsts = [0.0], [0]  # up to each of the distinct lengths, and where its last range begins
+    for last, length in enumerate(distinct):
+        costs = [least[k] + (ends[last + 1] - ends[k]) * (length + 1) + cost for k in range(last + 1)]
+        least.append(min(costs))
+        firsts.append(costs.index(least[-1]))
+    parts, k = [], len(distinct)
+    while k > 0:
+        parts.append((ends[firsts[k]], ends[k], max(1, distinct[k - 1])))
+        k = firsts[k]
+    return parts[::-1]
 
 
 _OWN = ("obs", "state", "avail", "actions", "reward", "terminated", "truncated")

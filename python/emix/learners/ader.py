@@ -17,6 +17,7 @@ one soft critic        ``critics`` single
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from emix._precision import Precision
 from emix.data import Box, EnvSpec, Episodes
 from emix.learners.ader_config import AderConfig
-from emix.learners.ader_critics import make_critics, targets
+from emix.learners.ader_critics import TwinCritic, make_critics, targets
 from emix.learners.ader_discrete import Discrete
 from emix.learners.ader_gaussian import Gaussian
 from emix.learners.ader_policies import Policies
@@ -34,7 +35,7 @@ from emix.learners.learner import BaseLearner
 from emix.learners.optimiser import Optimiser
 from emix.learners.parts import Parts, Schedule, Target
 from emix.learners.seeded import seeded
-from emix.learners.shared import masked_mean
+from emix.learners.shared import in_rows, masked_mean
 
 
 class Ader(BaseLearner):
@@ -111,46 +112,55 @@ class Ader(BaseLearner):
             valid steps ``td_error_abs``, ``q_taken_mean``, ``target_mean``; and of each agent i, from 0,
             ``target_entropy_<i>``, ``entropy_<i>`` (over the steps that the temperatures learn from) and ``alpha_<i>``.
         """
-        config, valid = self.config, batch.valid
-        policies = self.policies.policies(batch)
-        metrics = self._update_critics(batch, policies)
+        config = self.config
+        # Vectors are drawn for the whole batch, whose episodes are of one length in most tasks.
+        batches = [batch] if isinstance(self.spec.action, Box) else batch.by_length()
+        parts = [(part, self.policies.policies(part)) for part in batches]
+        (valid,) = in_rows((part.valid,) for part, _ in parts)  # [R], of the steps of all parts
+        metrics = self._update_critics(parts, valid)
 
         alpha = self.temperatures.alpha
-        value = self.policies.improve(self.critics, batch, policies, alpha)
-        self.budget.follow(value.slope, valid, self.optimiser)
-        norm = self.optimiser.descend(-self.optimiser.mean(value.gain, valid))
-        metrics |= {"policy_loss": -masked_mean(value.value, valid), "policy_grad_norm": norm}
+        gain, value, slope = in_rows(self.policies.improve(self.critics, *part, alpha) for part in parts)
+        self.budget.follow(slope, valid, self.optimiser)
+        norm = self.optimiser.descend(-self.optimiser.mean(gain, valid))
+        metrics |= {"policy_loss": -masked_mean(value, valid), "policy_grad_norm": norm}
 
-        entropy, goals = policies.entropy[:, :-1], self.budget.targets
-        active = torch.ones_like(entropy, dtype=torch.bool)
+        (entropy,), goals = in_rows((policies.entropy[:, :-1],) for _, policies in parts), self.budget.targets
+        active = torch.ones_like(entropy, dtype=torch.bool)  # [R, n]
         if config.temperature_mask == "active":
-            active = self.policies.active(batch) & valid.unsqueeze(-1)
+            (active,) = in_rows((self.policies.active(part),) for part, _ in parts)
+            active = active & valid.unsqueeze(-1)
         metrics["temperature_loss"] = self.temperatures.learn(entropy, goals, active, self.alpha_optimiser)
         if config.target_tau is not None:
             self.targets.follow()
-        mean = torch.where(active, entropy, 0.0).sum((0, 1)) / active.sum((0, 1)).clamp(min=1)  # [n]
+        mean = torch.where(active, entropy, 0.0).sum(0) / active.sum(0).clamp(min=1)  # [n]
         for name, values in (("target_entropy", goals), ("entropy", mean), ("alpha", alpha)):
             metrics |= {f"{name}_{i}": each for i, each in enumerate(values.unbind())}
         return metrics
 
-    def _update_critics(self, batch: Episodes, policies: Any) -> dict[str, Tensor]:
-        """One step of each kind toward its targets."""
-        y, valid = self._targets(batch, policies), batch.valid
+    def _update_critics(self, parts: Sequence[tuple[Episodes, Any]], valid: Tensor) -> dict[str, Tensor]:
+        """One step of each kind toward its targets. ``parts``: of the batch, with the policies; valid ``[R]``."""
+        targets = [self._targets(*part) for part in parts]
         metrics: dict[str, Tensor] = {}
         for name, critic in self.critics.named().items():
             optimiser, prefix = self.critic_optimisers[name], "" if name == "reward" else f"{name}_"
-            values = critic.mixers(
-                self.policies.taken(critic, batch), batch.state[:, :-1]
-            )  # [2, B, T], or [2, B, T, n]
-            squares = (y[name] - values).square().sum(0)  # both members learn; of entropies, every agent's
-            loss = optimiser.mean(squares if squares.dim() == 2 else squares.sum(-1), valid)
+            squares, lower, y = in_rows(
+                self._critic_steps(critic, part, y[name]) for (part, _), y in zip(parts, targets, strict=True)
+            )
+            loss = optimiser.mean(squares, valid)
             metrics |= {f"{prefix}loss": loss.detach(), f"{prefix}grad_norm": optimiser.descend(loss)}
             if name == "reward":
-                lower = values.detach().amin(0)  # [B, T]
-                metrics["td_error_abs"] = masked_mean((y[name] - lower).abs(), valid)
+                metrics["td_error_abs"] = masked_mean((y - lower).abs(), valid)
                 metrics["q_taken_mean"] = masked_mean(lower, valid)
-                metrics["target_mean"] = masked_mean(y[name], valid)
+                metrics["target_mean"] = masked_mean(y, valid)
         return metrics
+
+    def _critic_steps(self, critic: TwinCritic, batch: Episodes, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The squared errors ``[B, T]``, over both members, which both learn, and of entropies over all agents; the
+        lower of the members' values, and y, which both are ``[B, T]``, or ``[B, T, n]``."""
+        values = critic.mixers(self.policies.taken(critic, batch), batch.state[:, :-1])  # [2, B, T], or [2, B, T, n]
+        squares = (y - values).square().sum(0)
+        return squares if y.dim() == 2 else squares.sum(-1), values.detach().amin(0), y
 
     @torch.no_grad()
     def _targets(self, batch: Episodes, policies: Any) -> dict[str, Tensor]:

@@ -51,13 +51,13 @@ class EntropyBudget:
 
     @torch.no_grad()
     def follow(self, slope: Tensor, valid: Tensor, optimiser: Optimiser) -> None:
-        """Take in the metric of a batch: slope ``[B, T, n]``, valid ``[B, T]``; ``optimiser`` knows the processes."""
+        """Take in the metric: slope ``[..., n]``, valid ``[...]``; ``optimiser`` knows the processes."""
         config = self.config
         if config.allocation == "fixed":
             return
         count = optimiser.everywhere(valid.sum()).clamp(min=1)
         each = allocate(slope, config.share_scale, self.sign) if config.average == "shares" else slope
-        mean = torch.where(valid.unsqueeze(-1), each, 0.0).sum((0, 1)) / count  # [n]
+        mean = torch.where(valid.unsqueeze(-1), each, 0.0).flatten(0, -2).sum(0) / count  # [n]
         optimiser.group.sum_([mean])
         new = mean if config.average == "shares" else allocate(mean, config.share_scale, self.sign)
         self.shares.copy_(config.ema * self.shares + (1 - config.ema) * new)  # eq. 15
@@ -85,13 +85,13 @@ class Temperatures(nn.Module):
         """One step down eq. 13, ``sum_i E[alpha_i (H_i - target_i)]`` over the active steps, and its value.
 
         Args:
-            entropy: of each policy, or a sample of it, ``[B, T, n]``.
+            entropy: of each policy, or a sample of it, ``[..., n]``.
             targets: ``[n]``.
-            active: ``[B, T, n]``.
+            active: ``[..., n]``.
             optimiser: of this module.
         """
-        excess = torch.where(active, entropy.detach() - targets, 0.0).sum((0, 1))  # [n]
-        loss = (self.log_alpha.exp() * excess / optimiser.everywhere(active.sum((0, 1))).clamp(min=1)).sum()
+        excess = torch.where(active, entropy.detach() - targets, 0.0).flatten(0, -2).sum(0)  # [n]
+        loss = (self.log_alpha.exp() * excess / optimiser.everywhere(active.flatten(0, -2).sum(0)).clamp(min=1)).sum()
         optimiser.descend(loss)
         with torch.no_grad():  # a temperature that stayed at its bound is not wound up beyond it
             self.log_alpha.clamp_(*map(math.log, self.bounds))

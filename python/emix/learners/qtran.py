@@ -21,7 +21,7 @@ from emix.learners.parts import Parts, Schedule, Target
 from emix.learners.qtran_config import QtranConfig
 from emix.learners.recurrent_actors import EpsilonGreedyActor
 from emix.learners.seeded import seeded
-from emix.learners.shared import greedy, masked_mean, pick, previous_actions
+from emix.learners.shared import greedy, in_rows, masked_mean, pick, previous_actions
 from emix.nn.agent import RecurrentAgent
 from emix.nn.joint import JointValue
 
@@ -88,7 +88,21 @@ class Qtran(BaseLearner):
             clipping), and over the valid steps ``td_error_abs``, ``q_taken_mean`` (of the joint actions),
             ``target_mean`` and ``v_mean``: 0-dim tensors on the device.
         """
-        config, valid = self.config, batch.valid
+        config = self.config
+        # Of R steps: the errors in L_td, L_opt and L_nopt, what is measured beside them, which are valid.
+        td, opt, nopt, q_jt, y, v, valid = in_rows(self._steps(part) for part in batch.by_length())
+        td_loss, opt_loss, nopt_loss = (self.optimiser.mean(each.square(), valid) for each in (td, opt, nopt))
+        loss = td_loss + config.opt_weight * opt_loss + config.nopt_weight * nopt_loss
+
+        grad_norm = self.optimiser.descend(loss)
+        with torch.no_grad():
+            losses = {"loss": loss, "td_loss": td_loss, "opt_loss": opt_loss, "nopt_loss": nopt_loss}
+            seen = {"td_error_abs": td.abs(), "q_taken_mean": q_jt, "target_mean": y, "v_mean": v}
+            means = {name: masked_mean(value, valid) for name, value in seen.items()}
+            return {name: value.detach() for name, value in losses.items()} | means | {"grad_norm": grad_norm}
+
+    def _steps(self, batch: Episodes) -> tuple[Tensor, ...]:
+        """See ``update``; ``[B, T]`` each."""
         agent, joint = cast("RecurrentAgent", self.networks["agent"]), cast("JointValue", self.networks["joint"])
         last_actions = previous_actions(batch.actions, self.spec)  # [B, T+1, n]
         all_q, all_hidden = agent.unroll(batch.obs, last_actions)  # [B, T+1, n, A], [B, T+1, n, H]
@@ -103,15 +117,7 @@ class Qtran(BaseLearner):
         td = q_jt - y  # L_td
         opt = pick(q, best).sum(-1) - best_q_jt + v  # L_opt
         nopt = (pick(q, actions).sum(-1) - q_jt.detach() + v).clamp(max=0.0)  # L_nopt
-        td_loss, opt_loss, nopt_loss = (self.optimiser.mean(each.square(), valid) for each in (td, opt, nopt))
-        loss = td_loss + config.opt_weight * opt_loss + config.nopt_weight * nopt_loss
-
-        grad_norm = self.optimiser.descend(loss)
-        with torch.no_grad():
-            losses = {"loss": loss, "td_loss": td_loss, "opt_loss": opt_loss, "nopt_loss": nopt_loss}
-            seen = {"td_error_abs": td.abs(), "q_taken_mean": q_jt, "target_mean": y, "v_mean": v}
-            means = {name: masked_mean(value, valid) for name, value in seen.items()}
-            return {name: value.detach() for name, value in losses.items()} | means | {"grad_norm": grad_norm}
+        return td, opt, nopt, q_jt, y, v, batch.valid
 
     @torch.no_grad()
     def _target(self, batch: Episodes, last_actions: Tensor, best: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -84,6 +84,14 @@ def previous_actions(actions: Tensor, spec: EnvSpec) -> Tensor:
     """The action before each observation, "none" at the first one: ``[B, T+1, n]``, or ``[B, T+1, n, D]``."""
     none_yet = spec.action.none(tuple(actions[:, :1].shape[:3]), actions.device)
     return torch.cat([none_yet, actions[:, :-1]], dim=1)
+
+
+def in_rows(parts: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """What parts of a batch have for each step, ``[B, T, ...]`` each, one part after the other: ``[R, ...]``."""
+    columns = list(zip(*parts, strict=True))
+    if len(columns[0]) == 1:
+        return tuple(value.flatten(0, 1) for (value,) in columns)
+    return tuple(torch.cat([value.flatten(0, 1) for value in column]) for column in columns)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from emix.learners.optimiser import Optimiser
 from emix.learners.parts import Parts, Schedule, Target
 from emix.learners.recurrent_actors import EpsilonGreedyActor
 from emix.learners.seeded import seeded
-from emix.learners.shared import greedy, pick, previous_actions
+from emix.learners.shared import greedy, in_rows, pick, previous_actions
 from emix.learners.value_config import ValueConfig
 from emix.nn.agent import RecurrentAgent
 from emix.nn.mixer import IndependentMixer, MonotonicMixer, SumMixer
@@ -96,13 +96,9 @@ class ValueLearner(BaseLearner):
             ``loss``, ``grad_norm`` (before clipping), and over the valid steps ``td_error_abs``, ``q_taken_mean`` and
             ``target_mean``: 0-dim tensors on the device.
         """
-        last_actions = previous_actions(batch.actions, self.spec)  # [B, T+1, n]
-        q, _ = self.networks["agent"](batch.obs, last_actions)  # [B, T+1, n, A]
-        q_taken = pick(q, batch.actions)[:, :-1]  # [B, T, n]
-        q_tot = self.networks["mixer"](q_taken, batch.state[:, :-1])  # [B, T], or [B, T, n] without a mixer
-        y = self._target(batch, last_actions, q.detach())  # as q_tot
-
-        valid = batch.valid if q_tot.dim() == 2 else batch.valid.unsqueeze(-1).expand_as(q_tot)
+        # R steps; without a mixer q_tot and y are [R, n].
+        q_tot, y, valid = in_rows(self._steps(part) for part in batch.by_length())
+        valid = valid if q_tot.dim() == 1 else valid.unsqueeze(-1).expand_as(q_tot)
         count = valid.sum().clamp(min=1)
         error = torch.where(valid, y - q_tot, 0.0)
         loss_sum = error.square().sum()  # eq. 11, below as a mean over the valid steps
@@ -116,6 +112,14 @@ class ValueLearner(BaseLearner):
                 "q_taken_mean": torch.where(valid, q_tot, 0.0).sum() / count,
                 "target_mean": torch.where(valid, y, 0.0).sum() / count,
             }
+
+    def _steps(self, batch: Episodes) -> tuple[Tensor, Tensor, Tensor]:
+        """Q_tot of what was done and its target y, ``[B, T]``, or ``[B, T, n]`` without a mixer; which are valid."""
+        last_actions = previous_actions(batch.actions, self.spec)  # [B, T+1, n]
+        q, _ = self.networks["agent"](batch.obs, last_actions)  # [B, T+1, n, A]
+        q_taken = pick(q, batch.actions)[:, :-1]  # [B, T, n]
+        q_tot = self.networks["mixer"](q_taken, batch.state[:, :-1])  # [B, T], or [B, T, n] without a mixer
+        return q_tot, self._target(batch, last_actions, q.detach()), batch.valid
 
     @torch.no_grad()
     def _target(self, batch: Episodes, last_actions: Tensor, q: Tensor) -> Tensor:
