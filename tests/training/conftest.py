@@ -31,6 +31,12 @@ def _torch_settings() -> Iterator[None]:
     torch.use_deterministic_algorithms(deterministic)
 
 
+@pytest.fixture
+def padding_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Updates go through a batch in one piece, as on a GPU."""
+    monkeypatch.setattr(Episodes, "by_length", lambda self: [self])
+
+
 @pytest.fixture(autouse=True)
 def _own_account(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """What ``--import`` remembers is not this person's."""

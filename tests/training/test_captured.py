@@ -21,6 +21,8 @@ from emix.playing.graphs import no_garbage
 from emix.training.building import LENGTHS
 from emix.training.captured import CapturedUpdate
 
+pytestmark = pytest.mark.usefixtures("padding_computed")
+
 RECORD = tuple(Field(name, (2,), "float32", "observation") for name in ("probability", "log_prob"))
 SPEC = EnvSpec("test", n_agents=2, action=Discrete(3), obs_dim=4, state_dim=5, episode_limit=8)
 BOX_SPEC = replace(SPEC, action=Box(2))

@@ -62,7 +62,7 @@ def torchs_step(optimiser):
 
 
 @pytest.fixture
-def _as_on_a_gpu(monkeypatch):
+def _as_on_a_gpu(monkeypatch, padding_computed):
     monkeypatch.setattr(Optimiser, "_rmsprop_step", torchs_step)
     monkeypatch.setattr(shared, "_scatters_in_order", lambda device: False)
     monkeypatch.setattr(ops, "ensemble_critic", critic._products)
