@@ -10,6 +10,7 @@ from emix.envs.battle.maps import list_maps, load_map
 from emix.envs.battle.options import BattleOptions
 from emix.envs.battle.reading import packaged
 from emix.envs.battle.scenario import make_scenario
+from emix.envs.battle.spawn import SPAWN_ORDER
 from emix.envs.battle.units import load_balance
 from emix.errors import UsageError
 
@@ -212,15 +213,30 @@ def test_starts(name):
     np.testing.assert_allclose(spawn[:, : len(scenario.allies)].T, [[s.x, s.y] for s in scenario.allies], rtol=1e-6)
 
 
+@pytest.mark.parametrize("spawn_order", SPAWN_ORDER)
 @pytest.mark.parametrize("name", ["3m", "25m", "2s3z", "7sz", "1c3s5z", "MMM", "bane_vs_bane"])
-def test_equal_armies_start_as_mirror_images(name):
-    scenario = make_scenario(f"battle/{name}", name, BattleOptions())
+def test_equal_armies_start_as_mirror_images(name, spawn_order):
+    scenario = make_scenario(f"battle/{name}", name, BattleOptions(spawn_order=spawn_order))
     allies = sorted((start.unit.name, start.x, start.y) for start in scenario.allies)
     if name == "bane_vs_bane":
         mirrored = sorted((start.unit.name, start.x, 32 - start.y) for start in scenario.enemies)
     else:
         mirrored = sorted((start.unit.name, 32 - start.x, start.y) for start in scenario.enemies)
     assert mirrored == allies
+
+
+@pytest.mark.parametrize(("spawn_order", "x"), [("foremost", [10.25, 21.75]), ("hindmost", [7.75, 24.25])])
+def test_who_of_two_stalkers_stands_in_front(spawn_order, x):
+    """The first one takes the army's point, the second one the place before it or behind it; then the zealots."""
+    scenario = make_scenario("battle/2s3z", "2s3z", BattleOptions(spawn_order=spawn_order))
+    sides = scenario.allies, scenario.enemies
+    places = [[start.x for start in side if start.unit.name == "stalker"] for side in sides]
+    assert [sorted(side) for side in places] == [sorted([9, x[0]]), sorted([23, x[1]])]
+
+
+def test_an_unknown_spawn_order():
+    with pytest.raises(UsageError, match="unknown spawn_order 'front', expected one of foremost, hindmost"):
+        BattleOptions(spawn_order="front")
 
 
 MAP = {

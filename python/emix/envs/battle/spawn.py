@@ -1,7 +1,8 @@
 """Where the units of a map start: the engine spreads an army that is created at one point, and so does this.
 
 Each unit gets the free place nearest to its group's point. Both sides look for places in the same order, seen along
-the line between the two armies, so that equal armies on a map with a mirror axis start as mirror images.
+the line between the two armies, so that equal armies on a map with a mirror axis start as mirror images. Which of the
+places that are equally near comes first is not published: a choice, ``SPAWN_ORDER``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from emix.envs.battle.fields import CELLS, LAYER
 from emix.envs.battle.maps import BattleMap, Group
 from emix.envs.battle.units import Balance, UnitType
 from emix.errors import UsageError, closest
+
+SPAWN_ORDER = ("foremost", "hindmost")
 
 _STEP = 0.125  # cells between places that are tried
 _REACH = 10.0  # cells from a group's point that are searched
@@ -30,8 +33,8 @@ class Start:
     y: float
 
 
-def place_units(battle_map: BattleMap, balance: Balance) -> tuple[list[Start], list[Start]]:
-    """The allies and the enemies of a map, in the order of its groups.
+def place_units(battle_map: BattleMap, balance: Balance, spawn_order: str) -> tuple[list[Start], list[Start]]:
+    """The allies and the enemies of a map, in the order of its groups; ``spawn_order`` is one of ``SPAWN_ORDER``.
 
     Raises:
         UsageError: a unit's type is unknown to the balance, a group's point lies in a wall, or there is no room.
@@ -41,7 +44,7 @@ def place_units(battle_map: BattleMap, balance: Balance) -> tuple[list[Start], l
     if not forward.any():
         forward = np.array([1.0, 0.0])
     across = np.array([-forward[1], forward[0]])
-    ahead, aside = _offsets()
+    ahead, aside = _offsets(spawn_order)
     placed: list[Start] = []
     for side, groups, sign in (("ally", battle_map.ally, 1.0), ("enemy", battle_map.enemy, -1.0)):
         offsets = sign * ahead[:, None] * forward + aside[:, None] * across  # [places, 2]
@@ -68,12 +71,12 @@ def _middle(groups: tuple[Group, ...]) -> NDArray[np.float64]:
     return np.mean([(group.x, group.y) for group in groups], axis=0)
 
 
-def _offsets() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Places around a point, the nearest first, and of those equally far the foremost."""
+def _offsets(spawn_order: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Places around a point, the nearest first, and of those equally far the foremost or the hindmost."""
     steps = np.arange(-_REACH, _REACH + _STEP, _STEP)
     ahead, aside = (grid.ravel() for grid in np.meshgrid(steps, steps))
     distance = ahead**2 + aside**2
-    order = np.lexsort((aside, -ahead, distance))
+    order = np.lexsort((aside, -ahead if spawn_order == "foremost" else ahead, distance))
     order = order[distance[order] <= _REACH**2]
     return ahead[order], aside[order]
 
