@@ -14,7 +14,7 @@ from emix.envs import check_env, parallel_env, vector_env
 from emix.envs.battle.fields import CLOCK, UNIT
 from emix.errors import UsageError
 from tests.envs.battle.play import random_actions
-from tests.envs.battle.test_maps import MAP
+from tests.envs.battle.test_user_files import MAP
 
 
 @pytest.mark.parametrize("name", ["3m", "MMM2", "2s3z", "so_many_baneling", "2m_vs_1z", "corridor"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from emix.envs.battle import fields as rows
@@ -109,6 +109,6 @@ class BattleOptions:
         return sum(rows.FEATURE[name] for name, on in chosen.items() if on)
 
 
-def _check_choice(name: str, value: str, known: Iterable[str]) -> None:
+def _check_choice(name: str, value: str, known: Collection[str]) -> None:
     if value not in known:
         raise UsageError(f"unknown {name} {value!r}, {closest(value, known)}")
