@@ -11,6 +11,7 @@ from PIL import Image
 
 from emix.errors import UsageError
 from emix.training import make_settings, plot_runs
+from emix.training.plot import draw_curves
 from emix.training.settings import write_config
 
 
@@ -92,7 +93,26 @@ def test_the_legend_says_what_the_band_is(runs, tmp_path, monkeypatch):
         Axes, "plot", lambda self, *args, **options: labels.append(options["label"]) or original(self, *args, **options)
     )
     plot_runs(runs, tmp_path / "x.png")
-    assert labels == ["smix (mean, 95 % interval of 2 seeds)", "iql (1 seed)"]
+    assert labels == ["iql (1 seed)", "smix (mean, 95 % interval of 2 seeds)"]
+
+
+def test_lines_of_one_colour_differ_in_dashes_and_mark(tmp_path, monkeypatch):
+    """Of 14 methods no two look alike, and names come in the order that was asked for, then by the alphabet."""
+    looks, curve = {}, [np.array([[0.0, 9.0], [1.0, 2.0]])]
+
+    def plot(self, *args, label, **look):
+        looks[label.removesuffix(" (1 seed)")] = look["color"], look["marker"], look["linestyle"]
+        return original(self, *args, label=label, **look)
+
+    original = Axes.plot
+    monkeypatch.setattr(Axes, "plot", plot)
+    methods = [f"m{i:02}" for i in range(14)]
+    panels = {"one": dict.fromkeys(methods[:9], curve), "two": dict.fromkeys(methods[9:], curve)}
+    draw_curves(panels, "test return", tmp_path / "x.png", order=["unknown", "m13", "m07"])
+    assert list(looks) == ["m07", *methods[:7], "m08", "m13", *methods[9:13]]
+    assert looks["m13"] == ("#0072B2", "o", "-")
+    assert looks["m07"][1] == "s"
+    assert len({(colour, mark) for colour, mark, _ in looks.values()}) == 14
 
 
 def test_win_rate_is_the_default_where_every_run_has_it(tmp_path, monkeypatch):

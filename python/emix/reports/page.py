@@ -76,10 +76,11 @@ class Picture:
         for run in chosen(records, self.methods, self.envs):
             for ending, metric in self.lines.items():
                 if metric in run.curves:
-                    line = f"{self.methods[run.name]} {ending}".strip()
+                    line = _line(self.methods[run.name], ending)
                     panels.setdefault(run.env, {}).setdefault(line, []).append(run.curve(metric))
+        order = [_line(method, ending) for method in self.methods.values() for ending in self.lines]
         if panels:
-            draw_curves(panels, self.label, out)
+            draw_curves(panels, self.label, out, order=order)
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,11 @@ class Page:
         save(page, text.encode())
         for name, picture in self.pictures.items():
             picture.draw(records, self.path.parent / name)
+
+
+def _line(method: str, ending: str) -> str:
+    """What a picture calls a line."""
+    return f"{method} {ending}".strip()
 
 
 def chosen(records: Sequence[Record], methods: Mapping[str, str], envs: Sequence[str]) -> list[Record]:

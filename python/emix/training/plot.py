@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 WIDEST = 3  # panels in a row
-MOST_INSIDE, LONGEST_INSIDE = 5, 54  # lines, and letters of the longest name, whose legend lies in the panel
-MARKERS = "os^DvPX"
+MOST_INSIDE, LONGEST_INSIDE = 3, 40  # lines, and letters of the longest name, whose legend lies in the panel
+LONGEST_IN_COLUMNS = 54  # letters of a name in the legend below it, two of which fit side by side
+MARKERS = "os^DvPX*<"  # not as many as colours, so that a colour that comes again has another mark
 MARKS = 8  # on a line, where several lines may cover each other
 FORMATS = ("png", "pdf", "svg", "jpg", "eps")
 SHOWN: dict[Interval, str] = {"95": "mean, 95 % interval", "iqm": "IQM, quartiles", "std": "mean, std"}
@@ -105,7 +106,12 @@ def _curve(folder: Path, rows: list[dict[str, float]], metric: str) -> np.ndarra
 
 
 def draw_curves(
-    panels: Mapping[str, Mapping[str, Sequence[np.ndarray]]], label: str, out: Path, *, interval: Interval = "95"
+    panels: Mapping[str, Mapping[str, Sequence[np.ndarray]]],
+    label: str,
+    out: Path,
+    *,
+    interval: Interval = "95",
+    order: Sequence[str] = (),
 ) -> Path:
     """Draw a panel for each environment and in it a line for each configuration, and return the path of the picture.
 
@@ -115,6 +121,7 @@ def draw_curves(
         label: of the vertical axes, which go from 0 to 1 for what is a rate or a share.
         out: file to write.
         interval: what the bands are.
+        order: of the lines' names, in legends and colours; those that are not in it follow by the alphabet.
 
     Raises:
         UsageError: ``out`` cannot be written.
@@ -127,8 +134,9 @@ def draw_curves(
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(6.4 * columns, 4.2 * rows), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    names = sorted({name for panel in panels.values() for name in panel})
-    styles = {name: i for i, name in enumerate(names)}
+    drawn = {name for panel in panels.values() for name in panel}
+    names = [name for name in order if name in drawn]
+    styles = {name: i for i, name in enumerate([*names, *sorted(drawn.difference(names))])}
     places = figure.subplots(rows, columns, squeeze=False).flat
     for axes, (env, lines) in zip(places, panels.items(), strict=False):
         axes.set_title(env, fontsize=11)
@@ -148,7 +156,7 @@ def _draw_panel(
     from matplotlib.ticker import EngFormatter
 
     rate = any(word in label.split() for word in ("rate", "share", "fraction", "won", "reached", "epsilon"))
-    for name, curves in lines.items():
+    for name, curves in sorted(lines.items(), key=lambda line: styles[line[0]]):
         band = band_curve(curves, interval)
         seeds = f"{SHOWN[interval]} of {len(curves)} seeds" if len(curves) > 1 else "1 seed"
         colour, dashes = line_style(styles[name])
@@ -163,7 +171,8 @@ def _draw_panel(
         )
         if len(curves) > 1:
             low, high = (np.clip(edge, 0, 1) if rate else edge for edge in (band.low, band.high))
-            axes.fill_between(band.steps, low, high, color=colour, alpha=0.2, linewidth=0)
+            alpha = 0.2 if len(curves) > 2 else 0.08  # two runs' interval is often the whole panel
+            axes.fill_between(band.steps, low, high, color=colour, alpha=alpha, linewidth=0)
     axes.set_ylim((-0.02, 1.02) if rate else _limits([curve for curves in lines.values() for curve in curves]))
     axes.set_xlabel("environment steps")
     axes.set_ylabel(label)
@@ -175,7 +184,7 @@ def _draw_panel(
     if len(lines) <= MOST_INSIDE and longest <= LONGEST_INSIDE:
         axes.legend(framealpha=0.75, edgecolor="none", fontsize=9)  # curves behind it stay in sight, the names legible
     else:
-        columns = 2 if longest <= LONGEST_INSIDE else 1
+        columns = 2 if longest <= LONGEST_IN_COLUMNS else 1
         axes.legend(frameon=False, fontsize=8, ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.14))
 
 
