@@ -1,7 +1,6 @@
 """What SMAC's own heuristic wins: every agent attacks the nearest enemy until that is dead.
 
     python examples/heuristic.py [MAP ...] [--battles N] [--steering greedy|persistent]
-        [--spawn-order foremost|hindmost]
 
 To be held against the win rates of StarCraft II, for which SMAC has the same heuristic (``heuristic_ai``). With it an
 agent is ordered to attack from wherever it stands, which no action can order.
@@ -11,7 +10,6 @@ import argparse
 
 from emix.envs.battle import StarCraft2Env
 from emix.envs.battle.fields import STEERING
-from emix.envs.battle.spawn import SPAWN_ORDER
 
 
 def play(env: StarCraft2Env) -> tuple[bool, float]:
@@ -30,14 +28,12 @@ def main() -> None:
     parser.add_argument("maps", nargs="*", default=["3m", "2s3z"], metavar="MAP")
     parser.add_argument("--battles", type=int, default=20)
     parser.add_argument("--steering", choices=STEERING, default="greedy", help="how units walk around each other")
-    parser.add_argument("--spawn-order", choices=SPAWN_ORDER, default="foremost", help="who stands in front")
     arguments = parser.parse_args()
     if arguments.battles < 1:
         parser.error(f"--battles expects at least 1, got {arguments.battles}")
     print(f"{'map':16} {'won':>5} {'return':>7}   of {arguments.battles} battles")
     for name in arguments.maps:
-        rules = {"steering": arguments.steering, "spawn_order": arguments.spawn_order}
-        env = StarCraft2Env(map_name=name, seed=1, heuristic_ai=True, **rules)
+        env = StarCraft2Env(map_name=name, seed=1, heuristic_ai=True, steering=arguments.steering)
         results = [play(env) for _ in range(arguments.battles)]
         won, returns = (sum(column) / len(results) for column in zip(*results, strict=True))
         print(f"{name:16} {won:5.2f} {returns:7.1f}")

@@ -7,7 +7,6 @@ from emix.envs.battle.fields import LAYER, STAT, TAG, TRAIT, WEAPON
 from emix.envs.battle.maps import list_maps, load_map
 from emix.envs.battle.options import BattleOptions
 from emix.envs.battle.scenario import make_scenario
-from emix.envs.battle.spawn import SPAWN_ORDER
 from emix.envs.battle.units import load_balance
 
 # What get_env_info of oxwhirl/smac says of its 23 maps, and its formulas of the other four: agents, enemies, actions,
@@ -209,22 +208,48 @@ def test_starts(name):
     np.testing.assert_allclose(spawn[:, : len(scenario.allies)].T, [[s.x, s.y] for s in scenario.allies], rtol=1e-6)
 
 
-@pytest.mark.parametrize("spawn_order", SPAWN_ORDER)
-@pytest.mark.parametrize("name", ["3m", "25m", "2s3z", "7sz", "1c3s5z", "MMM", "bane_vs_bane"])
-def test_equal_armies_start_as_mirror_images(name, spawn_order):
-    scenario = make_scenario(f"battle/{name}", name, BattleOptions(spawn_order=spawn_order))
-    allies = sorted((start.unit.name, start.x, start.y) for start in scenario.allies)
-    if name == "bane_vs_bane":
-        mirrored = sorted((start.unit.name, start.x, 32 - start.y) for start in scenario.enemies)
-    else:
-        mirrored = sorted((start.unit.name, 32 - start.x, start.y) for start in scenario.enemies)
-    assert mirrored == allies
+# What recordings of StarCraft II show at a battle's start: the units around their group's point, in units of the
+# distance between two neighbours, "o" where somebody stands. North is up; the same on both sides.
+RECORDED = {
+    ("3m", "marine"): [". . .", ". o o", ". o ."],
+    ("10m_vs_11m", "marine"): [". . . . .", ". o o o .", ". o o o o", ". o o o .", ". . o . ."],
+    ("so_many_baneling", "zealot"): [". o o", "o o o", ". o o"],
+    ("bane_vs_bane", "baneling"): [". o .", ". o o", ". o ."],
+    ("bane_vs_bane", "zergling"): [". o o o .", "o o o o o", "o o o o o", "o o o o o", ". . o o ."],
+    ("MMM", "marine"): [". o o", "o o o", ". o o"],
+}
 
 
-@pytest.mark.parametrize(("spawn_order", "x"), [("foremost", [10.25, 21.75]), ("hindmost", [7.75, 24.25])])
-def test_who_of_two_stalkers_stands_in_front(spawn_order, x):
-    """The first one takes the army's point, the second one the place before it or behind it; then the zealots."""
-    scenario = make_scenario("battle/2s3z", "2s3z", BattleOptions(spawn_order=spawn_order))
-    sides = scenario.allies, scenario.enemies
-    places = [[start.x for start in side if start.unit.name == "stalker"] for side in sides]
-    assert [sorted(side) for side in places] == [sorted([9, x[0]]), sorted([23, x[1]])]
+@pytest.mark.parametrize(("name", "unit"), RECORDED)
+def test_units_start_where_recordings_show_them(name, unit):
+    """Of 10m_vs_11m the eleven, the enemies; the ten lack one of the outer two, which has not been seen."""
+    scenario = make_scenario(f"battle/{name}", name, BattleOptions())
+    rows = [row.split() for row in RECORDED[name, unit]]
+    half = len(rows) // 2
+    seen = 0
+    expected = {(x - half, half - y) for y, row in enumerate(rows) for x, place in enumerate(row) if place == "o"}
+    for groups, starts in ((scenario.map.ally, scenario.allies), (scenario.map.enemy, scenario.enemies)):
+        group = next((group for group in groups if group.unit == unit and group.count == len(expected)), None)
+        if group is None:
+            continue
+        apart = 2 * scenario.balance.units[unit].stats["separation"]
+        own = [start for start in starts if start.unit.name == unit]
+        assert {((start.x - group.x) / apart, (start.y - group.y) / apart) for start in own} == expected
+        seen += 1
+    assert seen > 0
+
+
+def test_two_marauders_of_mmm_stand_in_the_west_of_either_army():
+    """Marines are created first and leave those two corners; so the marauders are in front on the enemies' side."""
+    scenario = make_scenario("battle/MMM", "MMM", BattleOptions())
+    for x, starts in ((9, scenario.allies), (23, scenario.enemies)):
+        marauders = sorted((start.x, start.y) for start in starts if start.unit.name == "marauder")
+        assert marauders == [(x - 0.875, 15.125), (x - 0.875, 16.875)]
+
+
+def test_both_armies_face_the_same_way():
+    """Stalkers stand at the point, south and east of it, so that one of the allies' is in front and no enemy's."""
+    scenario = make_scenario("battle/3s5z", "3s5z", BattleOptions())
+    for x, starts in ((9, scenario.allies), (23, scenario.enemies)):
+        stalkers = {(start.x, start.y) for start in starts if start.unit.name == "stalker"}
+        assert stalkers == {(x, 16), (x, 14.75), (x + 1.25, 16)}

@@ -12,12 +12,6 @@ from emix.envs.battle.scenario import make_scenario
 from emix.envs.battle.units import load_balance
 from emix.errors import UsageError
 
-
-def test_an_unknown_spawn_order():
-    with pytest.raises(UsageError, match="unknown spawn_order 'front', expected one of foremost, hindmost"):
-        BattleOptions(spawn_order="front")
-
-
 MAP = {
     "limit": 50,
     "ally": [{"unit": "marine", "count": 2, "at": [9, 16]}],

@@ -6,7 +6,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from emix.envs.battle import fields as rows
-from emix.envs.battle.spawn import SPAWN_ORDER
 from emix.envs.options import check_types
 from emix.errors import UsageError, closest
 
@@ -28,9 +27,6 @@ class BattleOptions:
     spawn_jitter: float = 0.1
     """Cells by which each start position moves at most along x and y. SMAC's armies start "constant up to small
     changes", whose size is not known."""
-    spawn_order: str = "foremost"
-    """Where an army's next unit starts among the places equally near its point: foremost (towards the other army) or
-    hindmost. On maps with several types of units this decides which of them stand in front."""
     retarget: str = "provoked"
     """When an enemy gives up a target that is out of its reach: provoked (another one comes into reach, or hits
     it), kept (another one comes into reach) or nearest (in every loop, for the nearest). A target in reach stays."""
@@ -80,7 +76,6 @@ class BattleOptions:
     def __post_init__(self) -> None:
         check_types(self)
         _check_choice("enemy_order", self.enemy_order, rows.ENEMY_ORDER)
-        _check_choice("spawn_order", self.spawn_order, SPAWN_ORDER)
         _check_choice("retarget", self.retarget, rows.RETARGET)
         _check_choice("steering", self.steering, rows.STEERING)
         _check_choice("reward", self.reward, rows.REWARD)

@@ -60,7 +60,7 @@ def make_scenario(name: str, map_name: str, options: BattleOptions) -> Scenario:
         if getattr(options, option) not in (None, False) and not battle_map.can_close:
             raise UsageError(f"{name}: {option} needs a map that can close, such as 2_corridors")
     _refuse_too_many(battle_map)
-    allies, enemies = place_units(battle_map, balance, options.spawn_order)
+    allies, enemies = place_units(battle_map, balance)
     types = battle_map.ally_types
     allies.sort(key=lambda start: (types.index(start.unit.name) if types else 0, start.x, start.y))
     life = sum(start.unit.life for start in enemies)

@@ -1,8 +1,10 @@
 """Where the units of a map start: the engine spreads an army that is created at one point, and so does this.
 
-Each unit gets the free place nearest to its group's point. Both sides look for places in the same order, seen along
-the line between the two armies, so that equal armies on a map with a mirror axis start as mirror images. Which of the
-places that are equally near comes first is not published: a choice, ``SPAWN_ORDER``.
+Each unit gets the free place nearest to its group's point; of places that are equally near the one that comes first
+counterclockwise from south, on either side of a battle. So it is in recordings of StarCraft II on SMAC's maps: the
+marines of 3m stand at the point, south and east of it; four banelings of bane_vs_bane leave the west free, and its
+twenty zerglings the place (-1, -2); seven zealots of so_many_baneling leave the two corners in the west, and the seven
+marines of MMM, which its two marauders then take.
 """
 
 from __future__ import annotations
@@ -16,8 +18,6 @@ from emix.envs.battle.fields import CELLS, LAYER
 from emix.envs.battle.maps import BattleMap, Group
 from emix.envs.battle.units import Balance, UnitType
 from emix.errors import UsageError, closest
-
-SPAWN_ORDER = ("foremost", "hindmost")
 
 _STEP = 0.125  # cells between places that are tried
 _REACH = 10.0  # cells from a group's point that are searched
@@ -33,21 +33,15 @@ class Start:
     y: float
 
 
-def place_units(battle_map: BattleMap, balance: Balance, spawn_order: str) -> tuple[list[Start], list[Start]]:
-    """The allies and the enemies of a map, in the order of its groups; ``spawn_order`` is one of ``SPAWN_ORDER``.
+def place_units(battle_map: BattleMap, balance: Balance) -> tuple[list[Start], list[Start]]:
+    """The allies and the enemies of a map, in the order of its groups, which is that of their creation.
 
     Raises:
         UsageError: a unit's type is unknown to the balance, a group's point lies in a wall, or there is no room.
     """
-    axis = _middle(battle_map.enemy) - _middle(battle_map.ally)
-    forward = axis / (np.hypot(*axis) or 1.0)
-    if not forward.any():
-        forward = np.array([1.0, 0.0])
-    across = np.array([-forward[1], forward[0]])
-    ahead, aside = _offsets(spawn_order)
+    offsets = _offsets()
     placed: list[Start] = []
-    for side, groups, sign in (("ally", battle_map.ally, 1.0), ("enemy", battle_map.enemy, -1.0)):
-        offsets = sign * ahead[:, None] * forward + aside[:, None] * across  # [places, 2]
+    for side, groups in (("ally", battle_map.ally), ("enemy", battle_map.enemy)):
         for index, group in enumerate(groups):
             where = f"{battle_map.source}: {side}[{index}]"
             if group.unit not in balance.units:
@@ -67,18 +61,14 @@ def place_units(battle_map: BattleMap, balance: Balance, spawn_order: str) -> tu
     return placed[:allies], placed[allies:]
 
 
-def _middle(groups: tuple[Group, ...]) -> NDArray[np.float64]:
-    return np.mean([(group.x, group.y) for group in groups], axis=0)
-
-
-def _offsets(spawn_order: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Places around a point, the nearest first, and of those equally far the foremost or the hindmost."""
+def _offsets() -> NDArray[np.float64]:
+    """[places, 2]: places around a point, the nearest first, and of those equally far counterclockwise from south."""
     steps = np.arange(-_REACH, _REACH + _STEP, _STEP)
-    ahead, aside = (grid.ravel() for grid in np.meshgrid(steps, steps))
-    distance = ahead**2 + aside**2
-    order = np.lexsort((aside, -ahead if spawn_order == "foremost" else ahead, distance))
+    x, y = (grid.ravel() for grid in np.meshgrid(steps, steps))
+    distance, angle = x**2 + y**2, np.arctan2(x, -y) % (2 * np.pi)  # exact multiples of _STEP**2; 0 is south
+    order = np.lexsort((angle, distance))
     order = order[distance[order] <= _REACH**2]
-    return ahead[order], aside[order]
+    return np.stack([x[order], y[order]], -1)
 
 
 def _open_places(
