@@ -116,7 +116,7 @@ print(vector.reset()[0]["obs"].shape)
 
 
 def examples(folder: Path) -> None:
-    """Every script of examples/ (about a minute)."""
+    """Every script of examples/ (about two minutes)."""
     for script in sorted((ROOT / "examples").glob("*.py")):
         assert python(script.read_text(), folder=folder), script
 
