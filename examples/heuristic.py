@@ -1,6 +1,6 @@
 """What SMAC's own heuristic wins: every agent attacks the nearest enemy until that is dead.
 
-    python examples/heuristic.py [MAP ...] [--battles N] [--steering greedy|persistent]
+    python examples/heuristic.py [MAP ...] [--battles N]
 
 To be held against the win rates of StarCraft II, for which SMAC has the same heuristic (``heuristic_ai``). With it an
 agent is ordered to attack from wherever it stands, which no action can order.
@@ -9,7 +9,6 @@ agent is ordered to attack from wherever it stands, which no action can order.
 import argparse
 
 from emix.envs.battle import StarCraft2Env
-from emix.envs.battle.fields import STEERING
 
 
 def play(env: StarCraft2Env) -> tuple[bool, float]:
@@ -27,13 +26,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("maps", nargs="*", default=["3m", "2s3z"], metavar="MAP")
     parser.add_argument("--battles", type=int, default=20)
-    parser.add_argument("--steering", choices=STEERING, default="greedy", help="how units walk around each other")
     arguments = parser.parse_args()
     if arguments.battles < 1:
         parser.error(f"--battles expects at least 1, got {arguments.battles}")
     print(f"{'map':16} {'won':>5} {'return':>7}   of {arguments.battles} battles")
     for name in arguments.maps:
-        env = StarCraft2Env(map_name=name, seed=1, heuristic_ai=True, steering=arguments.steering)
+        env = StarCraft2Env(map_name=name, seed=1, heuristic_ai=True)
         results = [play(env) for _ in range(arguments.battles)]
         won, returns = (sum(column) / len(results) for column in zip(*results, strict=True))
         print(f"{name:16} {won:5.2f} {returns:7.1f}")

@@ -36,7 +36,7 @@
   ROW(attacker)    /* who damaged the unit last */                                            \
   ROW(held)        /* 1: stands still to attack or heal, and is not pushed aside */           \
   ROW(last_action) /* of an ally; -1 before the first */                                      \
-  ROW(side)        /* under persistent steering, 1: walks around others with them on its left, -1: on its right */
+  ROW(side)        /* 1: walks around others with them on its left, -1: on its right, 0: has a free way */
 
 // The battle, int64 [B, rows].
 #define EMIX_BATTLE_CLOCK(ROW)                                        \
@@ -58,8 +58,7 @@
   ROW(energy_regeneration) /* a loop */                                                       \
   ROW(speed)                                                                                  \
   ROW(acceleration) /* a loop; 0: at once */                                                  \
-  ROW(radius)                                                                                 \
-  ROW(separation) /* radius that keeps others away */                                         \
+  ROW(radius)       /* of the body: ranges are measured to it, and others keep off it */      \
   ROW(damage)                                                                                 \
   ROW(bonus)         /* damage more against a unit with one of the tags `bonus_tags` */       \
   ROW(hits)          /* of one shot */                                                        \
@@ -114,7 +113,6 @@
   ROW(cooldown_low)        /* what is added to a weapon's period: uniform between */                     \
   ROW(cooldown_high)                                                                                     \
   ROW(retarget)     /* Retarget */                                                                       \
-  ROW(steering)     /* Steering */                                                                       \
   ROW(leash)        /* how far off a target that is being chased may get, edge to edge */                \
   ROW(spawn_jitter) /* every start position moves by up to so much along x and y */                      \
   ROW(enemy_order)  /* EnemyOrder */                                                                     \
@@ -168,11 +166,6 @@
   NAME(provoked) /* when somebody hits it, for the attacker */ \
   NAME(kept)     /* when another one comes into reach */       \
   NAME(nearest)  /* in every loop, for the one that is nearest */
-
-// On which side a unit walks around who stands firm in its way.
-#define EMIX_BATTLE_STEERING(NAME)                    \
-  NAME(greedy)     /* where the way is shorter now */ \
-  NAME(persistent) /* where it was shorter first, until it is free */
 
 #define EMIX_BATTLE_REWARD(NAME) NAME(dense) NAME(sparse) NAME(sparse_deaths)
 
@@ -234,7 +227,6 @@ enum class Layer : int { EMIX_BATTLE_LAYER(EMIX_BATTLE_NAME) };
 enum class Weapon : int { EMIX_BATTLE_WEAPON(EMIX_BATTLE_NAME) };
 enum class EnemyOrder : int { EMIX_BATTLE_ENEMY_ORDER(EMIX_BATTLE_NAME) };
 enum class Retarget : int { EMIX_BATTLE_RETARGET(EMIX_BATTLE_NAME) };
-enum class Steering : int { EMIX_BATTLE_STEERING(EMIX_BATTLE_NAME) };
 enum class Reward : int { EMIX_BATTLE_REWARD(EMIX_BATTLE_NAME) };
 enum class Tag : int { EMIX_BATTLE_TAG(EMIX_BATTLE_NAME) };
 enum class Feature : int { EMIX_BATTLE_FEATURE(EMIX_BATTLE_NAME) count };

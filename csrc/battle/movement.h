@@ -1,5 +1,5 @@
 // Walking, and keeping apart. Who meets a wall slides along it. A unit that attacks or heals stands firm: others walk
-// around it. Overlapping units push each other away.
+// around it, and around all that stand firm beside it. Overlapping units push each other away.
 #pragma once
 #include "battle/targets.h"
 
@@ -10,7 +10,8 @@ inline constexpr float kMostPushed = 0.5f;  // along an axis in one step, so tha
 inline constexpr float kBeside = 0.01f;     // cosine of the angle from which on a unit is not ahead
 inline constexpr float kGrazing = 0.96f;    // of where two would touch, squared: so near they still pass each other
 inline constexpr float kRoom = 0.8f;        // of a step, squared: who gets less far, since there is a wall, turns round
-inline constexpr int kTurns = 3;            // units that stand close together and are walked around in one loop
+inline constexpr float kLook = 2.0f;        // cells ahead in which a unit sees who stands in its way
+inline constexpr int kTurns = 4;            // units that stand together and are walked around in one loop
 
 // Whether a unit may walk from one point to the other, a cell further at most.
 EMIX_HD bool passable(const uint8_t* terrain, int layer, float from_x, float from_y, float x, float y) {
@@ -72,40 +73,38 @@ EMIX_HD void regenerate(const Battle& b, int i, typename V::M alive) {
   store(b[unit::quiet], i, select(alive, quiet + 1, quiet));
 }
 
-// The nearest unit that stands firm in the way of (dx, dy), of length `step`.
+// The nearest unit that stands firm in the way of (dx, dy), of length `step`, and would be touched within `look`.
 template <class V>
 struct Obstacle {
   typename V::M blocks;
   typename V::F x, y, distance2;  // as seen from the unit that walks
   typename V::F reach;            // where they would touch
-  typename V::F aside;            // > 0: on the left of the way
 };
 
 template <class V>
 EMIX_HD Obstacle<V> obstacle(const Battle& b, int i, typename V::F x, typename V::F y, typename V::F step,
-                             typename V::F dx, typename V::F dy, bool persistent) {
+                             typename V::F look, typename V::F dx, typename V::F dy) {
   using F = typename V::F;
   using M = typename V::M;
-  const float beside = persistent ? kBeside : 0.0f, grazing = persistent ? kGrazing : 1.0f;
-  const F separation = load<V>(b[stat::separation], i);
+  const F radius = load<V>(b[stat::radius], i);
   const auto layer = load<V>(b[trait::layer], i), target = load<V>(b[mind::target], i);
   const F zero = V::splat(0.0f);
-  Obstacle<V> it{V::index(i) < 0, zero, zero, V::splat(kFar), V::splat(1.0f), zero};
+  Obstacle<V> it{V::index(i) < 0, zero, zero, V::splat(kFar), V::splat(1.0f)};
   const auto look_at = [&](const Side& units) EMIX_INLINE {
     for (int j = units.begin; j < units.end; ++j) {
       if (!b[mind::held][j]) continue;
       const F to_x = b[unit::x][j] - x, to_y = b[unit::y][j] - y, distance2 = to_x * to_x + to_y * to_y;
-      const F reach = separation + b[stat::separation][j], touching = reach + step;
-      const M near = (distance2 < touching * touching) & (distance2 < it.distance2) & (distance2 > 0);
+      const F reach = radius + b[stat::radius][j], seen = reach + look;
+      const M near = (distance2 < seen * seen) & (distance2 < it.distance2) & (distance2 > 0);
       if (!any(near)) continue;
       const F ahead = dx * to_x + dy * to_y, aside = dx * to_y - dy * to_x;  // times step
-      const M blocks = near & (ahead > beside * reach * step) &
-                       (aside * aside < reach * reach * step * step * grazing) & (layer == b[trait::layer][j]) &
+      const M blocks = near & (ahead > kBeside * reach * step) &
+                       (aside * aside < reach * reach * step * step * kGrazing) & (layer == b[trait::layer][j]) &
                        (target != j) & (V::index(i) != j);
       it.blocks = it.blocks | blocks;
       it.distance2 = select(blocks, distance2, it.distance2);
       it.x = select(blocks, to_x, it.x), it.y = select(blocks, to_y, it.y);
-      it.reach = select(blocks, reach, it.reach), it.aside = select(blocks, aside, it.aside);
+      it.reach = select(blocks, reach, it.reach);
     }
   };
   look_at(b.allies());
@@ -113,34 +112,49 @@ EMIX_HD Obstacle<V> obstacle(const Battle& b, int i, typename V::F x, typename V
   return it;
 }
 
-// Who stands firm in the way is passed on the side where the way is shorter: (dx, dy), of length `step`, is turned along
-// their edge. Persistent steering passes all that are met on that side, until the way is free or the terrain leaves no
-// room there, and turns to where they are just touched. Gives the side, as mind::side has it.
+// Turns (dx, dy) until it passes `it`, and all that are met then, on one side: each is just touched.
 template <class V>
-EMIX_HD typename V::I go_around(const Battle& b, int i, typename V::F x, typename V::F y, typename V::F step,
-                                typename V::F& dx, typename V::F& dy) {
+EMIX_HD void turn_aside(const Battle& b, int i, typename V::F x, typename V::F y, typename V::F step,
+                        typename V::F look, Obstacle<V> it, typename V::I side, typename V::F& dx, typename V::F& dy) {
   using F = typename V::F;
   const F one = V::splat(1.0f), zero = V::splat(0.0f);
-  const bool persistent =
-      static_cast<Steering>(static_cast<int>(b.scenario->rules[rule::steering])) == Steering::persistent;
-  const auto before = persistent ? load<V>(b[mind::side], i) : V::splat(0);
-  auto side = V::splat(0);
-  for (int turn = 0; turn < (persistent ? kTurns : 1); ++turn) {
-    const Obstacle<V> it = obstacle<V>(b, i, x, y, step, dx, dy, persistent);
-    if (!any(it.blocks)) break;
-    if (turn == 0) {
-      const auto shorter = select(it.aside > 0, V::splat(1), V::splat(-1));
-      side = select(it.blocks, select(before != 0, before, shorter), side);
-    }
+  for (int turn = 0; turn < kTurns && any(it.blocks); ++turn) {
     // Of the angle between them and the way past them.
-    const F sine2 = persistent ? smaller(it.reach * it.reach / it.distance2, one) : one;
+    const F sine2 = smaller(it.reach * it.reach / it.distance2, one);
     const F scale = step / square_root(it.distance2);
     const F along = square_root(one - sine2) * scale,
             across = square_root(sine2) * select(side > 0, scale, zero - scale);
     dx = select(it.blocks, it.x * along + it.y * across, dx);
     dy = select(it.blocks, it.y * along - it.x * across, dy);
+    if (turn + 1 < kTurns) it = obstacle<V>(b, i, x, y, step, look, dx, dy);
   }
-  return persistent ? side : V::splat(0);
+}
+
+// Who stands firm in the way of (dx, dy), of length `step`, is passed on the side where that turns the way less, and on
+// that side until the way is free: two that meet behind a row of others would else turn back and forth. Gives the side,
+// as mind::side has it.
+template <class V>
+EMIX_HD typename V::I go_around(const Battle& b, int i, typename V::F x, typename V::F y, typename V::F step,
+                                typename V::F look, typename V::F& dx, typename V::F& dy) {
+  using F = typename V::F;
+  using I = typename V::I;
+  const I none = V::splat(0), right = V::splat(1), left = V::splat(-1);
+  const Obstacle<V> first = obstacle<V>(b, i, x, y, step, look, dx, dy);
+  if (!any(first.blocks)) return none;
+  const I before = load<V>(b[mind::side], i);
+  I side = select(first.blocks, select(before == 0, right, before), none);
+  F turned_x = dx, turned_y = dy;
+  turn_aside<V>(b, i, x, y, step, look, first, side, turned_x, turned_y);
+  const auto fresh = first.blocks & (before == 0);
+  if (any(fresh)) {
+    F left_x = dx, left_y = dy;
+    turn_aside<V>(b, i, x, y, step, look, first, left, left_x, left_y);
+    const auto shorter = fresh & (left_x * dx + left_y * dy >= turned_x * dx + turned_y * dy);
+    side = select(shorter, left, side);
+    turned_x = select(shorter, left_x, turned_x), turned_y = select(shorter, left_y, turned_y);
+  }
+  dx = turned_x, dy = turned_y;
+  return side;
 }
 
 // Units with an acceleration change their velocity by so much at most.
@@ -179,7 +193,8 @@ EMIX_HD void walk(const Battle& b, int i, typename V::M alive) {
     const F step = select((reach > 0) & !arrived, reach, V::splat(0.0f));
     const F scale = step / select(distance > 0, distance, V::splat(1.0f));
     dx = dx * scale, dy = dy * scale;
-    side = go_around<V>(b, i, x, y, step, dx, dy);
+    const F look = larger(step, smaller(V::splat(kLook), smaller(length, distance)));
+    side = go_around<V>(b, i, x, y, step, look, dx, dy);
     if (any(gliding)) glide<V>(b, i, gliding, dx, dy);
     const F from_x = x, from_y = y;
     move_by<V>(b, i, dx, dy, x, y);
@@ -206,7 +221,7 @@ EMIX_HD void keep_apart(const Battle& b, int i, const float* from_x, const float
   using F = typename V::F;
   using M = typename V::M;
   F x = load<V>(from_x, i), y = load<V>(from_y, i);
-  const F separation = load<V>(b[stat::separation], i);
+  const F radius = load<V>(b[stat::radius], i);
   const auto held = load<V>(b[mind::held], i), layer = load<V>(b[trait::layer], i);
   const M alive = load<V>(b[unit::health], i) > 0;
   F push_x = V::splat(0.0f), push_y = V::splat(0.0f);
@@ -215,7 +230,7 @@ EMIX_HD void keep_apart(const Battle& b, int i, const float* from_x, const float
       for (int j = side.begin; j < side.end; ++j) {
         if (!b.alive(j)) continue;
         const F dx = x - from_x[j], dy = y - from_y[j], distance2 = dx * dx + dy * dy;
-        const F reach = separation + b[stat::separation][j];
+        const F reach = radius + b[stat::radius][j];
         const M overlaps = alive & (distance2 < reach * reach) & (layer == b[trait::layer][j]) & (V::index(i) != j);
         if (!any(overlaps)) continue;
         const F distance = square_root(distance2), overlap = reach - distance;

@@ -77,7 +77,6 @@ std::string constants() {
                  numbered("Weapon", {EMIX_BATTLE_WEAPON(EMIX_BATTLE_NAME)}),
                  numbered("EnemyOrder", {EMIX_BATTLE_ENEMY_ORDER(EMIX_BATTLE_NAME)}),
                  numbered("Retarget", {EMIX_BATTLE_RETARGET(EMIX_BATTLE_NAME)}),
-                 numbered("Steering", {EMIX_BATTLE_STEERING(EMIX_BATTLE_NAME)}),
                  numbered("Reward", {EMIX_BATTLE_REWARD(EMIX_BATTLE_NAME)}),
                  numbered("Feature", {EMIX_BATTLE_FEATURE(EMIX_BATTLE_NAME)}, true)});
 }

@@ -226,7 +226,7 @@ rules: {shield_delay: 7, shield_regeneration: 2.8, least_damage: 0.5, cooldown_l
         missile_speed: 21, slop: 1, scan: 5}
 units:
   marine:
-    {id: 48, health: 45, speed: 3.15, radius: 0.375, separation: 0.375,
+    {id: 48, health: 45, speed: 3.15, radius: 0.375,
      weapon: {kind: direct, targets: [ground], damage: 6, range: 5, period: 0.61}}
 """
     )

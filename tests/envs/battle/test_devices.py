@@ -17,7 +17,7 @@ from emix.envs.battle.maps import list_maps
 
 COURSES = Path(__file__).with_name("courses.json")
 # Together they have every rule: armour, bonus, missiles, healing; shields, second blows; explosions, terrain; beams,
-# cliffs; waypoints, regeneration; guards and a closed corridor; persistent steering.
+# cliffs; waypoints, regeneration; guards and a closed corridor; a crowd of two types.
 MAPS = [
     "3m",
     "MMM2",
@@ -30,7 +30,7 @@ MAPS = [
     "2_corridors",
     "3s5z",
 ]
-OPTIONS = {"2_corridors": {"closing_step": 100, "obs_closed": True}, "3s5z": {"steering": "persistent"}}
+OPTIONS = {"2_corridors": {"closing_step": 100, "obs_closed": True}}
 STEPS, EVERY = 60, 15
 
 

@@ -42,37 +42,37 @@ SIZES = {
 }
 
 # health, shield, armor, damage, bonus, hits, period in loops, range, wind-up in seconds, speed a loop, radius,
-# separation, id, tags, layer, weapon
+# id, tags, layer, weapon
 UNITS = {
     "marine": (
-        45, 0, 0, 6, 0, 1, 13.77, 5, 0.05, 0.1406, 0.375, 0.375, 48, "light biological", "ground", "direct",
+        45, 0, 0, 6, 0, 1, 13.77, 5, 0.05, 0.1406, 0.375, 48, "light biological", "ground", "direct",
     ),
     "marauder": (
-        125, 0, 1, 10, 10, 1, 24, 6, 0, 0.1406, 0.5625, 0.5, 51, "armored biological", "ground", "missile",
+        125, 0, 1, 10, 10, 1, 24, 6, 0, 0.1406, 0.5625, 51, "armored biological", "ground", "missile",
     ),
     "medivac": (
-        150, 0, 1, 0, 0, 0, 0, 0, 0, 0.1719, 0.75, 0.75, 54, "armored mechanical always_threat", "air", "none",
+        150, 0, 1, 0, 0, 0, 0, 0, 0, 0.1719, 0.75, 54, "armored mechanical always_threat", "air", "none",
     ),
     "stalker": (
-        80, 80, 1, 10, 4, 1, 23.04, 6, 0.167, 0.1846, 0.625, 0.625, 74, "armored mechanical", "ground", "missile",
+        80, 80, 1, 10, 4, 1, 23.04, 6, 0.167, 0.1846, 0.625, 74, "armored mechanical", "ground", "missile",
     ),
     "zealot": (
-        100, 50, 1, 8, 0, 2, 19.2, 0.1, 0, 0.1406, 0.5, 0.375, 73, "light biological", "ground", "direct",
+        100, 50, 1, 8, 0, 2, 19.2, 0.1, 0, 0.1406, 0.5, 73, "light biological", "ground", "direct",
     ),
     "colossus": (
-        200, 150, 1, 20, 0, 2, 35.2, 6, 0.083, 0.1406, 1, 0.75, 4, "armored mechanical massive", "cliff", "beam",
+        200, 150, 1, 20, 0, 2, 35.2, 6, 0.083, 0.1406, 1, 4, "armored mechanical massive", "cliff", "beam",
     ),
     "hydralisk": (
-        80, 0, 0, 12, 0, 1, 13.28, 5, 0.208, 0.1406, 0.625, 0.5, 107, "light biological", "ground", "missile",
+        80, 0, 0, 12, 0, 1, 13.28, 5, 0.208, 0.1406, 0.625, 107, "light biological", "ground", "missile",
     ),
     "zergling": (
-        35, 0, 0, 5, 0, 1, 11.14, 0.1, 0.167, 0.1846, 0.375, 0.375, 105, "light biological", "ground", "direct",
+        35, 0, 0, 5, 0, 1, 11.14, 0.1, 0.167, 0.1846, 0.375, 105, "light biological", "ground", "direct",
     ),
     "baneling": (
-        30, 0, 0, 20, 15, 1, 0, 0.25, 0, 0.1563, 0.375, 0.375, 9, "biological", "ground", "explosion",
+        30, 0, 0, 20, 15, 1, 0, 0.25, 0, 0.1563, 0.375, 9, "biological", "ground", "explosion",
     ),
     "spine_crawler": (
-        300, 0, 2, 25, 5, 1, 25.6, 7, 0.333, 0, 0.875, 0.875, 98, "armored biological structure", "ground", "missile",
+        300, 0, 2, 25, 5, 1, 25.6, 7, 0.333, 0, 0.875, 98, "armored biological structure", "ground", "missile",
     ),
 }  # fmt: skip
 
@@ -99,7 +99,7 @@ def test_units_of_liberty(name):
     unit = load_balance("liberty").units[name]
     *numbers, number, tags, layer, weapon = UNITS[name]
     numbers[8] *= 16  # the wind-up
-    ours = [unit.stats[key] for key in (*keys, "separation")]
+    ours = [unit.stats[key] for key in keys]
     assert ours == pytest.approx(numbers, abs=6e-3)
     assert (unit.id, unit.layer, unit.weapon) == (number, LAYER[layer], WEAPON[weapon])
     assert unit.tags == sum(TAG[tag] for tag in tags.split())
@@ -202,7 +202,7 @@ def test_starts(name):
                 assert scenario.terrain[:, int(start.y + dy), int(start.x + dx)].all()
         for other in starts[:i]:
             if other.unit.layer == start.unit.layer:
-                apart = start.unit.stats["separation"] + other.unit.stats["separation"]
+                apart = start.unit.stats["radius"] + other.unit.stats["radius"]
                 assert np.hypot(start.x - other.x, start.y - other.y) >= apart - 1e-6
     spawn = scenario.stats[[STAT["spawn_x"], STAT["spawn_y"]]]
     np.testing.assert_allclose(spawn[:, : len(scenario.allies)].T, [[s.x, s.y] for s in scenario.allies], rtol=1e-6)
@@ -232,7 +232,7 @@ def test_units_start_where_recordings_show_them(name, unit):
         group = next((group for group in groups if group.unit == unit and group.count == len(expected)), None)
         if group is None:
             continue
-        apart = 2 * scenario.balance.units[unit].stats["separation"]
+        apart = 2 * scenario.balance.units[unit].stats["radius"]
         own = [start for start in starts if start.unit.name == unit]
         assert {((start.x - group.x) / apart, (start.y - group.y) / apart) for start in own} == expected
         seen += 1
@@ -244,7 +244,7 @@ def test_two_marauders_of_mmm_stand_in_the_west_of_either_army():
     scenario = make_scenario("battle/MMM", "MMM", BattleOptions())
     for x, starts in ((9, scenario.allies), (23, scenario.enemies)):
         marauders = sorted((start.x, start.y) for start in starts if start.unit.name == "marauder")
-        assert marauders == [(x - 0.875, 15.125), (x - 0.875, 16.875)]
+        assert marauders == [(x - 1, 15), (x - 1, 17)]
 
 
 def test_both_armies_face_the_same_way():

@@ -100,7 +100,7 @@ def test_mistakes_in_a_map(tmp_path, path, value, text):
         (("units", "marine", "armor"), 10**400, "units.marine.armor: expected a number of at most 1e.06, got 1000"),
         (("units", "marine", "id"), 1 << 31, "units.marine.id: expected an integer of at most 2147483647, got"),
         (("units", "medivac", "energy_limit"), 0, "units.medivac.energy"),
-        (("units", "medivac"), {"id": 54, "health": 9, "speed": 1, "radius": 1, "separation": 1, "heal": {"life": 9,
+        (("units", "medivac"), {"id": 54, "health": 9, "speed": 1, "radius": 1, "heal": {"life": 9,
          "cost": 1, "range": 4, "scan": 6}}, "medivac.energy_limit: .* at least 0.001 of a unit with heal, got 0"),
         (("units", "stalker", "weapon", "missile_speed"), 0, "weapon.missile_speed: expected a number of at least"),
         (("units", "marine", "weapon", "kind"), ["direct"], r"weapon.kind: unknown kind \['direct'\]"),

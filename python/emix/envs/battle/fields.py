@@ -27,7 +27,6 @@ LAYER: dict[str, int] = _CONSTANTS["Layer"]
 WEAPON: dict[str, int] = _CONSTANTS["Weapon"]
 ENEMY_ORDER: dict[str, int] = _CONSTANTS["EnemyOrder"]
 RETARGET: dict[str, int] = _CONSTANTS["Retarget"]
-STEERING: dict[str, int] = _CONSTANTS["Steering"]
 REWARD: dict[str, int] = _CONSTANTS["Reward"]
 FEATURE: dict[str, int] = _CONSTANTS["Feature"]
 

@@ -30,9 +30,6 @@ class BattleOptions:
     retarget: str = "provoked"
     """When an enemy gives up a target that is out of its reach: provoked (another one comes into reach, or hits
     it), kept (another one comes into reach) or nearest (in every loop, for the nearest). A target in reach stays."""
-    steering: str = "greedy"
-    """On which side a unit walks around others that stand and attack in its way: greedy (where the way is shorter,
-    seen anew in every loop: it may stay in the notch between two) or persistent (on one until the way is free)."""
     weapon_delay: bool = True
     """Whether a weapon's period varies from shot to shot, as the engine's does."""
     move_amount: float = 2.0
@@ -77,7 +74,6 @@ class BattleOptions:
         check_types(self)
         _check_choice("enemy_order", self.enemy_order, rows.ENEMY_ORDER)
         _check_choice("retarget", self.retarget, rows.RETARGET)
-        _check_choice("steering", self.steering, rows.STEERING)
         _check_choice("reward", self.reward, rows.REWARD)
         for name, least in (("spawn_jitter", 0.0), ("reward_scale_rate", 1e-6), ("move_amount", 0.1)):
             if getattr(self, name) < least:

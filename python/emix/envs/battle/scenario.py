@@ -166,7 +166,6 @@ def _rules(
         "spawn_jitter": options.spawn_jitter,
         "enemy_order": rows.ENEMY_ORDER[options.enemy_order],
         "retarget": rows.RETARGET[options.retarget],
-        "steering": rows.STEERING[options.steering],
         "goal_x": goal_x,
         "goal_y": goal_y,
         "other_goal_x": other_goal_x,

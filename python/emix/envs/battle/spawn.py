@@ -96,7 +96,7 @@ def _first_free(places: NDArray[np.float64], unit: UnitType, placed: list[Start]
     free = np.ones(len(places), np.bool_)
     for other in placed:
         if other.unit.layer == unit.layer:
-            apart = unit.stats["separation"] + other.unit.stats["separation"]
+            apart = unit.stats["radius"] + other.unit.stats["radius"]
             free &= (places[:, 0] - other.x) ** 2 + (places[:, 1] - other.y) ** 2 >= apart**2 - 1e-9
     first = np.flatnonzero(free)
     return int(first[0]) if len(first) else None

@@ -22,7 +22,6 @@ _BODY = {
     "speed": ("speed", -1),
     "acceleration": ("acceleration", -2),
     "radius": ("radius", 0),
-    "separation": ("separation", 0),
     "cooldown_scale": ("cooldown_scale", 0),
 }
 _WEAPON = {
@@ -120,11 +119,11 @@ def load_balance(name: str) -> Balance:
 
 
 def _read_unit(name: str, unit: Section, loops: float, defaults: Mapping[str, float]) -> UnitType:
-    unit.expect(("id", "health", "speed", "radius", "separation"), (*_BODY, "tags", "layer", "weapon", "heal"))
+    unit.expect(("id", "health", "speed", "radius"), (*_BODY, "tags", "layer", "weapon", "heal"))
     stats = {"rest": 0.0} | {row: 0.0 for keys in (_BODY, _WEAPON, _CLOSE, _HEAL) for row, _ in keys.values()}
     stats |= _numbers(unit, _BODY, loops)
     stats["cooldown_scale"] = unit.number("cooldown_scale", 15.0)  # SMAC's for a unit that it does not know
-    for key in ("health", "radius", "separation", "cooldown_scale"):
+    for key in ("health", "radius", "cooldown_scale"):
         _refuse_small(unit, key, stats[key])
     if stats["energy"] > stats["energy_limit"]:
         raise unit.error(

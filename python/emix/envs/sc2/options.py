@@ -14,7 +14,7 @@ from emix.errors import UsageError, closest
 Game = TypeVar("Game")
 
 _SIMULATORS = {
-    "spawn_jitter", "retarget", "steering", "weapon_delay", "closing_step", "obs_closed", "checked",
+    "spawn_jitter", "retarget", "weapon_delay", "closing_step", "obs_closed", "checked",
 }  # fmt: skip
 _NOT_SMACS = {"balance", "enemy_order", "episode_limit", "reward_absolute"}
 _DIFFICULTIES = "123456789A"

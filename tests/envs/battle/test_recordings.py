@@ -1,0 +1,92 @@
+"""How armies move, against recordings of StarCraft II on SMAC's maps (github.com/xmy86/LLM-SMAC, `asset/*.gif`).
+
+Read off their frames, of which one is some 1.1 game loops (their clock, and the marines' 0.1406 cells a loop, agree to
+a tenth); a cell is 16 of their pixels across and 13 in depth. Bounds are wider than what was read.
+"""
+
+import pytest
+import torch
+
+import emix
+from emix.envs.battle.fields import MIND, ORDER, UNIT
+
+BATTLES = 32
+
+
+def attack_move(env, units, x, y):
+    """Order so many of the allies to attack-move to a point, as the enemies are."""
+    env.minds[:, MIND["order"], units] = ORDER["attack_move"]
+    env.units[:, UNIT["goal_x"], units], env.units[:, UNIT["goal_y"], units] = x, y
+
+
+def against_a_line(name, apart):
+    """The enemies march on the allies, who stand in a line from south to north and shoot whom they reach.
+
+    Yields, after every step from the first in which somebody holds to shoot, [B, enemies] of the enemies: y, whether it
+    lives, and whether it holds.
+    """
+    env = emix.make(f"battle/{name}", num_envs=BATTLES, seed=1, checked=False)
+    step = env.reset()
+    n, first = env.spec.n_agents, env.scenario.enemy_slot
+    enemies = slice(first, first + len(env.scenario.enemies))
+    env.units[:, UNIT["x"], :n] = 12.0
+    env.units[:, UNIT["y"], :n] = 16 + apart * (torch.arange(n) - (n - 1) / 2)
+    env.minds[:, MIND["order"], :n] = ORDER["guard"]
+    wait = torch.zeros(BATTLES, n, dtype=torch.int64)
+    began = torch.zeros(BATTLES, dtype=torch.bool)
+    while not step.done.any():
+        step = env.step(wait)
+        held = env.minds[:, MIND["held"], enemies] > 0
+        began |= held.any(1)
+        if began.all():
+            yield env.units[:, UNIT["y"], enemies], env.units[:, UNIT["health"], enemies] > 0, held
+
+
+def test_marines_unfold_before_a_line():
+    """10m_vs_11m: three rows deep when the first shoot, in one line, all but one or two, 23 loops later."""
+    shares = [float((held & alive).sum() / alive.sum()) for _, alive, held in against_a_line("10m_vs_11m", 0.83)]
+    assert shares[0] < 0.5
+    assert shares[4] > 0.7, shares[:9]
+    assert max(shares[4:9]) > 0.85, shares[:9]
+
+
+def test_a_crowd_parts_in_the_middle_and_flows_out_to_both_sides():
+    """27m_vs_30m: 5 cells from end to end when the first shoot, 9 17 loops later, 11 and more after 35."""
+    spans = []
+    for y, alive, _ in against_a_line("27m_vs_30m", 0.75):
+        high, low = y.masked_fill(~alive, -99.0).amax(1), y.masked_fill(~alive, 99.0).amin(1)
+        assert float((high.mean() + low.mean()) / 2) == pytest.approx(16.0, abs=0.5)
+        spans.append(float((high - low).mean()) + 0.75)
+    assert spans[0] < 6
+    assert spans[4] > 8, spans[:9]
+    assert spans[6] > 10, spans[:9]
+
+
+def test_zealots_get_past_their_own_stalkers():
+    """3s5z: all ten strike, in two columns, some 20 loops after the first two have met; nobody stays behind."""
+    env = emix.make("battle/3s5z", num_envs=BATTLES, seed=1, checked=False)
+    env.reset()
+    attack_move(env, slice(0, 8), 23.0, 16.0)
+    first = env.scenario.enemy_slot
+    zealots = [*range(3, 8), *range(first + 3, first + 8)]
+    wait = torch.zeros(BATTLES, 8, dtype=torch.int64)
+    struck = []
+    for _ in range(12):
+        env.step(wait)
+        struck.append(float((env.minds[:, MIND["held"], zealots] > 0).float().mean()) * 10)
+    began = next(k for k, count in enumerate(struck) if count >= 2)
+    assert max(struck[began : began + 5]) > 8, struck
+
+
+def test_zealots_keep_a_cell_apart():
+    """3s_vs_3z: three on the march. Theirs is the radius of 0.5; the data's SeparationRadius (0.375 of zealots), which
+    StarCraft II's editor explains as the distance between air units in a squadron, is not that of walkers."""
+    env = emix.make("battle/3s_vs_3z", num_envs=BATTLES, seed=1, checked=False)
+    env.reset()
+    enemies = slice(env.scenario.enemy_slot, env.scenario.enemy_slot + 3)
+    for _ in range(5):
+        env.step(torch.ones(BATTLES, 3, dtype=torch.int64))
+        x, y = env.units[:, UNIT["x"], enemies], env.units[:, UNIT["y"], enemies]
+        apart = (x[:, :, None] - x[:, None]).square() + (y[:, :, None] - y[:, None]).square()
+        apart = apart.sqrt()[:, [0, 0, 1], [1, 2, 2]]
+        assert float(apart.min()) > 0.9
