@@ -73,7 +73,14 @@ EMIX_HD void regenerate(const Battle& b, int i, typename V::M alive) {
   store(b[unit::quiet], i, select(alive, quiet + 1, quiet));
 }
 
-// The nearest unit that stands firm in the way of (dx, dy), of length `step`, and would be touched within `look`.
+// How a unit would walk if nobody stood in its way: a step from (x, y) towards a goal, which is seen from there. It sees
+// whom it would touch within `look`.
+template <class V>
+struct Way {
+  typename V::F x, y, goal_x, goal_y, step, look;
+};
+
+// The nearest unit that stands firm in the way of (dx, dy), of length `step`.
 template <class V>
 struct Obstacle {
   typename V::M blocks;
@@ -82,8 +89,7 @@ struct Obstacle {
 };
 
 template <class V>
-EMIX_HD Obstacle<V> obstacle(const Battle& b, int i, typename V::F x, typename V::F y, typename V::F step,
-                             typename V::F look, typename V::F dx, typename V::F dy) {
+EMIX_HD Obstacle<V> obstacle(const Battle& b, int i, const Way<V>& way, typename V::F dx, typename V::F dy) {
   using F = typename V::F;
   using M = typename V::M;
   const F radius = load<V>(b[stat::radius], i);
@@ -93,14 +99,13 @@ EMIX_HD Obstacle<V> obstacle(const Battle& b, int i, typename V::F x, typename V
   const auto look_at = [&](const Side& units) EMIX_INLINE {
     for (int j = units.begin; j < units.end; ++j) {
       if (!b[mind::held][j]) continue;
-      const F to_x = b[unit::x][j] - x, to_y = b[unit::y][j] - y, distance2 = to_x * to_x + to_y * to_y;
-      const F reach = radius + b[stat::radius][j], seen = reach + look;
+      const F to_x = b[unit::x][j] - way.x, to_y = b[unit::y][j] - way.y, distance2 = to_x * to_x + to_y * to_y;
+      const F reach = radius + b[stat::radius][j], seen = reach + way.look;
       const M near = (distance2 < seen * seen) & (distance2 < it.distance2) & (distance2 > 0);
       if (!any(near)) continue;
-      const F ahead = dx * to_x + dy * to_y, aside = dx * to_y - dy * to_x;  // times step
-      const M blocks = near & (ahead > kBeside * reach * step) &
-                       (aside * aside < reach * reach * step * step * kGrazing) & (layer == b[trait::layer][j]) &
-                       (target != j) & (V::index(i) != j);
+      const F ahead = dx * to_x + dy * to_y, aside = dx * to_y - dy * to_x, touching = reach * way.step;  // times step
+      const M blocks = near & (ahead > kBeside * touching) & (aside * aside < touching * touching * kGrazing) &
+                       (layer == b[trait::layer][j]) & (target != j) & (V::index(i) != j);
       it.blocks = it.blocks | blocks;
       it.distance2 = select(blocks, distance2, it.distance2);
       it.x = select(blocks, to_x, it.x), it.y = select(blocks, to_y, it.y);
@@ -112,48 +117,54 @@ EMIX_HD Obstacle<V> obstacle(const Battle& b, int i, typename V::F x, typename V
   return it;
 }
 
-// Turns (dx, dy) until it passes `it`, and all that are met then, on one side: each is just touched.
+// A step past others that stand firm, and how long the way is then: to where it touches the last of them, and on to the
+// goal.
 template <class V>
-EMIX_HD void turn_aside(const Battle& b, int i, typename V::F x, typename V::F y, typename V::F step,
-                        typename V::F look, Obstacle<V> it, typename V::I side, typename V::F& dx, typename V::F& dy) {
+struct Detour {
+  typename V::F dx, dy, length;
+};
+
+// (dx, dy) turned until it passes `it`, and all that are met then, on one side: each is just touched.
+template <class V>
+EMIX_HD Detour<V> detour(const Battle& b, int i, const Way<V>& way, typename V::F dx, typename V::F dy, Obstacle<V> it,
+                         typename V::I side) {
   using F = typename V::F;
   const F one = V::splat(1.0f), zero = V::splat(0.0f);
+  F x = zero, y = zero, length = zero;  // to where it touches
   for (int turn = 0; turn < kTurns && any(it.blocks); ++turn) {
     // Of the angle between them and the way past them.
-    const F sine2 = smaller(it.reach * it.reach / it.distance2, one);
-    const F scale = step / square_root(it.distance2);
-    const F along = square_root(one - sine2) * scale,
-            across = square_root(sine2) * select(side > 0, scale, zero - scale);
-    dx = select(it.blocks, it.x * along + it.y * across, dx);
-    dy = select(it.blocks, it.y * along - it.x * across, dy);
-    if (turn + 1 < kTurns) it = obstacle<V>(b, i, x, y, step, look, dx, dy);
+    const F sine2 = smaller(it.reach * it.reach / it.distance2, one), cosine = square_root(one - sine2);
+    const F away = square_root(it.distance2), sine = select(side > 0, square_root(sine2), zero - square_root(sine2));
+    const F unit_x = (it.x * cosine + it.y * sine) / away, unit_y = (it.y * cosine - it.x * sine) / away;
+    length = select(it.blocks, away * cosine, length);
+    x = select(it.blocks, unit_x * length, x), y = select(it.blocks, unit_y * length, y);
+    dx = select(it.blocks, unit_x * way.step, dx), dy = select(it.blocks, unit_y * way.step, dy);
+    if (turn + 1 < kTurns) it = obstacle<V>(b, i, way, dx, dy);
   }
+  const F rest_x = way.goal_x - x, rest_y = way.goal_y - y;
+  return {dx, dy, length + square_root(rest_x * rest_x + rest_y * rest_y)};
 }
 
-// Who stands firm in the way of (dx, dy), of length `step`, is passed on the side where that turns the way less, and on
-// that side until the way is free: two that meet behind a row of others would else turn back and forth. Gives the side,
-// as mind::side has it.
+// Who stands firm in the way of (dx, dy) is passed on the side where the way to the goal is shorter, and on that side
+// until the way is free: two that meet behind a row of others would else turn back and forth. Gives the side, as
+// mind::side has it.
 template <class V>
-EMIX_HD typename V::I go_around(const Battle& b, int i, typename V::F x, typename V::F y, typename V::F step,
-                                typename V::F look, typename V::F& dx, typename V::F& dy) {
-  using F = typename V::F;
+EMIX_HD typename V::I go_around(const Battle& b, int i, const Way<V>& way, typename V::F& dx, typename V::F& dy) {
   using I = typename V::I;
   const I none = V::splat(0), right = V::splat(1), left = V::splat(-1);
-  const Obstacle<V> first = obstacle<V>(b, i, x, y, step, look, dx, dy);
+  const Obstacle<V> first = obstacle<V>(b, i, way, dx, dy);
   if (!any(first.blocks)) return none;
   const I before = load<V>(b[mind::side], i);
   I side = select(first.blocks, select(before == 0, right, before), none);
-  F turned_x = dx, turned_y = dy;
-  turn_aside<V>(b, i, x, y, step, look, first, side, turned_x, turned_y);
+  Detour<V> chosen = detour<V>(b, i, way, dx, dy, first, side);
   const auto fresh = first.blocks & (before == 0);
   if (any(fresh)) {
-    F left_x = dx, left_y = dy;
-    turn_aside<V>(b, i, x, y, step, look, first, left, left_x, left_y);
-    const auto shorter = fresh & (left_x * dx + left_y * dy >= turned_x * dx + turned_y * dy);
+    const Detour<V> other = detour<V>(b, i, way, dx, dy, first, left);
+    const auto shorter = fresh & (other.length <= chosen.length);
     side = select(shorter, left, side);
-    turned_x = select(shorter, left_x, turned_x), turned_y = select(shorter, left_y, turned_y);
+    chosen.dx = select(shorter, other.dx, chosen.dx), chosen.dy = select(shorter, other.dy, chosen.dy);
   }
-  dx = turned_x, dy = turned_y;
+  dx = chosen.dx, dy = chosen.dy;
   return side;
 }
 
@@ -194,7 +205,7 @@ EMIX_HD void walk(const Battle& b, int i, typename V::M alive) {
     const F scale = step / select(distance > 0, distance, V::splat(1.0f));
     dx = dx * scale, dy = dy * scale;
     const F look = larger(step, smaller(V::splat(kLook), smaller(length, distance)));
-    side = go_around<V>(b, i, x, y, step, look, dx, dy);
+    side = go_around<V>(b, i, Way<V>{x, y, wish_x - x, wish_y - y, step, look}, dx, dy);
     if (any(gliding)) glide<V>(b, i, gliding, dx, dy);
     const F from_x = x, from_y = y;
     move_by<V>(b, i, dx, dy, x, y);

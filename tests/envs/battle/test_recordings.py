@@ -1,7 +1,8 @@
 """How armies move, against recordings of StarCraft II on SMAC's maps (github.com/xmy86/LLM-SMAC, `asset/*.gif`).
 
-Read off their frames, of which one is some 1.1 game loops (their clock, and the marines' 0.1406 cells a loop, agree to
-a tenth); a cell is 16 of their pixels across and 13 in depth. Bounds are wider than what was read.
+Read off their frames. Marines of 10m_vs_11m and of 27m_vs_30m stand 13.0 pixels apart, which are 0.75 cells, and walk
+2.9 pixels a frame: a frame is 1.19 game loops, a cell 17.4 pixels across (and about 13.7 in depth). Bounds are wider
+than what was read.
 """
 
 import pytest
@@ -43,7 +44,7 @@ def against_a_line(name, apart):
 
 
 def test_marines_unfold_before_a_line():
-    """10m_vs_11m: three rows deep when the first shoot, in one line, all but one or two, 23 loops later."""
+    """10m_vs_11m: four deep when the first shoot, and 25 loops later in one line, but for one or two."""
     shares = [float((held & alive).sum() / alive.sum()) for _, alive, held in against_a_line("10m_vs_11m", 0.83)]
     assert shares[0] < 0.5
     assert shares[4] > 0.7, shares[:9]
@@ -51,19 +52,20 @@ def test_marines_unfold_before_a_line():
 
 
 def test_a_crowd_parts_in_the_middle_and_flows_out_to_both_sides():
-    """27m_vs_30m: 5 cells from end to end when the first shoot, 9 17 loops later, 11 and more after 35."""
-    spans = []
+    """27m_vs_30m: 5 cells from end to end when the first shoot, 8 after 19 loops, 10 after 31, 11 after 43."""
+    spans, middles = [], []
     for y, alive, _ in against_a_line("27m_vs_30m", 0.75):
         high, low = y.masked_fill(~alive, -99.0).amax(1), y.masked_fill(~alive, 99.0).amin(1)
-        assert float((high.mean() + low.mean()) / 2) == pytest.approx(16.0, abs=0.5)
         spans.append(float((high - low).mean()) + 0.75)
+        middles.append(float((high + low).mean()) / 2)
     assert spans[0] < 6
     assert spans[4] > 8, spans[:9]
     assert spans[6] > 10, spans[:9]
+    assert middles[:7] == pytest.approx([16.0] * 7, abs=0.5)
 
 
 def test_zealots_get_past_their_own_stalkers():
-    """3s5z: all ten strike, in two columns, some 20 loops after the first two have met; nobody stays behind."""
+    """3s5z: all ten strike, in two columns, 20 to 25 loops after the first have met; nobody stays behind."""
     env = emix.make("battle/3s5z", num_envs=BATTLES, seed=1, checked=False)
     env.reset()
     attack_move(env, slice(0, 8), 23.0, 16.0)
