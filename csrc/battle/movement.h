@@ -117,8 +117,8 @@ EMIX_HD Obstacle<V> obstacle(const Battle& b, int i, const Way<V>& way, typename
   return it;
 }
 
-// A step past others that stand firm, and how long the way is then: to where it touches the last of them, and on to the
-// goal.
+// A step past others that stand firm, and how long the way is then: to where it touches the last of them, around that one
+// (where it turns by an angle a, at least 1 - cos a of the distance between the two), and on to the goal.
 template <class V>
 struct Detour {
   typename V::F dx, dy, length;
@@ -130,19 +130,20 @@ EMIX_HD Detour<V> detour(const Battle& b, int i, const Way<V>& way, typename V::
                          typename V::I side) {
   using F = typename V::F;
   const F one = V::splat(1.0f), zero = V::splat(0.0f);
-  F x = zero, y = zero, length = zero;  // to where it touches
+  F x = zero, y = zero, length = zero, around = one;  // to where it touches
   for (int turn = 0; turn < kTurns && any(it.blocks); ++turn) {
     // Of the angle between them and the way past them.
     const F sine2 = smaller(it.reach * it.reach / it.distance2, one), cosine = square_root(one - sine2);
     const F away = square_root(it.distance2), sine = select(side > 0, square_root(sine2), zero - square_root(sine2));
     const F unit_x = (it.x * cosine + it.y * sine) / away, unit_y = (it.y * cosine - it.x * sine) / away;
-    length = select(it.blocks, away * cosine, length);
+    length = select(it.blocks, away * cosine, length), around = select(it.blocks, it.reach, around);
     x = select(it.blocks, unit_x * length, x), y = select(it.blocks, unit_y * length, y);
     dx = select(it.blocks, unit_x * way.step, dx), dy = select(it.blocks, unit_y * way.step, dy);
     if (turn + 1 < kTurns) it = obstacle<V>(b, i, way, dx, dy);
   }
-  const F rest_x = way.goal_x - x, rest_y = way.goal_y - y;
-  return {dx, dy, length + square_root(rest_x * rest_x + rest_y * rest_y)};
+  const F rest_x = way.goal_x - x, rest_y = way.goal_y - y, rest = square_root(rest_x * rest_x + rest_y * rest_y);
+  const F straight = (dx * rest_x + dy * rest_y) / select(rest > 0, rest * way.step, one);
+  return {dx, dy, length + around * (one - straight) + rest};
 }
 
 // Who stands firm in the way of (dx, dy) is passed on the side where the way to the goal is shorter, and on that side
