@@ -2,6 +2,8 @@
 
 import torch
 
+from emix.envs.battle.fields import MIND, ORDER, UNIT
+
 
 def random_actions(step, generator, attack=0.0):
     """[B, n] uniformly random available actions; with probability ``attack`` one with a target where there is one."""
@@ -36,3 +38,10 @@ def first_target(step, otherwise):
     aim = step.avail[:, :, 6:].int().argmax(2) + 6
     move = torch.where(step.avail[:, :, otherwise], otherwise, 1)
     return torch.where(step.avail[:, :, 6:].any(2), aim, torch.where(step.avail[:, :, 0], 0, move))
+
+
+def attack_move(env, x, y):
+    """Let all allies attack-move to a point, as the enemies do."""
+    allies = slice(0, env.spec.n_agents)
+    env.minds[:, MIND["order"], allies] = ORDER["attack_move"]
+    env.units[:, UNIT["goal_x"], allies], env.units[:, UNIT["goal_y"], allies] = x, y

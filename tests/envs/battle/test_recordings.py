@@ -10,14 +10,9 @@ import torch
 
 import emix
 from emix.envs.battle.fields import MIND, ORDER, UNIT
+from tests.envs.battle.play import attack_move
 
 BATTLES = 32
-
-
-def attack_move(env, units, x, y):
-    """Order so many of the allies to attack-move to a point, as the enemies are."""
-    env.minds[:, MIND["order"], units] = ORDER["attack_move"]
-    env.units[:, UNIT["goal_x"], units], env.units[:, UNIT["goal_y"], units] = x, y
 
 
 def against_a_line(name, apart):
@@ -68,7 +63,7 @@ def test_zealots_get_past_their_own_stalkers():
     """3s5z: all ten strike, in two columns, 20 to 25 loops after the first have met; nobody stays behind."""
     env = emix.make("battle/3s5z", num_envs=BATTLES, seed=1, checked=False)
     env.reset()
-    attack_move(env, slice(0, 8), 23.0, 16.0)
+    attack_move(env, 23.0, 16.0)
     first = env.scenario.enemy_slot
     zealots = [*range(3, 8), *range(first + 3, first + 8)]
     wait = torch.zeros(BATTLES, 8, dtype=torch.int64)

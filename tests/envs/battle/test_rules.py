@@ -7,7 +7,7 @@ import torch
 
 import emix
 from emix.envs.battle.fields import LAYER, MIND, ORDER, STAT, TRAIT, UNIT
-from tests.envs.battle.play import first_target, play, random_actions, until_done
+from tests.envs.battle.play import attack_move, first_target, play, random_actions, until_done
 
 STILL = {"spawn_jitter": 0.0, "weapon_delay": False}
 ARENA = """
@@ -198,13 +198,6 @@ def test_a_move_before_the_wind_up_ends_drops_the_shot(tmp_path):
     for _ in range(3):
         env.step(torch.tensor([[1]]))
     assert env.units[0, UNIT["health"], 8] == 45
-
-
-def attack_move(env, x, y):
-    """Let all allies attack-move to a point, as the enemies do."""
-    allies = slice(0, env.spec.n_agents)
-    env.minds[:, MIND["order"], allies] = ORDER["attack_move"]
-    env.units[:, UNIT["goal_x"], allies], env.units[:, UNIT["goal_y"], allies] = x, y
 
 
 def mirror(env):
