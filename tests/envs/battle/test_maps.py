@@ -193,7 +193,7 @@ def test_stalkers_and_zealots_have_two_one_hots():
 
 @pytest.mark.parametrize("name", sorted(SIZES))
 def test_starts(name):
-    """Everybody stands on open ground and apart from all others of its layer."""
+    """Everybody stands on open ground, and nobody of its layer within the other's inner radius."""
     scenario = make_scenario(f"battle/{name}", name, BattleOptions())
     starts = [*scenario.allies, *scenario.enemies]
     for i, start in enumerate(starts):
@@ -202,14 +202,14 @@ def test_starts(name):
                 assert scenario.terrain[:, int(start.y + dy), int(start.x + dx)].all()
         for other in starts[:i]:
             if other.unit.layer == start.unit.layer:
-                apart = start.unit.stats["radius"] + other.unit.stats["radius"]
+                apart = start.unit.inner_radius + other.unit.inner_radius
                 assert np.hypot(start.x - other.x, start.y - other.y) >= apart - 1e-6
     spawn = scenario.stats[[STAT["spawn_x"], STAT["spawn_y"]]]
     np.testing.assert_allclose(spawn[:, : len(scenario.allies)].T, [[s.x, s.y] for s in scenario.allies], rtol=1e-6)
 
 
 # What recordings of StarCraft II show at a battle's start: the units around their group's point, in units of the
-# distance between two neighbours, "o" where somebody stands. North is up; the same on both sides.
+# distance between two places, "o" where somebody stands. North is up; the same on both sides.
 RECORDED = {
     ("3m", "marine"): [". . .", ". o o", ". o ."],
     ("10m_vs_11m", "marine"): [". . . . .", ". o o o .", ". o o o o", ". o o o .", ". . o . ."],
@@ -217,6 +217,8 @@ RECORDED = {
     ("bane_vs_bane", "baneling"): [". o .", ". o o", ". o ."],
     ("bane_vs_bane", "zergling"): [". o o o .", "o o o o o", "o o o o o", "o o o o o", ". . o o ."],
     ("MMM", "marine"): [". o o", "o o o", ". o o"],
+    ("2s3z", "zealot"): ["o . o", ". . .", ". . o"],  # around a stalker at the point, and another south of it
+    ("6h_vs_8z", "zealot"): ["o o o", "o o o", ". o o"],
 }
 
 
@@ -232,7 +234,7 @@ def test_units_start_where_recordings_show_them(name, unit):
         group = next((group for group in groups if group.unit == unit and group.count == len(expected)), None)
         if group is None:
             continue
-        apart = 2 * scenario.balance.units[unit].stats["radius"]
+        apart = 2 * scenario.balance.units[unit].separation_radius
         own = [start for start in starts if start.unit.name == unit]
         assert {((start.x - group.x) / apart, (start.y - group.y) / apart) for start in own} == expected
         seen += 1

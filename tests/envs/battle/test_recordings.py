@@ -1,4 +1,5 @@
-"""How armies move, against recordings of StarCraft II on SMAC's maps (github.com/xmy86/LLM-SMAC, `asset/*.gif`).
+"""How armies move, against recordings of StarCraft II on SMAC's maps (github.com/xmy86/LLM-SMAC, `asset/*.gif`; 2s3z:
+github.com/hahayonghuming/VDACs, `replays`).
 
 Read off their frames. Marines of 10m_vs_11m and of 27m_vs_30m stand 13.0 pixels apart, which are 0.75 cells, and walk
 2.9 pixels a frame: a frame is 1.19 game loops, a cell 17.4 pixels across (and about 13.7 in depth). Bounds are wider
@@ -76,8 +77,8 @@ def test_zealots_get_past_their_own_stalkers():
 
 
 def test_zealots_keep_a_cell_apart():
-    """3s_vs_3z: three on the march. Theirs is the radius of 0.5; the data's SeparationRadius (0.375 of zealots), which
-    StarCraft II's editor explains as the distance between air units in a squadron, is not that of walkers."""
+    """3s_vs_3z: three on the march. They are created 0.75 apart, twice their SeparationRadius, and then part: theirs is
+    the radius of 0.5."""
     env = emix.make("battle/3s_vs_3z", num_envs=BATTLES, seed=1, checked=False)
     env.reset()
     enemies = slice(env.scenario.enemy_slot, env.scenario.enemy_slot + 3)
@@ -87,3 +88,16 @@ def test_zealots_keep_a_cell_apart():
         apart = (x[:, :, None] - x[:, None]).square() + (y[:, :, None] - y[:, None]).square()
         apart = apart.sqrt()[:, [0, 0, 1], [1, 2, 2]]
         assert float(apart.min()) > 0.9
+
+
+def test_zealots_fall_behind_their_stalkers():
+    """2s3z, after about 18 loops: of the enemies' zealots one walks north of the front stalkers, two behind them."""
+    env = emix.make("battle/2s3z", num_envs=BATTLES, seed=1, checked=False)
+    env.reset()
+    first = env.scenario.enemy_slot
+    for _ in range(2):
+        env.step(torch.ones(BATTLES, 5, dtype=torch.int64))
+    x, y = env.units[:, UNIT["x"], first : first + 5], env.units[:, UNIT["y"], first : first + 5]
+    x, y = (x - x[:, :1]).mean(0).tolist()[2:], (y - y[:, :1]).mean(0).tolist()[2:]  # of the zealots; the stalkers first
+    seen = [(1.1, -0.6), (0.9, 0.9), (-0.9, 1.0)]  # cells, to about a quarter
+    assert list(zip(x, y, strict=True)) == [pytest.approx(place, abs=0.4) for place in seen]

@@ -1,10 +1,14 @@
 """Where the units of a map start: the engine spreads an army that is created at one point, and so does this.
 
-Each unit gets the free place nearest to its group's point; of places that are equally near the one that comes first
-counterclockwise from south, on either side of a battle. So it is in recordings of StarCraft II on SMAC's maps: the
-marines of 3m stand at the point, south and east of it; four banelings of bane_vs_bane leave the west free, and its
-twenty zerglings the place (-1, -2); seven zealots of so_many_baneling leave the two corners in the west, and the seven
-marines of MMM, which its two marauders then take.
+Each type has a square lattice of places around its group's point, twice its separation radius apart. A unit gets the
+nearest place that is free, of equally near ones the first counterclockwise from south, on either side of a battle; a
+place is free where inner radii do not overlap. Bodies may: units part when they begin to walk.
+
+So it is in recordings of StarCraft II on SMAC's maps: the marines of 3m stand at the point, south and east of it; four
+banelings of bane_vs_bane leave the west free, and its twenty zerglings the place (-1, -2); the eight zealots of 6h_vs_8z
+leave the south-west, and are pushed out of their lattice at once; the seven marines of MMM leave the two corners in the
+west, which its two marauders then take; the three zealots of 2s3z stand south-east, north-east and north-west of the
+stalker at the point.
 """
 
 from __future__ import annotations
@@ -19,7 +23,6 @@ from emix.envs.battle.maps import BattleMap, Group
 from emix.envs.battle.units import Balance, UnitType
 from emix.errors import UsageError, closest
 
-_STEP = 0.125  # cells between places that are tried
 _REACH = 10.0  # cells from a group's point that are searched
 _MARGIN = 0.25  # cells that a place keeps from walls and cliffs
 
@@ -39,7 +42,6 @@ def place_units(battle_map: BattleMap, balance: Balance) -> tuple[list[Start], l
     Raises:
         UsageError: a unit's type is unknown to the balance, a group's point lies in a wall, or there is no room.
     """
-    offsets = _offsets()
     placed: list[Start] = []
     for side, groups in (("ally", battle_map.ally), ("enemy", battle_map.enemy)):
         for index, group in enumerate(groups):
@@ -48,7 +50,7 @@ def place_units(battle_map: BattleMap, balance: Balance) -> tuple[list[Start], l
                 known = closest(group.unit, balance.units)
                 raise UsageError(f"{where}.unit: {group.unit!r} is not in {balance.source}, {known}")
             unit = balance.units[group.unit]
-            places = _open_places(battle_map, group, unit, offsets, where)
+            places = _open_places(battle_map, group, unit, where)
             for _ in range(group.count):
                 free = _first_free(places, unit, placed)
                 if free is None:
@@ -61,21 +63,18 @@ def place_units(battle_map: BattleMap, balance: Balance) -> tuple[list[Start], l
     return placed[:allies], placed[allies:]
 
 
-def _offsets() -> NDArray[np.float64]:
-    """[places, 2]: places around a point, the nearest first, and of those equally far counterclockwise from south."""
-    steps = np.arange(-_REACH, _REACH + _STEP, _STEP)
+def _offsets(step: float) -> NDArray[np.float64]:
+    """[places, 2]: a lattice around a point, the nearest first, and of those equally far counterclockwise from south."""
+    steps = np.arange(-(_REACH // step), _REACH // step + 1)
     x, y = (grid.ravel() for grid in np.meshgrid(steps, steps))
-    distance, angle = x**2 + y**2, np.arctan2(x, -y) % (2 * np.pi)  # exact multiples of _STEP**2; 0 is south
+    distance, angle = x**2 + y**2, np.arctan2(x, -y) % (2 * np.pi)  # exact, as integers; 0 is south
     order = np.lexsort((angle, distance))
-    order = order[distance[order] <= _REACH**2]
-    return np.stack([x[order], y[order]], -1)
+    return np.stack([x[order], y[order]], -1) * step
 
 
-def _open_places(
-    battle_map: BattleMap, group: Group, unit: UnitType, offsets: NDArray[np.float64], where: str
-) -> NDArray[np.float64]:
+def _open_places(battle_map: BattleMap, group: Group, unit: UnitType, where: str) -> NDArray[np.float64]:
     """[places, 2]: those of a group's units that lie inside the map, and on the ground of its point unless they fly."""
-    places = np.array([group.x, group.y]) + offsets
+    places = np.array([group.x, group.y]) + _offsets(2 * unit.separation_radius)
     inside = ((places >= _MARGIN) & (places < CELLS - _MARGIN)).all(1)
     places = places[inside]
     if unit.layer == LAYER["air"]:
@@ -92,11 +91,11 @@ def _open_places(
 
 
 def _first_free(places: NDArray[np.float64], unit: UnitType, placed: list[Start]) -> int | None:
-    """The first place where the unit touches nobody of its own layer."""
+    """The first place where the unit overlaps nobody of its own layer by more than their bodies' outer parts."""
     free = np.ones(len(places), np.bool_)
     for other in placed:
         if other.unit.layer == unit.layer:
-            apart = unit.stats["radius"] + other.unit.stats["radius"]
+            apart = unit.inner_radius + other.unit.inner_radius
             free &= (places[:, 0] - other.x) ** 2 + (places[:, 1] - other.y) ** 2 >= apart**2 - 1e-9
     first = np.flatnonzero(free)
     return int(first[0]) if len(first) else None

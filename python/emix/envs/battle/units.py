@@ -49,6 +49,8 @@ _RULES = {
     "cooldown_low": 1,
     "cooldown_high": 1,
 }
+_PLACING = ("separation_radius", "inner_radius")  # a unit's radius, if large enough, where a balance does not say
+_LEAST_PLACING = 0.125  # cells
 _WEAPON_DEFAULTS = ("missile_speed", "slop", "scan")
 # The game's, for a balance that does not say its own.
 _BACKSWING = 8.0  # loops
@@ -67,6 +69,8 @@ class UnitType:
     layer: int
     weapon: int
     reach: int  # bits 1 << layer
+    separation_radius: float  # cells: half of how far apart units of this type are created
+    inner_radius: float  # cells: of the part of its body that nobody is created in
     stats: Mapping[str, float]
 
     @property
@@ -119,12 +123,15 @@ def load_balance(name: str) -> Balance:
 
 
 def _read_unit(name: str, unit: Section, loops: float, defaults: Mapping[str, float]) -> UnitType:
-    unit.expect(("id", "health", "speed", "radius"), (*_BODY, "tags", "layer", "weapon", "heal"))
+    unit.expect(("id", "health", "speed", "radius"), (*_BODY, *_PLACING, "tags", "layer", "weapon", "heal"))
     stats = {"rest": 0.0} | {row: 0.0 for keys in (_BODY, _WEAPON, _CLOSE, _HEAL) for row, _ in keys.values()}
     stats |= _numbers(unit, _BODY, loops)
     stats["cooldown_scale"] = unit.number("cooldown_scale", 15.0)  # SMAC's for a unit that it does not know
     for key in ("health", "radius", "cooldown_scale"):
         _refuse_small(unit, key, stats[key])
+    placing = {key: unit.number(key, max(stats["radius"], _LEAST_PLACING)) for key in _PLACING}
+    for key, radius in placing.items():
+        _refuse_small(unit, key, radius, _LEAST_PLACING)
     if stats["energy"] > stats["energy_limit"]:
         raise unit.error(
             "energy", f"expected at most energy_limit ({stats['energy_limit']:g}), got {stats['energy']:g}"
@@ -150,6 +157,7 @@ def _read_unit(name: str, unit: Section, loops: float, defaults: Mapping[str, fl
         weapon=WEAPON[weapon],
         reach=reach,
         stats=stats,
+        **placing,
     )
 
 
@@ -184,11 +192,11 @@ def _read_weapon(
     return weapon, reach, sum({TAG[tag] for tag in part.words("bonus_tags", TAG)})
 
 
-def _refuse_small(part: Section, key: str, value: float, of: str = "") -> None:
-    """What the rules or the observations divide by must be large enough."""
-    if value < LEAST:
+def _refuse_small(part: Section, key: str, value: float, least: float = LEAST, of: str = "") -> None:
+    """What is divided by, or walked along step by step, must be large enough."""
+    if value < least:
         whose = f" of {of}" * bool(of)
-        raise part.error(key, f"expected a number of at least {LEAST:g}{whose}, got {value:g}")
+        raise part.error(key, f"expected a number of at least {least:g}{whose}, got {value:g}")
 
 
 def _numbers(part: Section, keys: Mapping[str, tuple[str, int]], loops: float) -> dict[str, float]:
