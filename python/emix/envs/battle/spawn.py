@@ -5,7 +5,7 @@ nearest place that is free, of equally near ones the first counterclockwise from
 place is free where inner radii do not overlap. Bodies may: units part when they begin to walk.
 
 So it is in recordings of StarCraft II on SMAC's maps: the marines of 3m stand at the point, south and east of it; four
-banelings of bane_vs_bane leave the west free, and its twenty zerglings the place (-1, -2); the eight zealots of 6h_vs_8z
+banelings of bane_vs_bane leave the west free, its twenty zerglings the place (-1, -2); the eight zealots of 6h_vs_8z
 leave the south-west, and are pushed out of their lattice at once; the seven marines of MMM leave the two corners in the
 west, which its two marauders then take; the three zealots of 2s3z stand south-east, north-east and north-west of the
 stalker at the point.
@@ -64,7 +64,7 @@ def place_units(battle_map: BattleMap, balance: Balance) -> tuple[list[Start], l
 
 
 def _offsets(step: float) -> NDArray[np.float64]:
-    """[places, 2]: a lattice around a point, the nearest first, and of those equally far counterclockwise from south."""
+    """[places, 2]: a lattice around a point, the nearest first, of those equally far counterclockwise from south."""
     steps = np.arange(-(_REACH // step), _REACH // step + 1)
     x, y = (grid.ravel() for grid in np.meshgrid(steps, steps))
     distance, angle = x**2 + y**2, np.arctan2(x, -y) % (2 * np.pi)  # exact, as integers; 0 is south
@@ -91,7 +91,7 @@ def _open_places(battle_map: BattleMap, group: Group, unit: UnitType, where: str
 
 
 def _first_free(places: NDArray[np.float64], unit: UnitType, placed: list[Start]) -> int | None:
-    """The first place where the unit overlaps nobody of its own layer by more than their bodies' outer parts."""
+    """The first place where the unit's inner radius overlaps that of nobody of its own layer."""
     free = np.ones(len(places), np.bool_)
     for other in placed:
         if other.unit.layer == unit.layer:
