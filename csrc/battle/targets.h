@@ -1,7 +1,6 @@
 // Whom a unit attacks or heals. A unit with an order to attack takes that target while it lives; the others look for
-// their own: threats first, who can shoot back from where they are, then the nearest. Who is in their weapon's reach
-// stays their target, unless it is no threat and one is in reach. Who has left it, or is still being chased, does so
-// until another one is in reach or, as the rules say, hits them.
+// their own: threats first, then the nearest. Who is in their weapon's reach stays their target. Who has left it, or is
+// still being chased, does so until another one is in reach or, as the rules say, hits them.
 #pragma once
 #include "battle/battle.h"
 
@@ -10,11 +9,11 @@ namespace emix::battle {
 inline constexpr float kFar = 1e9f;
 inline constexpr float kNoThreat = 1e4f;  // farther than any place of the map: such targets come after all threats
 
-// Who comes first, and the present target: how far they are, edge to edge, and that with kNoThreat for who is none.
+// Who was nearest, and how far the present target is; edge to edge.
 template <class V>
 struct Sighted {
-  typename V::I first;
-  typename V::F first_edge, first_rank, target_edge, target_rank;
+  typename V::I nearest;
+  typename V::F rank, nearest_edge, target_edge;
 };
 
 template <class V>
@@ -23,22 +22,21 @@ EMIX_HD Sighted<V> look(const Battle& b, int i, typename V::I target, typename V
   using M = typename V::M;
   const F x = load<V>(b[unit::x], i), y = load<V>(b[unit::y], i), radius = load<V>(b[stat::radius], i);
   const auto reach = load<V>(b[trait::reach], i), layer = load<V>(b[trait::layer], i);
-  Sighted<V> seen{V::splat(kNobody), V::splat(kFar), V::splat(kFar), V::splat(kFar), V::splat(kFar)};
+  Sighted<V> seen{V::splat(kNobody), V::splat(kFar), V::splat(kFar), V::splat(kFar)};
   const Side others = b.opponents_of(i);
   for (int j = others.begin; j < others.end; ++j) {
     if (!b.alive(j)) continue;
     const F dx = b[unit::x][j] - x, dy = b[unit::y][j] - y;
     const F edge = square_root(dx * dx + dy * dy) - (radius + b[stat::radius][j]);
     const M can_hit = (reach & (1 << b[trait::layer][j])) != 0;
-    const M threat = (((b[trait::reach][j] & (V::splat(1) << layer)) != 0) & (edge <= b[stat::range][j])) |
+    const M threat = ((b[trait::reach][j] & (V::splat(1) << layer)) != 0) |
                      (V::splat(b[trait::tags][j] & bit(Tag::always_threat)) != 0);
     const F rank = edge + select(threat, V::splat(0.0f), V::splat(kNoThreat));
-    const M better = can_hit & (edge <= scan) & (rank < seen.first_rank);
-    seen.first_rank = select(better, rank, seen.first_rank);
-    seen.first_edge = select(better, edge, seen.first_edge);
-    seen.first = select(better, V::splat(j), seen.first);
+    const M better = can_hit & (edge <= scan) & (rank < seen.rank);
+    seen.rank = select(better, rank, seen.rank);
+    seen.nearest_edge = select(better, edge, seen.nearest_edge);
+    seen.nearest = select(better, V::splat(j), seen.nearest);
     seen.target_edge = select(can_hit & (target == j), edge, seen.target_edge);
-    seen.target_rank = select(can_hit & (target == j), rank, seen.target_rank);
   }
   return seen;
 }
@@ -63,6 +61,13 @@ EMIX_HD typename V::I most_wounded(const Battle& b, int i) {
   return patient;
 }
 
+// Whether these units can be hurt by i, or by whom it heals.
+template <class V>
+EMIX_HD typename V::M threatened_by(const Battle& b, int i, typename V::I whom) {
+  const auto hits = gather<V>(b[trait::reach], whom) & (V::splat(1) << load<V>(b[trait::layer], i));
+  return (hits != 0) | ((gather<V>(b[trait::tags], whom) & bit(Tag::always_threat)) != 0);
+}
+
 // Units that choose for themselves.
 template <class V>
 EMIX_HD typename V::I own_choice(const Battle& b, int i, typename V::I order, typename V::I target) {
@@ -74,14 +79,15 @@ EMIX_HD typename V::I own_choice(const Battle& b, int i, typename V::I order, ty
   const F scan = select(is(order, Order::chase), V::splat(kFar), load<V>(b[stat::scan], i));
   const Sighted<V> seen = look<V>(b, i, target, scan);
   const M aiming = load<V>(b[unit::windup], i) > 0;
-  const M there = seen.target_edge < kFar, other_in_reach = seen.first_edge <= range;
+  const M there = seen.target_edge < kFar, other_in_reach = seen.nearest_edge <= range;
   M in_reach = there & ((seen.target_edge <= range) | aiming);
-  if (any(in_reach & other_in_reach & !aiming & (seen.first != target))) {
-    in_reach = in_reach & (aiming | !other_in_reach | (seen.first_rank >= kNoThreat) | (seen.target_rank < kNoThreat));
+  if (any(in_reach & other_in_reach & !aiming & (seen.nearest != target))) {
+    const auto whom = select(in_reach, target, V::index(i));
+    in_reach = in_reach & (aiming | !other_in_reach | (seen.rank >= kNoThreat) | threatened_by<V>(b, i, whom));
   }
   const M follows = there & (seen.target_edge <= b.scenario->rule(rule::leash));
   const M chased = follows & !other_in_reach & (load<V>(b[mind::held], i) == 0);
-  auto choice = seen.first;
+  auto choice = seen.nearest;
   if (rule != Retarget::nearest) choice = select(chased, target, choice);
   choice = select(in_reach | (follows & (choice == kNobody)), target, choice);
   // Who is hit turns on the attacker: if it has nobody else to attack, or nobody whom it reaches.
@@ -92,7 +98,7 @@ EMIX_HD typename V::I own_choice(const Battle& b, int i, typename V::I order, ty
     const auto can_hit = (load<V>(b[trait::reach], i) >> gather<V>(b[trait::layer], by)) & 1;
     choice = select(called & (can_hit != 0) & (gather<V>(b[unit::health], by) > 0), attacker, choice);
   }
-  choice = select(is(order, Order::chase) & !aiming, seen.first, choice);
+  choice = select(is(order, Order::chase) & !aiming, seen.nearest, choice);
   const M healer = load<V>(b[stat::heal], i) > 0;
   if (any(healer)) choice = select(healer, most_wounded<V>(b, i), choice);
   return choice;

@@ -196,40 +196,6 @@ def test_who_leaves_the_reach_is_given_up_for_the_nearest(tmp_path):
     assert env.minds[0, MIND["target"], ENEMY] == 1
 
 
-THREATS = """
-limit: 200
-one_hot: {ally: [stalker, zealot], enemy: [zealot, stalker]}
-ally:
-  - {unit: stalker, count: 1, at: [9, 16]}
-  - {unit: zealot, count: 1, at: [14, 16]}
-enemy:
-  - {unit: stalker, count: 1, at: [17, 16]}
-enemy_order: guard
-terrain:
-  walkable: {2-29: 2-29}
-"""
-
-
-@pytest.mark.parametrize(
-    ("stalker", "zealot", "target"),
-    [(9.5, 14.0, 1), (10.0, 14.0, 0), (10.0, 15.9, 1), (10.0, 15.7, 0)],
-)
-def test_who_can_shoot_back_comes_before_who_is_near(tmp_path, stalker, zealot, target):
-    """A stalker at (17, 16) reaches both, another stalker from x = 9.75 on. A zealot is a threat within 0.1 of it."""
-    file = tmp_path / "threats.yaml"
-    file.write_text(THREATS)
-    env = emix.make(f"battle/{file}", spawn_jitter=0.0, weapon_delay=False, checked=False)
-    env.reset()
-    env.units[0, UNIT["x"], 1] = zealot
-    stay = torch.tensor([[STOP, STOP]])
-    env.step(stay)
-    assert env.minds[0, MIND["target"], ENEMY] == 1
-    env.units[0, UNIT["x"], 0] = stalker
-    for _ in range(3):
-        env.step(stay)
-    assert env.minds[0, MIND["target"], ENEMY] == target
-
-
 def alternate(env):
     """SMAC's trick for 2m_vs_1z, "alternating fire": nobody walks, the marine that is farther off shoots."""
     zealot = env.scenario.enemy_slot
