@@ -105,7 +105,7 @@ def test_records_come_back_from_their_file(tmp_path: Path) -> None:
     write([record(1, [0.5, 0.25])], tmp_path / "new/runs.jsonl")
     (found,) = gather([tmp_path / "new/runs.jsonl"], lambda name: True).records
     assert found.curve("test_return_mean").tolist() == [[0, 100], [0.5, 0.25]]
-    assert (found.key, found.seconds) == (("matrix/msteps-5", "iql", 1), 1.0)
+    assert (found.key, found.seconds) == (("matrix/msteps-5", "iql", 1, 1), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +116,10 @@ def test_records_come_back_from_their_file(tmp_path: Path) -> None:
         ('{"name":"a","env":"b","seed":1,"env_steps":1,"seconds":1,"curves":{"x":[[0,1],[0]]}}', "as many steps as"),
         ('{"name":"a","env":"b","seed":1,"env_steps":1,"seconds":1,"curves":{"x":[[1,0],[0,0]]}}', "rising steps"),
         ('{"name":"a","env":"b","seed":1,"env_steps":1,"seconds":1,"curves":{},"z":1}', r"unknown fields \['z'\]"),
+        (
+            '{"name":"a","env":"b","seed":1,"env_steps":1,"seconds":1,"curves":{},"env_rules":0}',
+            "env_rules expects 1 or more, got 0",
+        ),
     ],
 )
 def test_a_damaged_file_of_records(tmp_path: Path, line: str, message: str) -> None:

@@ -205,4 +205,4 @@ def test_a_run_in_two_places_counts_once(tables: Path, tmp_path: Path, capsys: p
     write([record("smix", ENV, 1, [9.0, 9.0])], tmp_path / "new.jsonl")
     assert run(tables, tmp_path / "new.jsonl", "--out", tmp_path / "out") == 0
     assert f"smix on {ENV}, seed 1 is also in {tmp_path / 'new.jsonl'}, which counts" in capsys.readouterr().out
-    assert sum(each.key == (ENV, "smix", 1) for each in read(tmp_path / "out/records.jsonl")) == 1
+    assert sum(each.key == (ENV, "smix", 1, 1) for each in read(tmp_path / "out/records.jsonl")) == 1

@@ -19,7 +19,7 @@ from emix.reports.comparison import Choices
 from emix.reports.numbers import TESTS_AT_THE_END
 from emix.reports.page import read_page
 from emix.reports.published import Published, published
-from emix.reports.records import Record, gather, is_test_metric, merge, read, write
+from emix.reports.records import Record, gather, is_test_metric, merge, read, without_old_rules, write
 from emix.reports.report import report
 
 EXAMPLE = "`emix report runs --out report`"
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
     found = gather(chosen.runs, lambda name: is_test_metric(name) or name == chosen.metric, measure)
     if chosen.collect is not None:
         path = path_of(chosen.collect)
-        write(merge(read(path), found.records), path)
+        write(without_old_rules(merge(read(path), found.records)).records, path)
     choices = Choices(
         metric=chosen.metric,
         tests=chosen.tests,

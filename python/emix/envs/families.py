@@ -46,6 +46,7 @@ class Family:
     requires: str = ""  # a package that it imports
     install: str = ""  # the command that installs it
     lacks: Callable[[], tuple[str, str]] | None = None  # what else is missing, and the command that mends it; or empty
+    rules: int = 1  # their version, which rises when the same actions have other consequences
 
     def fits(self, name: str) -> bool:
         """Whether ``name`` is one of its names."""
@@ -123,6 +124,7 @@ def built_in() -> tuple[Family, ...]:
             options=names_of(BattleOptions),
             kinds=(BattleOptions,),
             examples=_all("battle/{}", ((name,) for name in list_maps())),
+            rules=2,
         ),
         Family(
             "sc2/<map>",

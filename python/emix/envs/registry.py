@@ -33,6 +33,7 @@ class EnvInfo:
     options: tuple[str, ...]  # names of those that ``make`` takes
     examples: tuple[str, ...]  # some of its names, or all
     defaults: dict[str, OptionInfo]  # of the options where they are known, by name
+    rules: int = 1  # version of the rules: what was trained under another one was trained on another game
 
 
 def list_envs() -> list[EnvInfo]:
@@ -47,10 +48,12 @@ def find_env(name: str) -> EnvInfo:
     Raises:
         UsageError: to none, with the closest names.
     """
-    family = next((family for family in _families() if family.fits(name)), None)
-    if family is None:
-        raise unknown_name(name)
-    return _info(family)
+    return _info(_family(name))
+
+
+def rules_of(name: str) -> int:
+    """The version of the rules of the environment ``name``; 1 where no family has such a name."""
+    return next((family.rules for family in _families() if family.fits(name)), 1)
 
 
 def _info(family: Family) -> EnvInfo:
@@ -58,7 +61,14 @@ def _info(family: Family) -> EnvInfo:
     known = {name: option for kind in family.kinds for name, option in described(kind).items()}
     defaults = {name: known[name] for name in family.options if name in known}
     return EnvInfo(
-        family.pattern, not missing, install, family.description, family.options, family.suggestions, defaults
+        family.pattern,
+        not missing,
+        install,
+        family.description,
+        family.options,
+        family.suggestions,
+        defaults,
+        family.rules,
     )
 
 
@@ -71,6 +81,7 @@ def register_env(
     examples: Iterable[str] = (),
     requires: str = "",
     install: str = "",
+    rules: int = 1,
 ) -> None:
     """Let ``emix.make``, training and the commands find environments of your own.
 
@@ -91,6 +102,8 @@ def register_env(
         examples: names that are offered to somebody who mistypes one; the pattern, where there are none.
         requires: a package that the environment imports, such as ``"lbforaging"``.
         install: the command that installs it; ``pip install`` and its name where not given.
+        rules: version of the environment's rules. Let it rise when the same actions have other consequences than
+            before: runs that were trained under an earlier one are then not continued, nor compared with new ones.
 
     Raises:
         UsageError: a name could fit both this pattern and that of another family, or the pattern is none. Registering
@@ -108,6 +121,7 @@ def register_env(
         examples=tuple(examples),
         requires=requires,
         install=install,
+        rules=integer("register_env: rules", rules, least=1),
     )
     for known in (*_built_in(), *_registered.values()):
         if known.meets(new) and not (known.pattern == pattern and _source(known) == _source(new)):
@@ -144,9 +158,7 @@ def make(
     seed = check_seed(f"{name}: seed", seed)
     if first_env + num_envs > 1 << 32:
         raise UsageError(f"{name}: first_env + num_envs must be at most 2^32, got {first_env} + {num_envs}")
-    family = next((family for family in _families() if family.fits(name)), None)
-    if family is None:
-        raise unknown_name(name)
+    family = _family(name)
     missing, install = family.missing()
     if missing:
         raise UsageError(f"{name} {missing}: {install}")
@@ -163,6 +175,14 @@ def unknown_name(name: str) -> UsageError:
     hint = did_you_mean(meant) if meant else f"the names are {names}"
     broken = "".join(f"; {sentence}" for sentence in load_entry_points("emix.envs"))
     return UsageError(f"unknown environment {name!r}: {hint}{broken}")
+
+
+def _family(name: str) -> Family:
+    """The family of a name; ``UsageError`` where none has it."""
+    for family in _families():
+        if family.fits(name):
+            return family
+    raise unknown_name(name)
 
 
 def _families() -> list[Family]:

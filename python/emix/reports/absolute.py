@@ -46,11 +46,15 @@ def absolute(folder: Path) -> Absolute:
     """That of the run in a folder, on the CPU: measured where it has not been measured yet of this policy.
 
     Raises:
-        UsageError: the run has no best policy, cannot be played here, or is damaged, or the folder cannot be written.
+        UsageError: the run has no best policy, cannot be played here or was trained under other rules, or is damaged,
+            or the folder cannot be written.
     """
-    digest, episodes = _digest(folder), TIMES * read_settings(folder).training.test_episodes
+    settings = read_settings(folder)
+    digest, episodes = _digest(folder), TIMES * settings.training.test_episodes
     if digest is not None and (stored := _stored(folder, digest, episodes)):
         return stored
+    if other := settings.other_rules():
+        raise UsageError(f"{folder} {other}: it can be measured by the emix that made it alone")
     from emix.training.trained import load  # loads torch, which a report of records need not wait for
 
     policy = load(folder, best=True)  # says where there is none

@@ -30,7 +30,7 @@ import numpy as np
 from emix.errors import UsageError
 from emix.reading import expect_keys, read_text, read_yaml, short
 from emix.reports.columns import Column, make_column, table
-from emix.reports.records import SUFFIX, Record, gather, merge, read, save, write
+from emix.reports.records import SUFFIX, Record, gather, merge, read, save, without_old_rules, write
 from emix.training.plot import draw_curves
 
 _MOST_TEXT = 4 << 20
@@ -100,12 +100,14 @@ class Page:
 
     def collect(self, paths: Sequence[Path]) -> tuple[int, list[tuple[str, str]]]:
         """Take the finished runs of the page's methods into its file of records; say how many there were, and what was
-        left out, and why. A run that was made again replaces the old one."""
+        left out, and why. A run that was made again replaces the old one, and one under newer rules of its environment
+        those under older ones."""
         found = gather(paths, lambda metric: metric in self.metrics)
         new = [run for run in found.records if run.name in self.names]
         other = [(str(run), "the page has no such method") for run in found.records if run.name not in self.names]
-        write(merge(self.records, new), self.path.with_suffix(SUFFIX))
-        return len(new), found.left_out + other
+        merged = without_old_rules(merge(self.records, new))
+        write(merged.records, self.path.with_suffix(SUFFIX))
+        return len(new), found.left_out + other + merged.left_out
 
     def texts(self, records: Sequence[Record]) -> dict[str, str]:
         """Its tables in Markdown."""

@@ -42,6 +42,7 @@ class Record:
         seconds: that it took.
         curves: of each metric the environment steps where it was logged, and its values.
         absolute: what its best policy has shown, where that was measured.
+        env_rules: version of the environment's rules that it was trained under.
     """
 
     name: str
@@ -51,11 +52,12 @@ class Record:
     seconds: float
     curves: dict[str, tuple[list[int], list[float]]]
     absolute: Absolute | None = None
+    env_rules: int = 1
 
     @property
-    def key(self) -> tuple[str, str, int]:
+    def key(self) -> tuple[str, str, int, int]:
         """What tells runs apart."""
-        return self.env, self.name, self.seed
+        return self.env, self.name, self.seed, self.env_rules
 
     def __str__(self) -> str:
         return f"{self.name} on {self.env}, seed {self.seed}"
@@ -90,15 +92,18 @@ def gather(
     Raises:
         UsageError: a path holds no run, or a file of records is damaged.
     """
-    found: dict[tuple[str, str, int], tuple[Record, Path]] = {}
+    found: dict[tuple[str, str, int, int], tuple[Record, Path]] = {}
     left_out: list[tuple[str, str]] = []
     for path in map(path_of, paths):
         for record, source in _below(path, wanted, left_out):
             if record.key in found and found[record.key][1] != source:
                 left_out.append((str(found[record.key][1]), f"{record} is also in {source}, which counts"))
             found[record.key] = record, source
+    old = without_old_rules([record for record, _ in found.values()])
+    left_out += old.left_out
     records, unmeasured = [], []
-    for _, (record, source) in sorted(found.items()):
+    for record in sorted(old.records, key=lambda record: record.key):
+        source = found[record.key][1]
         if measure is not None and record.absolute is None:
             try:
                 record = replace(record, absolute=_measured(record, source, measure))
@@ -106,6 +111,21 @@ def gather(
                 unmeasured.append((str(record), str(error)))
         records.append(record)
     return Gathered(records, left_out, unmeasured)
+
+
+def without_old_rules(records: Sequence[Record]) -> Gathered:
+    """Those that were trained under the newest rules of their environment that there are among them: others were of
+    another game."""
+    newest: dict[str, int] = {}
+    for record in records:
+        newest[record.env] = max(record.env_rules, newest.get(record.env, 1))
+    why = "it was trained under version {} of the rules of {}, others here under version {}"
+    left_out = [
+        (str(record), why.format(record.env_rules, record.env, newest[record.env]))
+        for record in records
+        if record.env_rules < newest[record.env]
+    ]
+    return Gathered([record for record in records if record.env_rules == newest[record.env]], left_out, [])
 
 
 def _below(path: Path, wanted: Callable[[str], bool], left_out: list[tuple[str, str]]) -> Iterator[tuple[Record, Path]]:
@@ -164,7 +184,13 @@ def _record(folder: Path, wanted: Callable[[str], bool]) -> Record:
             steps, values = zip(*points, strict=True)
             curves[metric] = (list(steps), list(values))
     return Record(
-        settings.name, settings.env, settings.training.seed, done["env_steps"], done.get("seconds", 0.0), curves
+        settings.name,
+        settings.env,
+        settings.training.seed,
+        done["env_steps"],
+        done.get("seconds", 0.0),
+        curves,
+        env_rules=settings.env_rules,
     )
 
 
@@ -192,7 +218,9 @@ def read(path: Path) -> list[Record]:
 
 def _parse(line: bytes, problem: str) -> Record:
     values = expect_keys(parse_json(line, problem), _FIELDS, problem)
-    if unknown := set(values) - {*_FIELDS, "absolute"}:
+    if "env_rules" in values and expect_keys(values, {"env_rules": int}, problem)["env_rules"] < 1:
+        raise UsageError(f"{problem}: env_rules expects 1 or more, got {values['env_rules']}")
+    if unknown := set(values) - {*_FIELDS, "absolute", "env_rules"}:
         raise UsageError(f"{problem}: unknown fields {short(sorted(unknown))}")
     for name, curve in values["curves"].items():
         if not (_is_list(curve, 2) and all(map(_is_list, curve)) and len(curve[0]) == len(curve[1]) > 0):
@@ -218,12 +246,9 @@ def write(records: Sequence[Record], path: Path) -> None:
     Raises:
         UsageError: the file cannot be written.
     """
-    lines = [
-        json.dumps({name: value for name, value in asdict(run).items() if value is not None}, separators=(",", ":"))
-        + "\n"
-        for run in records
-    ]
-    save(path, "".join(lines).encode())
+    absent = {"absolute": None, "env_rules": 1}
+    kept = ({name: value for name, value in asdict(run).items() if absent.get(name, run) != value} for run in records)
+    save(path, "".join(json.dumps(values, separators=(",", ":")) + "\n" for values in kept).encode())
 
 
 def save(path: Path, data: bytes) -> None:

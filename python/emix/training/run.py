@@ -69,10 +69,16 @@ class Run:
             group: of processes; alone where not given.
 
         Raises:
-            UsageError: there is no run, it is in use, damaged or has lost its checkpoint, or has done more steps.
+            UsageError: there is no run, it is in use, damaged or has lost its checkpoint, has done more steps, or was
+                trained under other rules of its environment.
         """
         group, folder = group or Alone(), path_of(folder)
-        read_settings(folder)  # before the folder is owned, which would make one that is not there
+        settings = read_settings(folder)  # before the folder is owned, which would make one that is not there
+        if other := settings.other_rules():
+            raise UsageError(
+                f"{folder} {other}: it cannot be continued, since it would go on in another game; "
+                f"train again in another folder, or use the emix that made it"
+            )
         with _owned(folder, group) as owner:
             settings = read_settings(folder)
             manifest = read_checkpoint(folder / CHECKPOINT)

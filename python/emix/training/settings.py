@@ -16,7 +16,7 @@ import yaml
 from emix import learners
 from emix._version import __version__
 from emix.envs.core import Env
-from emix.envs.registry import make
+from emix.envs.registry import make, rules_of
 from emix.errors import UsageError
 from emix.learners.plan import Plan
 from emix.plugins import import_again
@@ -44,6 +44,7 @@ class Settings:
     learner: Any  # the algorithm's own config dataclass
     training: TrainingConfig
     env_options: dict[str, Any] = field(default_factory=dict)  # of emix.make, such as {"reward": "sparse"}
+    env_rules: int = 1  # version of the environment's rules, under which the run is trained
     imports: tuple[str, ...] = ()  # modules and files of the user's, as ``emix.plugins.import_named`` gave them
     changes: dict[str, Any] = field(default_factory=dict)  # from the recipe, of what is learned: {"td_lambda": 0.4}
     files: dict[str, str] = field(default_factory=dict)  # SHA-256 of those that environment and options name by paths
@@ -100,6 +101,13 @@ class Settings:
         values: dict[str, Any] = json.loads(json.dumps(asdict(replace(self, folder=None))))
         return {name: value for name, value in values.items() if name != "folder" and (name != "files" or value)}
 
+    def other_rules(self) -> str:
+        """What is to be said of a run that was trained under other rules than this emix has; else empty."""
+        present = rules_of(self.env)
+        if present == self.env_rules:
+            return ""
+        return f"was trained under version {self.env_rules} of the rules of {self.env}, this emix has version {present}"
+
 
 def make_settings(
     algorithm: str,
@@ -140,6 +148,7 @@ def make_settings(
         learner=config,
         training=trained,
         env_options=options | dict(env_options or {}),
+        env_rules=rules_of(env),
         imports=tuple(imports),
         changes={name: value for name, value in after.items() if name not in before or before[name] != value},
         files=find_files(env, options | dict(env_options or {})),
@@ -183,7 +192,7 @@ def read_settings(folder: Path) -> Settings:
 def _settings(content: dict[str, Any], imports: tuple[str, ...], folder: Path) -> Settings:
     """The settings that ``config.yaml`` holds, each of its kind."""
     kinds: dict[str, type] = {"algorithm": str, "env": str, "recipe": dict, "learner": dict, "training": dict}
-    optional: dict[str, type] = {"env_options": dict, "changes": dict, "files": dict}
+    optional: dict[str, type] = {"env_options": dict, "env_rules": int, "changes": dict, "files": dict}
     expect_keys(content, kinds | {name: kind for name, kind in optional.items() if name in content}, "of a run")
     expect_keys(content["recipe"], {"name": str, "version": int, "source": str}, "recipe")
     options = content.get("env_options", {})
@@ -197,6 +206,7 @@ def _settings(content: dict[str, Any], imports: tuple[str, ...], folder: Path) -
         learner=learners.make_config(content["algorithm"], content["learner"]),
         training=training_config(content["training"]),
         env_options=options,
+        env_rules=content.get("env_rules", 1),
         imports=imports,
         changes=content.get("changes", {}),
         files=content.get("files", {}),
@@ -204,6 +214,8 @@ def _settings(content: dict[str, Any], imports: tuple[str, ...], folder: Path) -
     )
     if not isinstance(getattr(settings.learner, "plan", None), Plan):
         raise UsageError("learner has no plan")
+    if settings.env_rules < 1:
+        raise UsageError(f"env_rules expects 1 or more, got {settings.env_rules}")
     if not all(isinstance(name, str) for name in settings.changes):
         raise UsageError(f"changes expects names with values, got {short(settings.changes)}")
     settings.as_dict()  # raises where a value is none that JSON has

@@ -246,7 +246,8 @@ def refuse_other_settings(folder: Path, settings: Settings, manifest: Mapping[st
     apart = ["training.steps", "training.device"]
     if other_device(settings, manifest):
         apart.append("training.precision")
-    if found := difference(manifest["settings"], settings.as_dict(), apart):
+    made = {"env_rules": 1, **manifest["settings"]}  # which manifests had not, as long as there were no others
+    if found := difference(made, settings.as_dict(), apart):
         name, theirs, ours = found
         raise UsageError(
             f"the checkpoint in {folder} belongs to another run: expected {name} {short(ours)} as in config.yaml, "

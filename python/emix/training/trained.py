@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -94,6 +95,8 @@ def load(run: Path | str, *, best: bool = False, device: str = "cpu", imports: S
     checkpoints = folder / CHECKPOINT
     import_named(imports)
     settings = read_settings(folder)
+    if other := settings.other_rules():
+        warnings.warn(f"{folder} {other}: it now plays another game than the one it has learned", stacklevel=2)
     manifest = read_checkpoint(checkpoints)
     if manifest is None:
         raise UsageError(f"{folder} has no checkpoint yet: wait for one, or run `emix resume {folder}`")
