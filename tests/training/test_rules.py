@@ -14,7 +14,8 @@ from emix.envs.matrix import make_penalty_game
 from emix.errors import UsageError
 from emix.reports.absolute import absolute
 from emix.reports.records import Record, gather, merge, read, without_old_rules, write
-from emix.training import make_settings, read_settings
+from emix.training import make_settings, plot, read_settings
+from emix.training.plot import plot_runs
 
 NAME = "mine/penalty"
 OPTIONS = {"plan": {"batch_size": 4, "buffer_size": 50}, "test_episodes": 4, "quiet": True}
@@ -70,6 +71,17 @@ def test_it_is_played_with_a_warning(folder: Path) -> None:
         assert emix.load(folder).env_steps == 40
     with pytest.raises(UsageError, match="version 2: it can be measured by the emix that made it alone"):
         absolute(folder)
+
+
+def test_curves_have_a_line_for_each_version(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, dict[str, list[object]]] = {}
+    monkeypatch.setattr(plot, "draw_curves", lambda panels, *arguments, **keywords: drawn.update(panels))
+    new = emix.train("vdn", NAME, steps=20, seed=1, run_dir=tmp_path / "new", **OPTIONS).folder
+    plot_runs([folder, new], tmp_path / "curve.png")
+    name = read_settings(new).name
+    assert {line: len(curves) for line, curves in drawn[NAME].items()} == {f"{name}, rules {k}": 1 for k in (1, 2)}
+    plot_runs([folder], tmp_path / "curve.png")
+    assert list(drawn[NAME]) == [name]
 
 
 def test_battles_have_another_version_than_at_first() -> None:

@@ -64,12 +64,15 @@ def plot_runs(folders: Sequence[Path], out: Path, *, metric: str | None = None, 
     if metric is None:
         won = all(any("test_battle_won_mean" in row for row in run) for run in rows.values())
         metric = "test_battle_won_mean" if won else "test_return_mean"
+    runs = {folder: read_settings(folder) for folder in folders}
+    versions = {(run.env, run.env_rules) for run in runs.values()}
     panels: dict[str, dict[str, list[np.ndarray]]] = {}
-    for folder in dict.fromkeys(folders):
-        settings = read_settings(folder)
+    for folder, settings in runs.items():
         lines = panels.setdefault(settings.env, {})
+        several = sum(env == settings.env for env, _ in versions) > 1
+        rules = f", rules {settings.env_rules}" if several else ""  # games of their own
         for ending, name in _agents(rows[folder], metric):
-            lines.setdefault(settings.name + ending, []).append(_curve(folder, rows[folder], name))
+            lines.setdefault(settings.name + rules + ending, []).append(_curve(folder, rows[folder], name))
     return draw_curves(panels, label_of(metric), out, interval=interval)
 
 
