@@ -1,6 +1,6 @@
 // Whom a unit attacks or heals. A unit with an order to attack takes that target while it lives; the others look for
-// their own: threats first, then the nearest. Who is in their weapon's reach stays their target. Who has left it, or is
-// still being chased, does so until another one is in reach or, as the rules say, hits them.
+// their own, for each shot anew: threats first, then the nearest. Whom they aim at stays their target. Who has left their
+// weapon's reach, or is still being chased, does so until another one is in reach or, as the rules say, hits them.
 #pragma once
 #include "battle/battle.h"
 
@@ -61,13 +61,6 @@ EMIX_HD typename V::I most_wounded(const Battle& b, int i) {
   return patient;
 }
 
-// Whether these units can be hurt by i, or by whom it heals.
-template <class V>
-EMIX_HD typename V::M threatened_by(const Battle& b, int i, typename V::I whom) {
-  const auto hits = gather<V>(b[trait::reach], whom) & (V::splat(1) << load<V>(b[trait::layer], i));
-  return (hits != 0) | ((gather<V>(b[trait::tags], whom) & bit(Tag::always_threat)) != 0);
-}
-
 // Units that choose for themselves.
 template <class V>
 EMIX_HD typename V::I own_choice(const Battle& b, int i, typename V::I order, typename V::I target) {
@@ -80,18 +73,14 @@ EMIX_HD typename V::I own_choice(const Battle& b, int i, typename V::I order, ty
   const Sighted<V> seen = look<V>(b, i, target, scan);
   const M aiming = load<V>(b[unit::windup], i) > 0;
   const M there = seen.target_edge < kFar, other_in_reach = seen.nearest_edge <= range;
-  M in_reach = there & ((seen.target_edge <= range) | aiming);
-  if (any(in_reach & other_in_reach & !aiming & (seen.nearest != target))) {
-    const auto whom = select(in_reach, target, V::index(i));
-    in_reach = in_reach & (aiming | !other_in_reach | (seen.rank >= kNoThreat) | threatened_by<V>(b, i, whom));
-  }
+  const M stays = there & (aiming | ((seen.target_edge <= range) & !other_in_reach));
   const M follows = there & (seen.target_edge <= b.scenario->rule(rule::leash));
   const M chased = follows & !other_in_reach & (load<V>(b[mind::held], i) == 0);
   auto choice = seen.nearest;
   if (rule != Retarget::nearest) choice = select(chased, target, choice);
-  choice = select(in_reach | (follows & (choice == kNobody)), target, choice);
+  choice = select(stays | (follows & (choice == kNobody)), target, choice);
   // Who is hit turns on the attacker: if it has nobody else to attack, or nobody whom it reaches.
-  M called = (attacker != kNobody) & (load<V>(b[unit::quiet], i) <= 1) & !in_reach & !other_in_reach;
+  M called = (attacker != kNobody) & (load<V>(b[unit::quiet], i) <= 1) & !stays & !other_in_reach;
   if (rule != Retarget::provoked) called = called & (choice == kNobody);
   if (any(called)) {
     const auto by = select(called, attacker, V::index(i));

@@ -41,7 +41,7 @@ def changed(content, path, value):
         (("limit",), 0, "limit: expected an integer of at least 1, got 0"),
         (("limt",), 5, "unknown key 'limt', did you mean limit?"),
         (("ally",), [], r"ally: expected a list, got \[\]"),
-        (("ally", 0, "unit"), "marin", r"ally\[0\].unit: 'marin' is not in balance/liberty.yaml, did you mean marine"),
+        (("ally", 0, "unit"), "marin", r"ally\[0\].unit: 'marin' is not in balance/lotv.yaml, did you mean marine"),
         (("ally", 0, "unit"), 7, r"ally\[0\].unit: expected a word, got 7"),
         (("ally", 0, "count"), -1, r"ally\[0\].count: expected an integer of at least 1, got -1"),
         (("terrain", "walkable"), {"15-16": "8-9"}, r"enemy\[0\].at: \[23, 16\] lies in a wall"),

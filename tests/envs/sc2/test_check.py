@@ -12,7 +12,7 @@ from emix.envs.sc2.measures import Course, compare, measure
 from emix.envs.sc2.scripts import SCRIPTS
 from emix.errors import UsageError
 
-LIBERTY = resources.files("emix.envs.battle") / "balance" / "liberty.yaml"
+LOTV = resources.files("emix.envs.battle") / "balance" / "lotv.yaml"
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def changed(house, tmp_path):
     """``changed(old, new)`` makes a stand-in whose balance has another text."""
 
     def make(old, new):
-        text = LIBERTY.read_text()
+        text = LOTV.read_text()
         assert old in text
         path = tmp_path / "changed.yaml"
         path.write_text(text.replace(old, new))
@@ -40,8 +40,8 @@ def test_nothing_differs(house, name):
     [
         ("backswing: 0.5\n", "backswing: 1.5\n", "run", measures.REST, "enemy zealot"),
         ("missile_speed: 18.75", "missile_speed: 3", "missiles", measures.FLIGHT, "allied stalker"),
-        ("period: 1.44", "period: 1.8", "missiles", measures.INTERVAL, "allied stalker"),
-        ("period: 1.44", "period: 1.8", "missiles", measures.COOLDOWN, "allied stalker"),
+        ("period: 1.87", "period: 2.2", "missiles", measures.INTERVAL, "allied stalker"),
+        ("period: 1.87", "period: 2.2", "missiles", measures.COOLDOWN, "allied stalker"),
         ("speed: 2.9531", "speed: 2.8", "missiles", measures.WALK, "allied stalker"),
         ("damage: 8,", "damage: 12,", "between", measures.DAMAGE, "enemy zealot"),
     ],
@@ -63,9 +63,9 @@ def test_who_is_attacked(house):
 @pytest.mark.parametrize(
     ("old", "new", "script", "what", "game", "battle"),
     [
-        ("period: 1.44", "period: 1.8", "missiles", "weapon: period, seconds", 1.8, 1.44),
+        ("period: 1.87", "period: 2.2", "missiles", "weapon: period, seconds", 2.2, 1.87),
         ("speed: 2.9531", "speed: 2.8", "missiles", "speed, cells a second", 2.8, 2.9531),
-        ("bonus: 4\n", "bonus: 6\n", "missiles", "weapon: bonus against armored", 6, 4),
+        ("bonus: 5\n", "bonus: 6\n", "missiles", "weapon: bonus against armored", 6, 5),
         ("health: 45\n", "health: 40\n", "shoot", "health", 40, 45),
         ("hits: 2,", "hits: 1,", "between", "weapon: hits of a shot", 1, 2),
     ],

@@ -19,8 +19,8 @@ class BattleOptions:
     +200 (``reward_win``) for a win, never scaled.
     """
 
-    balance: str = "liberty"
-    """Unit statistics: liberty (SMAC's maps), lotv (the ladder's), or the path of a YAML file."""
+    balance: str = "lotv"
+    """Unit statistics: lotv (multiplayer's, as in SMAC), liberty (the campaign's), or the path of a YAML file."""
     enemy_order: str = "fixed"
     """The enemies' numbers: fixed (the map's order), sorted by type and place, or shuffled anew in each episode. SMAC
     keeps the order in which StarCraft II lists them, which changes between episodes in a way that is not known."""
@@ -29,7 +29,8 @@ class BattleOptions:
     changes", whose size is not known."""
     retarget: str = "provoked"
     """When an enemy gives up a target that is out of its reach: provoked (another one comes into reach, or hits
-    it), kept (another one comes into reach) or nearest (in every loop, for the nearest). A target in reach stays."""
+    it), kept (another one comes into reach) or nearest (in every loop, for the nearest). In reach, each shot is
+    at the nearest."""
     weapon_delay: bool = True
     """Whether a weapon's period varies from shot to shot, as the engine's does."""
     move_amount: float = 2.0
