@@ -151,6 +151,8 @@ def test_published_numbers_stand_beside_a_method_on_a_task() -> None:
     runs = {(name, env): Record(name, f"battle/{env}", 1, 0, 1.0, won) for name in names for env in maps}
     assert column.text([runs["qmix", "3m"]]) == "0.95 ± 0.03 std, median 0.95"
     assert column.text([replace(runs["qmix", "3m"], env="sc2/3m")]) == "0.95 ± 0.03 std, median 0.95"
+    logged = replace(runs["qmix", "3m"], name="vdn@pymarl", env="battle/1c3s5z")  # in StarCraft II, by the same recipe
+    assert column.text([logged]) == "0.87 ± 0.04 std, median 0.88"
     assert column.text([runs["qmix,lr=1", "3m"]]) == column.text([runs["qmix", "x"]]) == "-"
     assert column.text([runs["qmix", "3m"], runs["qmix", "x"]]) == "-"  # of several tasks
 
