@@ -1,6 +1,6 @@
 // Whom a unit attacks or heals. A unit with an order to attack takes that target while it lives; the others look for
 // their own, for each shot anew: threats first, then the nearest. Whom they aim at stays their target. Who has left
-// their weapon's reach, or is still being chased, does so until another one is in reach or, as the rules say, hits them.
+// their weapon's reach, or is still being chased, does so until another is in reach or, as the rules say, hits them.
 #pragma once
 #include "battle/battle.h"
 
