@@ -85,7 +85,7 @@ def test_curves_have_a_line_for_each_version(folder: Path, tmp_path: Path, monke
 
 
 def test_battles_have_another_version_than_at_first() -> None:
-    assert make_settings("smix", "battle/3m").env_rules == registry.find_env("battle/mine.yaml").rules == 2
+    assert make_settings("smix", "battle/3m").env_rules == registry.rules_of("battle/mine.yaml") == 2
     assert make_settings("smix", "sc2/3m").env_rules == 1
 
 

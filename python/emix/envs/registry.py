@@ -33,7 +33,6 @@ class EnvInfo:
     options: tuple[str, ...]  # names of those that ``make`` takes
     examples: tuple[str, ...]  # some of its names, or all
     defaults: dict[str, OptionInfo]  # of the options where they are known, by name
-    rules: int = 1  # version of the rules: what was trained under another one was trained on another game
 
 
 def list_envs() -> list[EnvInfo]:
@@ -61,14 +60,7 @@ def _info(family: Family) -> EnvInfo:
     known = {name: option for kind in family.kinds for name, option in described(kind).items()}
     defaults = {name: known[name] for name in family.options if name in known}
     return EnvInfo(
-        family.pattern,
-        not missing,
-        install,
-        family.description,
-        family.options,
-        family.suggestions,
-        defaults,
-        family.rules,
+        family.pattern, not missing, install, family.description, family.options, family.suggestions, defaults
     )
 
 

@@ -144,20 +144,26 @@ def test_a_hydralisk_strikes_by_hand_who_is_near(tmp_path, edge, windup, lost):
 TWO = """
 limit: 200
 ally:
-  - {unit: marine, count: 1, at: [14, 12]}
-  - {unit: marine, count: 1, at: [14, 20]}
+  - {{unit: {ally}, count: 1, at: {south}}}
+  - {{unit: {ally}, count: 1, at: {north}}}
 enemy:
-  - {unit: zealot, count: 1, at: [17, 16]}
+  - {{unit: {enemy}, count: 1, at: {at}}}
 enemy_order: guard
 terrain:
-  walkable: {2-29: 2-29}
+  walkable: {{2-29: 2-29}}
 """
 
 
-def pair(folder, **options):
-    """Marines in slots 0 and 1, the same distance south and north of a zealot."""
-    file = folder / "pair.yaml"
-    file.write_text(TWO)
+PLACES = {
+    "zealot": {"ally": "marine", "south": [14, 12], "north": [14, 20], "at": [17, 16]},  # of which both are as far
+    "spine_crawler": {"ally": "stalker", "south": [16, 10], "north": [16, 22.2], "at": [16, 16]},  # it reaches both
+}
+
+
+def two_against(folder, enemy, **options):
+    """Allies in slots 0 and 1, south and north of an enemy who waits."""
+    file = folder / "two.yaml"
+    file.write_text(TWO.format(enemy=enemy, **PLACES[enemy]))
     env = emix.make(f"battle/{file}", spawn_jitter=0.0, weapon_delay=False, checked=False, **options)
     env.reset()
     return env
@@ -166,7 +172,7 @@ def pair(folder, **options):
 @pytest.mark.parametrize(("retarget", "whom"), [("provoked", 1), ("kept", 0), ("nearest", 0)])
 def test_who_hits_a_zealot_that_is_on_its_way(tmp_path, retarget, whom):
     """It walks towards the first marine and is hit by the second one."""
-    env = pair(tmp_path, retarget=retarget)
+    env = two_against(tmp_path, "zealot", retarget=retarget)
     env.minds[0, MIND["target"], ENEMY] = 0
     env.units[0, UNIT["y"], ENEMY] = 15.0  # nearer to the first
     env.step(torch.tensor([[STOP, ATTACK]]))
@@ -174,27 +180,10 @@ def test_who_hits_a_zealot_that_is_on_its_way(tmp_path, retarget, whom):
     assert env.minds[0, MIND["target"], ENEMY] == whom
 
 
-CRAWLER = """
-limit: 200
-ally:
-  - {unit: stalker, count: 1, at: [16, 10]}
-  - {unit: stalker, count: 1, at: [16, 22.2]}
-enemy:
-  - {unit: spine_crawler, count: 1, at: [16, 16]}
-enemy_order: guard
-terrain:
-  walkable: {2-29: 2-29}
-"""
-
-
 @pytest.fixture
 def crawler(tmp_path):
-    """Stalkers in slots 0 and 1, 6 cells south and 6.2 north of a spine crawler, which reaches both."""
-    file = tmp_path / "crawler.yaml"
-    file.write_text(CRAWLER)
-    env = emix.make(f"battle/{file}", spawn_jitter=0.0, weapon_delay=False)
-    env.reset()
-    return env
+    """Stalkers in slots 0 and 1, 6 cells south and 6.2 north of a spine crawler."""
+    return two_against(tmp_path, "spine_crawler")
 
 
 def test_each_shot_is_at_the_nearest_in_reach(crawler):
@@ -217,7 +206,7 @@ def test_who_is_aimed_at_stays_the_target(crawler):
 
 
 def test_who_leaves_the_reach_is_given_up_for_the_nearest(tmp_path):
-    env = pair(tmp_path, retarget="kept")
+    env = two_against(tmp_path, "zealot", retarget="kept")
     env.units[0, UNIT["x"], ENEMY], env.units[0, UNIT["y"], ENEMY] = 14.9, 12.0
     env.step(torch.tensor([[STOP, STOP]]))
     assert env.minds[0, MIND["target"], ENEMY] == 0
